@@ -1,0 +1,135 @@
+"""Figures of data, training and mistakes: plain values in, a matplotlib figure out, nothing saved."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib import colormaps, rc_context
+from matplotlib.colors import ListedColormap, LogNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+# Okabe-Ito colours; line style and marker tell the series apart without colour.
+_SERIES = {
+    "train": {"color": "#0072B2", "linestyle": "-", "marker": "o"},
+    "val": {"color": "#D55E00", "linestyle": "--", "marker": "s"},
+    "test": {"color": "#F0E442", "linestyle": "none", "marker": "*", "markersize": 13, "markeredgecolor": "black"},
+}
+# Blues without its near-white end: one mistake must differ from the white of no mistake.
+_BLUES = ListedColormap(colormaps["Blues"](np.linspace(0.15, 1, 256)), name="visible_blues").with_extremes(bad="white")
+
+_STYLE = {
+    "figure.dpi": 120,
+    "font.size": 9,
+    "text.parse_math": False,  # a "$" in a class name or title is a dollar sign, not a formula
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "0.5",
+    "axes.formatter.useoffset": False,
+    "grid.color": "0.9",
+    "legend.frameon": False,
+    "lines.markersize": 4.5,
+    "figure.constrained_layout.w_pad": 0.07,  # inches
+    "figure.constrained_layout.h_pad": 0.07,
+}
+_styled = rc_context(_STYLE)
+
+
+@_styled
+def samples(images: np.ndarray, labels: Sequence[int], classes: Sequence[str], title: str) -> Figure:
+    """Draw the first 40 of the uint8 images (N, 28, 28), the class name over each."""
+    return _grid(images[:40], [_short(classes[label]) for label in labels[:40]], 8, title)
+
+
+@_styled
+def curves(history: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str) -> Figure:
+    """Draw loss and accuracy over finished epochs; a test point, if there is one, is a star.
+
+    Keys are "train/loss", "val/acc" and so on, any may be missing; values are (steps, values).
+    Values that are not finite leave a gap, the legend counts them.
+    """
+    fig = Figure(figsize=(9, 3.4), layout="constrained")
+    fig.suptitle(title)
+    loss, accuracy = fig.subplots(1, 2, sharex=True)
+    for ax, metric, name in [(loss, "loss", "loss"), (accuracy, "acc", "accuracy")]:
+        for series, look in _SERIES.items():
+            steps, values = (np.asarray(column, dtype=float) for column in history.get(f"{series}/{metric}", ([], [])))
+            if values.size:
+                finite = np.isfinite(values)
+                label = series if finite.all() else f"{series} ({np.sum(~finite)} not finite)"
+                # Markers keep a single epoch visible; on long runs one on each point would hide the line style.
+                every = -(-values.size // 25)
+                ax.plot(steps, np.where(finite, values, np.nan), label=label, markevery=every, **look)
+        ax.set(xlabel="finished epochs", ylabel=name)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
+        ax.grid()
+        if ax.lines:
+            ax.legend()
+    return fig
+
+
+@_styled
+def confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
+    """Draw the counts (C, C), rows true, columns predicted, coloured by share of the row on a log scale."""
+    matrix, size = np.asarray(matrix), len(classes)
+    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    with_counts = size <= 20
+    side = max(2 + size * (0.42 if with_counts else 0.25), 4.5)
+    fig = Figure(figsize=(side + 0.8, side), layout="compressed")
+    ax = fig.subplots()
+    # Log: a linear scale shows the diagonal only. Fixed ends: the figures of two runs compare.
+    norm = LogNorm(0.001, 1, clip=True)
+    image = ax.imshow(np.ma.masked_equal(share, 0), cmap=_BLUES, norm=norm)
+    bar = fig.colorbar(image, shrink=0.8, label="share of the true class (log scale, white: none)")
+    bar.set_ticks([0.001, 0.01, 0.1, 1], labels=["≤0.1%", "1%", "10%", "100%"])
+    bar.minorticks_off()
+    bar.outline.set_visible(False)
+    names = [_short(name) for name in classes]
+    ax.set(title=title, xlabel="predicted", ylabel="true")
+    ax.set_xticks(range(size), names, rotation=90 if max(map(len, names)) > 3 else 0)
+    ax.set_yticks(range(size), names)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(True)
+    if with_counts:
+        colors = np.where(matrix == 0, "0.45", np.where(norm(share) > 0.65, "white", "black"))
+        for (row, column), count in np.ndenumerate(matrix):
+            # Out of the layout: it is inside anyway, and measuring a hundred takes time.
+            ax.text(column, row, count, ha="center", va="center", color=colors[row, column], size=8, in_layout=False)
+    return fig
+
+
+@_styled
+def mistakes(
+    images: np.ndarray, labels: Sequence[int], probabilities: np.ndarray, classes: Sequence[str], title: str
+) -> Figure:
+    """Draw the up to 24 mistakes with the most probable wrong class; probabilities are (N, C)."""
+    labels, predicted, confidence = np.asarray(labels), probabilities.argmax(axis=1), probabilities.max(axis=1)
+    order = np.argsort(-confidence, kind="stable")
+    worst = order[predicted[order] != labels[order]][:24]
+    texts = [f"{_short(classes[predicted[i]])}, not {_short(classes[labels[i]])}: {confidence[i]:.2f}" for i in worst]
+    return _grid(images[worst], texts, 6, title, empty="no mistakes")
+
+
+def _grid(images: np.ndarray, texts: list[str], columns: int, title: str, empty: str = "no images") -> Figure:
+    # At least four tiles wide: the title needs the room.
+    rows, columns = max(-(-len(images) // columns), 1), max(min(columns, len(images)), 4)
+    texts = [textwrap.fill(text, 20) for text in texts]
+    # One mosaic, measured in image pixels: an axes for each image takes nine times as long to draw.
+    tile = 31 + 3 * max((text.count("\n") + 1 for text in texts), default=1)
+    mosaic = np.full((8 + rows * tile, columns * 32), 255, np.uint8)
+    fig = Figure(figsize=(mosaic.shape[1] / 24, mosaic.shape[0] / 24))  # 5 x 5 dots a pixel: sharp
+    fig.suptitle(title, y=1 - 2 / mosaic.shape[0])
+    ax = fig.add_axes((0, 0, 1, 1), frameon=False, xticks=(), yticks=())
+    for i, (image, text) in enumerate(zip(images, texts, strict=True)):
+        y, x = 8 + (i // columns + 1) * tile - 30, i % columns * 32 + 2
+        mosaic[y : y + 28, x : x + 28] = image
+        ax.text(x + 13.5, y - 1.5, text, ha="center", fontsize=8)
+    # Fixed ends: the pixels as they are, a faint image stays faint.
+    ax.imshow(mosaic, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    if not texts:
+        fig.text(0.5, 0.4, empty, ha="center", va="center", fontsize=12)
+    return fig
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 14 else f"{name[:7]}…{name[-6:]}"
