@@ -1,0 +1,218 @@
+"""Check a composed configuration, build what it names, and give a run its fingerprint."""
+
+import hashlib
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import inf
+from typing import Any, NamedTuple
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, InstantiationException, MissingConfigException
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+RESULTS = 1  # raise it with every change of the code that changes what a run of the same configuration gives
+
+WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
+
+GROUPS = ("model", "optim", "data", "scheduler", "trainer")
+ROOT_KEYS = (*GROUPS, "seed", "loss", "evaluate_on", "early_stopping", "rerun", "tracking")
+
+# What cannot change a run's result.
+IRRELEVANT = ("tracking", "rerun", "trainer.callbacks.progress")
+# What decides which images are trained, validated and tested on: the digest of the splits stands for it.
+IN_DIGEST = ("source", "root", "fallback", "split", "val_fraction", "test_fraction", "skip_first", "split_seed", "seed")
+
+
+class UserError(Exception):
+    """A mistake of the user's, said in one line."""
+
+
+class Range(NamedTuple):
+    """The values that a key may have: those of `types` for which `holds` is true, described by `allowed`."""
+
+    types: tuple[type, ...]
+    holds: Callable[[Any], bool]
+    allowed: str
+
+
+def _choice(*names: str) -> Range:
+    return Range((str,), lambda value: value in names, f"{', '.join(names[:-1])} or {names[-1]}")
+
+
+NUMBER, WHOLE = (int, float), (int,)
+SEED = Range(WHOLE, lambda value: 0 <= value < 2**32, "a whole number from 0 to 4294967295")
+COUNT = Range(WHOLE, lambda value: value >= 1, "a whole number from 1")
+SHARE = Range(NUMBER, lambda value: 0 < value < 1, "a number above 0 and below 1")
+SWITCH = Range((bool,), lambda value: True, "true or false")
+
+RANGES = {
+    "seed": SEED,
+    "loss": _choice("cross_entropy", "clipped_cross_entropy"),
+    "evaluate_on": _choice("best", "last"),
+    "rerun": SWITCH,
+    "early_stopping.patience": Range(
+        (int, type(None)), lambda value: value is None or value >= 1, f"null or {COUNT[2]}"
+    ),
+    "optim.lr": Range(NUMBER, lambda value: 0 < value < inf, "a number above 0"),
+    "model.dropout": SWITCH,
+    "model.init": _choice("keras", "torch"),
+    "trainer.max_epochs": COUNT,
+    "trainer.accelerator": _choice("auto", "cpu", "gpu"),
+    "trainer.precision": _choice("auto", "32-true", "bf16-mixed"),
+    "data.batch_size": COUNT,
+    "data.split": _choice("auto", "last", "stratified", "test"),
+    "data.val_fraction": SHARE,
+    "data.test_fraction": SHARE,
+    "data.skip_first": Range(WHOLE, lambda value: value >= 0, "a whole number from 0"),
+    "data.split_seed": SEED,
+    "data.normalize": SWITCH,
+    "data.augment.shift": Range(NUMBER, lambda value: 0 <= value <= 28, "a number of pixels from 0 to 28"),
+    "data.augment.rotate": Range(NUMBER, lambda value: 0 <= value <= 180, "a number of degrees from 0 to 180"),
+}
+
+
+def check(cfg: DictConfig) -> DictConfig:
+    """Return a resolved copy of `cfg` that can be written to; raise UserError for an unknown key or a bad value."""
+    for key in cfg:
+        if key not in ROOT_KEYS:
+            raise UserError(f"{key}: unknown key; allowed: {', '.join(ROOT_KEYS)}")
+    cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
+    missing = [key for key in OmegaConf.missing_keys(cfg) if not key.startswith("scheduler.")]
+    if missing:
+        raise UserError(f"{missing[0]}: has no default; give it as {missing[0]}=VALUE")
+    leaves = _leaves(cfg)
+    for key, (types, holds, allowed) in RANGES.items():
+        if key in leaves and not (type(leaves[key]) in types and holds(leaves[key])):
+            raise UserError(f"{key}={_show(leaves[key])}: must be {allowed}")
+    return cfg
+
+
+def build(cfg: DictConfig, key: str, *args: Any, **kwargs: Any) -> Any:
+    """Instantiate the node `key` with plain values; a UserError that names `key` says what its constructor refused."""
+    node = OmegaConf.select(cfg, key)
+    _check_keywords(node, key, len(args))
+    node = OmegaConf.masked_copy(node, [name for name in node if name not in kwargs])  # Hydra would merge, not replace
+    with user_errors(key):
+        if node.get("_partial_"):
+            return instantiate(node, _convert_="all")(*args, **kwargs)
+        return instantiate(node, *args, _convert_="all", **kwargs)
+
+
+def _check_keywords(node: DictConfig, key: str, positional: int) -> None:
+    """Raise UserError where `node` has a key that its target does not take, after so many positional arguments."""
+    with user_errors(key):
+        parameters = list(inspect.signature(get_object(node._target_)).parameters.values())[positional:]
+    allowed = [parameter.name for parameter in parameters]
+    takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
+    unknown = [name for name in node if name not in allowed and not name.startswith("_")]
+    if unknown and not takes_any:
+        raise UserError(f"{key}: {unknown[0]}: unknown key; allowed: {', '.join(allowed)}")
+
+
+@contextmanager
+def user_errors(key: str) -> Iterator[None]:
+    """Turn what constructors raise for bad values into a UserError that names `key`."""
+    try:
+        yield
+    except Exception as error:
+        cause = (error.__cause__ or error) if isinstance(error, InstantiationException) else error
+        refusals = (InstantiationException, TypeError, ValueError, OSError, RuntimeError)
+        # Lightning's own, by name: this module must load without torch.
+        if isinstance(cause, refusals) or type(cause).__name__ == "MisconfigurationException":
+            raise UserError(f"{key}: {_one_line(cause)}") from error
+        raise
+
+
+def groups(cfg: DictConfig) -> dict[str, str]:
+    """Return what was chosen in each group: {"model": "cnn_pool", ...}; outside Hydra, the names of the targets."""
+    if HydraConfig.initialized():
+        choices = HydraConfig.get().runtime.choices
+        return {group: choices[group] for group in GROUPS if choices.get(group)}
+    return {group: cfg[group]._target_.rpartition(".")[2].lower() for group in GROUPS if cfg.get(group)}
+
+
+def deviations() -> list[str]:
+    """Return the overrides that change a run's result beyond its model, optimizer, data and seed, for its name."""
+    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    named = ("model", "optim", "data", "trainer", "seed", "data.root", "data.fallback")
+    changes = []
+    for override in overrides:
+        key = override.lstrip("+~").partition("=")[0]
+        if key not in named and not any(key == each or key.startswith(f"{each}.") for each in IRRELEVANT):
+            changes.append(override)
+    return changes
+
+
+def fingerprint(cfg: DictConfig, digest: str) -> str:
+    """Hash what in the resolved `cfg` can change a run's result, the data standing as the `digest` of its splits."""
+    skipped = (*IRRELEVANT, *(f"data.{name}" for name in IN_DIGEST))
+    relevant = {
+        key: value
+        for key, value in _leaves(cfg).items()
+        if not any(key == each or key.startswith(f"{each}.") for each in skipped)
+    }
+    content = json.dumps(relevant | {"digest": digest, "results": RESULTS}, sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def flatten(cfg: DictConfig) -> dict[str, str]:
+    """Return every leaf of `cfg` as text under its dotted key."""
+    return {key: _show(value) for key, value in _leaves(cfg).items()}
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """End the program with one line for a mistake of the user's; HYDRA_FULL_ERROR=1 shows the traceback instead."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints its own many lines and exits
+    try:
+        yield
+    except (UserError, HydraException, OmegaConfBaseException) as error:
+        if WANTS_TRACEBACK:
+            raise
+        sys.exit(f"error: {_one_line(error)}")
+    finally:
+        if before is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+
+
+def _leaves(cfg: DictConfig) -> dict[str, Any]:
+    """Return every value of `cfg` under its dotted key; a list is one value."""
+    leaves: dict[str, Any] = {}
+
+    def visit(node: Any, key: str) -> None:
+        if isinstance(node, dict):
+            for name, value in node.items():
+                visit(value, f"{key}.{name}" if key else str(name))
+        else:
+            leaves[key] = node
+
+    visit(OmegaConf.to_container(cfg, resolve=True), "")
+    return leaves
+
+
+def _show(value: Any) -> str:
+    """Write a value as it would be typed."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, name = (error.missing_cfg_file or "").rpartition("/")
+        return f"{group}={name}: not found; allowed: {', '.join(error.options)}"
+    cause = error.__cause__
+    if (
+        isinstance(cause, OmegaConfBaseException)
+        and isinstance(cause.parent_node, DictConfig)
+        and "struct" in str(cause)
+    ):
+        allowed = [str(key) for key in cause.parent_node if key != "hydra"]
+        return f"{cause.full_key}: unknown key; allowed: {', '.join(allowed)}"
+    lines = [line.strip() for line in str(error).splitlines()]
+    return "; ".join(line for line in lines if line) or type(error).__name__

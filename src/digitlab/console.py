@@ -1,0 +1,121 @@
+"""Talk to the person at the terminal. Only this file imports rich."""
+
+import logging
+import time
+import warnings
+from collections.abc import Iterable, Mapping
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+from rich.console import Console
+from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+console = Console(highlight=False, soft_wrap=True)
+REFRESH = 50  # steps between two updates of the bar: reading the loss waits for the device
+
+NOISE = (
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning 2.6 with torch 2.15
+    "The number of training batches .* is smaller than the logging interval",  # every step is logged at the epoch's end
+    "No complete tensor found in the group",  # torch.export of a network whose weights share no storage
+)
+
+
+def say(text: str) -> None:
+    console.print(text, markup=False)
+
+
+def warn(text: str) -> None:
+    console.print(f"warning: {text}", style="yellow", markup=False)
+
+
+def prepare() -> None:
+    """Print warnings as one line each, without the code they came from; keep quiet what nobody here can act on."""
+    warnings.showwarning = lambda message, *_, **__: warn(str(message))
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message=message)
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def show_layers(layers: Iterable[tuple[str, str, str, int]]) -> str:
+    """Print the network's layers (name, type, output shape, parameters) and return the table as plain text."""
+    table = Table("layer", "type", "output shape")
+    table.add_column("parameters", justify="right")
+    total = 0
+    for *words, parameters in layers:
+        table.add_row(*words, f"{parameters:,}")
+        total += parameters
+    table.add_section()
+    table.add_row("total", "", "", f"{total:,}")
+    console.print(table)
+    plain = Console(width=100, no_color=True, force_terminal=False)
+    with plain.capture() as capture:
+        plain.print(table)
+    return capture.get()
+
+
+def show_summary(title: str, rows: Mapping[str, str]) -> None:
+    """Print what a run came to."""
+    say(title)
+    for name, value in rows.items():  # not a table: a path must stay whole to be copied
+        say(f"  {name:<14} {value}")
+
+
+class Progress(Callback):
+    """Show a live bar in a terminal, and one line an epoch everywhere."""
+
+    def __init__(self):
+        self.bar: Bar | None = None
+        self.reported = 0
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.reported = trainer.current_epoch
+        if console.is_terminal:
+            columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}")]
+            self.bar = Bar(*columns, TextColumn("ETA"), TimeRemainingColumn(), console=console, transient=True)
+            batches = trainer.num_training_batches
+            total, completed = trainer.max_epochs * batches, trainer.current_epoch * batches
+            self.task: TaskID = self.bar.add_task("", total=total, completed=completed, state="")
+            self.bar.start()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._report(trainer)
+        self.started = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch, index: int) -> None:
+        if self.bar and (index + 1) % REFRESH == 0:
+            loss, acc = module.recent(REFRESH)
+            rate = (index + 1) * len(batch[1]) / (time.perf_counter() - self.started)
+            self.bar.update(
+                self.task,
+                completed=trainer.current_epoch * trainer.num_training_batches + index + 1,
+                description=f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}",
+                state=f"loss {loss:.4f}  acc {acc:.4f}  {rate:,.0f} images/s",
+            )
+
+    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._stop()
+        self._report(trainer)
+
+    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
+        self._stop()
+
+    def _report(self, trainer: pl.Trainer) -> None:
+        """Print the epoch that ended last. Its numbers are there only after the callbacks' own end of epoch."""
+        if trainer.current_epoch == self.reported:
+            return
+        self.reported = trainer.current_epoch
+        of = trainer.callback_metrics
+        say(
+            f"epoch {self.reported:>{len(str(trainer.max_epochs))}}/{trainer.max_epochs}"
+            f"  train loss {of['train/loss']:.4f} acc {of['train/acc']:.4f}"
+            f"  val loss {of['val/loss']:.4f} acc {of['val/acc']:.4f}"
+            f"  {of['time/epoch_s']:.1f} s, {of['images_per_s']:,.0f} images/s"
+        )
+
+    def _stop(self) -> None:
+        if self.bar:
+            self.bar.stop()
+            self.bar = None

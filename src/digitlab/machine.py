@@ -1,0 +1,54 @@
+"""Say what this machine has, and choose for it what the configuration leaves to "auto"."""
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+ACCELERATORS = ("auto", "cpu", "gpu")
+PRECISIONS = ("auto", "32-true", "bf16-mixed")
+PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "mlflow", "numpy", "mlxtend")
+
+
+def accelerator(wanted: str) -> str:
+    """Return "cpu" or "gpu" for `wanted`; raise ValueError where a GPU is wanted and there is none."""
+    found = torch.cuda.is_available()
+    if wanted == "gpu" and not found:
+        raise ValueError("no GPU found; allowed here: auto, cpu")
+    return ("gpu" if found else "cpu") if wanted == "auto" else wanted
+
+
+def precision(wanted: str, accelerator: str) -> str:
+    """Return the precision to train in: "auto" is bf16-mixed where the hardware computes in it, else 32-true."""
+    if wanted != "auto":
+        return wanted
+    if accelerator == "gpu":
+        has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        has_bf16 = "avx512_bf16" in _cpu_info("flags")
+    return "bf16-mixed" if has_bf16 else "32-true"
+
+
+def accelerators() -> list[str]:
+    """Name the processors found: the CPU first, then each GPU."""
+    model = _cpu_info("model name") or platform.machine()
+    cpu = f"CPU: {model}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    gpus = [f"GPU {i}: {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
+    return [cpu, *(gpus or ["GPU: none found"])]
+
+
+def environment() -> str:
+    """Describe the software and hardware that a result came from, one line each."""
+    versions = [f"{name} {version(name)}" for name in PACKAGES]
+    return "\n".join([f"python {platform.python_version()}", *versions, platform.platform(), *accelerators()]) + "\n"
+
+
+def _cpu_info(field: str) -> str:
+    """Return the first value of `field` in Linux's /proc/cpuinfo, or an empty string."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(field)), "")

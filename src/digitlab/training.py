@@ -1,0 +1,216 @@
+"""Train one network with one optimizer on one data set, from the configuration to the tracked result."""
+
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import EarlyStopping
+from pytorch_lightning.utilities.model_summary import ModelSummary
+
+from digitlab import REPOSITORY, console, machine, plots
+from digitlab.classifier import Classifier
+from digitlab.config import build, check, deviations, fingerprint, flatten, groups, user_errors
+from digitlab.data import ImageData
+from digitlab.networks import Predictor
+from digitlab.resume import DurableCheckpointIO, EpochCheckpoint, EpochNoise, last_checkpoint, read_progress
+from digitlab.statistics import wilson
+from digitlab.tracking import Run, Store
+
+
+def train(cfg: DictConfig) -> float:
+    """Run what `cfg` describes, or continue it where it broke off, or find it done; return its best val/acc.
+
+    Raises UserError for a mistake in `cfg`, before anything is recorded.
+    """
+    cfg = check(cfg)
+    console.prepare()
+    for line in machine.accelerators():
+        console.say(line)
+    with user_errors(f"trainer.accelerator={cfg.trainer.accelerator}"):
+        cfg.trainer.accelerator = machine.accelerator(cfg.trainer.accelerator)
+    cfg.trainer.precision = machine.precision(cfg.trainer.precision, cfg.trainer.accelerator)
+
+    data: ImageData = build(cfg, "data")
+    with user_errors("data"):
+        data.setup()
+    classifier, trainer = assemble(cfg, data)
+    identity = fingerprint(cfg, data.digest)
+    with user_errors("tracking"):
+        store = Store(cfg.tracking.uri, cfg.tracking.experiment)
+        store.open()
+
+    with store.owner(identity), _exit_on_signals():
+        done, broken = store.find(identity)
+        if done and not cfg.rerun:
+            of = done.info
+            console.say(f"{of.run_name} is done already (run {of.run_id}); rerun=true runs it again")
+            return _best(store, of.run_id)
+        names = groups(cfg) | {"data": data.name, "seed": str(cfg.seed)}
+        if broken:
+            run = store.resume(broken)
+            console.say(f"continuing {run.name} (run {run.id})")
+        else:
+            run = store.begin(_name(names), {"fingerprint": identity, "command": _command()})
+        with run:
+            describe(run, cfg, names, data, classifier)
+            epochs = fit(run, cfg, data, classifier, trainer)
+            evaluate(run, cfg, data, classifier, trainer)
+        run.keep_only(f"{cfg.evaluate_on}.ckpt")
+        summarize(run, cfg, data, classifier, epochs)
+        return _best(store, run.id)
+
+
+def assemble(cfg: DictConfig, data: ImageData) -> tuple[Classifier, pl.Trainer]:
+    """Build network, optimizer, scheduler and trainer; whatever is wrong with them shows before a run exists."""
+    pl.seed_everything(cfg.seed, verbose=False)
+    network = build(cfg, "model", num_classes=data.num_classes, input_shape=data.input_shape)
+    optimizer = build(cfg, "optim", network.parameters())
+    scheduler = None
+    if cfg.get("scheduler"):
+        for key in OmegaConf.missing_keys(cfg):
+            OmegaConf.update(cfg, key, cfg.trainer.max_epochs * len(data.train_dataloader()))
+        scheduler = build(cfg, "scheduler", optimizer)
+    classifier = Classifier(network, optimizer, scheduler, cfg.loss)
+    classifier.example_input_array = torch.zeros(2, *data.input_shape)
+
+    callbacks = [EpochNoise(cfg.seed), *(build(cfg, f"trainer.callbacks.{name}") for name in cfg.trainer.callbacks)]
+    if cfg.early_stopping.patience:
+        callbacks.append(EarlyStopping("val/loss", patience=cfg.early_stopping.patience, check_finite=False))
+    callbacks.append(EpochCheckpoint())
+    return classifier, build(cfg, "trainer", callbacks=callbacks, plugins=[DurableCheckpointIO()], logger=False)
+
+
+def describe(run: Run, cfg: DictConfig, names: dict[str, str], data: ImageData, classifier: Classifier) -> None:
+    """Record what the run is: configuration, environment, layers, data."""
+    layers = console.show_layers(_layers(classifier))
+    run.log_params(names | flatten(cfg))
+    run.log_tags(names | _git())
+    run.log_text(
+        OmegaConf.to_yaml(OmegaConf.create({"groups": names}), resolve=True) + OmegaConf.to_yaml(cfg), "config.yaml"
+    )
+    run.log_text(machine.environment(), "environment.txt")
+    run.log_text(layers, "model_summary.txt")
+    run.log_dataset(data.name, data.digest, data.sizes, source=str(data.root or data.name))
+    images, labels = (tensor[:40].numpy() for tensor in data.splits["train"])
+    run.log_figure(plots.samples(images, labels, data.classes, f"{data.name}: training images"), "figures/samples.png")
+
+
+def fit(run: Run, cfg: DictConfig, data: ImageData, classifier: Classifier, trainer: pl.Trainer) -> int:
+    """Train from the start or from the last checkpoint; return the number of epochs."""
+    trainer.logger = run.logger
+    trainer.checkpoint_callback.folder = run.checkpoints
+    checkpoint = last_checkpoint(run.checkpoints)
+    if checkpoint is None:
+        trainer.validate(classifier, data, verbose=False)  # the untrained network: step 0 of the curves
+    if checkpoint is None or not read_progress(checkpoint)[1]:
+        trainer.fit(classifier, data, ckpt_path=checkpoint, weights_only=True)
+    return read_progress(run.checkpoints / "last.ckpt")[0]
+
+
+def evaluate(run: Run, cfg: DictConfig, data: ImageData, classifier: Classifier, trainer: pl.Trainer) -> None:
+    """Test once, with the best or the last weights, and record results, predictions, figures and the model."""
+    checkpoint = run.checkpoints / f"{cfg.evaluate_on}.ckpt"
+    trainer.test(classifier, data, ckpt_path=checkpoint, weights_only=True, verbose=False)
+    epoch, _ = read_progress(checkpoint)
+    run.logger.log_metrics(classifier.results, epoch)
+    run.logger.save()
+    images, labels = (tensor.numpy() for tensor in data.splits["test"])
+    probabilities = classifier.probabilities
+    run.log_arrays("predictions.npz", probabilities=probabilities, labels=labels, classes=np.array(data.classes))
+
+    matrix = np.zeros((data.num_classes, data.num_classes), int)
+    np.add.at(matrix, (labels, probabilities.argmax(1)), 1)
+    title = f"{run.name}, {len(labels):,} test images, accuracy {classifier.results['test/acc']:.4f}"
+    curves = {
+        key: run.store.history(run.id, key)
+        for key in ("train/loss", "val/loss", "train/acc", "val/acc", "test/loss", "test/acc")
+    }
+    run.log_figure(plots.curves(curves, run.name), "figures/curves.png")
+    run.log_figure(plots.confusion(matrix, data.classes, title), "figures/confusion.png")
+    run.log_figure(plots.mistakes(images, labels, probabilities, data.classes, title), "figures/mistakes.png")
+    run.log_model(Predictor(classifier.network, data.normalize), images[:2])
+
+
+def summarize(run: Run, cfg: DictConfig, data: ImageData, classifier: Classifier, epochs: int) -> None:
+    """Print what the run came to."""
+    total, acc = data.sizes["test"], classifier.results["test/acc"]
+    low, high = wilson(round(acc * total), total)
+    _, seconds = run.store.history(run.id, "time/epoch_s")
+    _, rates = run.store.history(run.id, "images_per_s")
+    console.show_summary(
+        f"\n{run.name}",
+        {
+            "data": f"{data.name}: " + ", ".join(f"{count:,} {stage}" for stage, count in data.sizes.items()),
+            "test accuracy": f"{acc:.4f}  (95 % interval {low:.4f} to {high:.4f}, n = {total:,})",
+            "test loss": f"{classifier.results['test/loss']:.4f}",
+            "weights": f"{cfg.evaluate_on} of {epochs} epochs",
+            "time": f"{sum(seconds):.1f} s in training passes, {np.median(rates):,.0f} images/s",
+            "run": run.id,
+            "checkpoint": str(run.checkpoints / f"{cfg.evaluate_on}.ckpt")
+            if run.is_local
+            else "with the run's artifacts",
+            "see it": "make ui" if not cfg.tracking.uri else f"mlflow ui --backend-store-uri {run.store.uri}",
+        },
+    )
+
+
+def _best(store: Store, run_id: str) -> float:
+    _, accuracies = store.history(run_id, "val/acc")
+    return max(accuracies[1:])
+
+
+def _name(names: dict[str, str]) -> str:
+    parts = [names["model"], names["optim"], f"s{names['seed']}"]
+    if names["data"] != "mnist":
+        parts.append(names["data"])
+    return "-".join(parts + deviations())
+
+
+def _layers(classifier: Classifier) -> list[tuple[str, str, str, int]]:
+    summary = ModelSummary(classifier, max_depth=-1)
+    rows = zip(summary.layer_names, summary.layer_types, summary.out_sizes, summary.param_nums, strict=True)
+    leaves = {name for name, module in classifier.network.named_modules() if not any(module.children())}
+    return [
+        (name.removeprefix("network."), kind, str(tuple(shape)), count)
+        for name, kind, shape, count in rows
+        if name.removeprefix("network.") in leaves
+    ]
+
+
+def _command() -> str:
+    return shlex.join(["python", *sys.argv])
+
+
+def _git() -> dict[str, str]:
+    """Return the commit that runs and whether files differ from it; nothing outside a git checkout."""
+    try:
+        git = ["git", "-C", str(REPOSITORY)]
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        status = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+    return {"mlflow.source.git.commit": commit, "git.dirty": str(bool(status.strip())).lower()}
+
+
+@contextmanager
+def _exit_on_signals() -> Iterator[None]:
+    """Let SIGINT and SIGTERM end the program at once, through every `finally`, with the shell's codes 130 and 143."""
+
+    def leave(number: int, _) -> None:
+        for each in handlers:
+            signal.signal(each, signal.SIG_IGN)  # the second one must not interrupt what the first one set going
+        sys.exit(128 + number)
+
+    handlers = {each: signal.signal(each, leave) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for each, handler in handlers.items():
+            signal.signal(each, handler)

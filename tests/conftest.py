@@ -1,0 +1,99 @@
+"""What tests share: the command line, run in this process or in one of its own, on a store of their own."""
+
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from mlflow import MlflowClient
+from omegaconf import open_dict
+
+from digitlab.training import train
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+MNIST = Path(os.environ.get("DIGITLAB_DATA") or REPOSITORY.parent / "shared" / "data")
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def mnist() -> Path:
+    """The folder of the four real MNIST files."""
+    if not (MNIST / "MNIST" / "raw").is_dir():
+        pytest.skip("the MNIST files are not here: set DIGITLAB_DATA to the folder that holds MNIST/raw")
+    return MNIST
+
+
+class Lab:
+    """A store in a folder of its own, and the ways to run things on it."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.uri = f"sqlite:///{folder / 'mlflow.db'}"
+
+    @property
+    def client(self) -> MlflowClient:
+        return MlflowClient(self.uri)
+
+    def compose(self, *overrides: str):
+        """Compose what the command line would, Hydra's own node set up as it would be."""
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
+            cfg = compose("train", [*overrides, f"tracking.uri={self.uri}"], return_hydra_config=True)
+        HydraConfig.instance().set_config(cfg)
+        with open_dict(cfg):
+            del cfg["hydra"]
+        return cfg
+
+    def train(self, *overrides: str) -> float:
+        """Do what `python src/train.py ...` does, in this process."""
+        return train(self.compose(*overrides))
+
+    def cli(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+        """Run `python src/train.py ...` in a process of its own, in a folder of its own."""
+        self.folder.mkdir(exist_ok=True)
+        return subprocess.run(
+            [sys.executable, REPOSITORY / "src" / "train.py", *arguments],
+            capture_output=True,
+            text=True,
+            cwd=self.folder,
+            env=os.environ | {"MLFLOW_TRACKING_URI": self.uri} | environment,
+            timeout=120,
+        )
+
+    def main(self, *arguments: str) -> str | int | None:
+        """Run `src/train.py` in this process; return what it exits with: None, a code, or its last words."""
+        GlobalHydra.instance().clear()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["src/train.py", *arguments])
+            patch.setenv("MLFLOW_TRACKING_URI", self.uri)
+            try:
+                runpy.run_path(str(REPOSITORY / "src" / "train.py"), run_name="__main__")
+            except SystemExit as end:
+                return end.code
+        return None
+
+    def runs(self) -> list:
+        """Every run of the experiment, newest first."""
+        experiment = self.client.get_experiment_by_name("digitlab")
+        return self.client.search_runs([experiment.experiment_id]) if experiment else []
+
+
+@pytest.fixture
+def lab(tmp_path) -> Lab:
+    return Lab(tmp_path / "lab")
+
+
+@pytest.fixture(autouse=True)
+def _forget_hydra():
+    yield
+    GlobalHydra.instance().clear()
+    HydraConfig.instance().cfg = None

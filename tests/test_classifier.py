@@ -1,0 +1,122 @@
+"""The LightningModule: losses against NumPy and scikit-learn, metrics under the right steps."""
+
+from collections import defaultdict
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers.logger import Logger
+from sklearn.metrics import accuracy_score, log_loss
+from torch import nn
+
+from digitlab import sources
+from digitlab.classifier import Classifier, clipped_cross_entropy
+from digitlab.data import ImageData
+
+
+class Notebook(Logger):
+    """Any logger but MLflow's: the module must not depend on ours."""
+
+    name, version = "notebook", "0"
+
+    def __init__(self):
+        super().__init__()
+        self.points = defaultdict(list)
+
+    def log_metrics(self, metrics, step=None):
+        for key, value in metrics.items():
+            self.points[key].append((step, value))
+
+    def log_hyperparams(self, *_, **__):
+        pass
+
+
+def trainer(**settings) -> pl.Trainer:
+    return pl.Trainer(
+        accelerator="cpu",
+        num_sanity_val_steps=0,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        log_every_n_steps=1,
+        **settings,
+    )
+
+
+@pytest.fixture
+def data() -> ImageData:
+    data = ImageData(sources.mnist5k, batch_size=300)
+    data.setup()
+    return data
+
+
+def linear(**settings) -> Classifier:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+    return Classifier(network, torch.optim.SGD(network.parameters(), lr=0.1), **settings)
+
+
+def test_clipped_loss_is_kerass(data):
+    generator = np.random.default_rng(0)
+    logits = generator.normal(0, 20, (200, 10)).astype(np.float32)
+    labels = generator.integers(0, 10, 200)
+    exponents = np.exp(logits - logits.max(1, keepdims=True))
+    softmax = np.clip(exponents / exponents.sum(1, keepdims=True), 1e-7, 1 - 1e-7)
+    expected = -np.log(softmax[np.arange(200), labels]).mean()
+    ours = clipped_cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels))
+    assert ours.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_what_the_clipped_loss_clips_has_no_gradient():
+    logits = torch.tensor([[100.0, 0.0], [1.0, 0.0]], requires_grad=True)
+    clipped_cross_entropy(logits, torch.tensor([1, 1])).backward()
+    assert logits.grad[0].abs().max() == 0
+    assert logits.grad[1].abs().min() > 0
+
+
+def test_metrics_are_scikit_learns_and_steps_count_epochs(data):
+    classifier, notebook = linear(), Notebook()
+    runner = trainer(max_epochs=2, logger=notebook)
+    runner.validate(classifier, data, verbose=False)
+    runner.fit(classifier, data)
+    runner.test(classifier, data, verbose=False)
+    points = notebook.points
+    assert [step for step, _ in points["val/loss"]] == [0, 1, 2]
+    assert [step for step, _ in points["val/acc"]] == [0, 1, 2]
+    assert [step for step, _ in points["train/loss"]] == [1, 2]
+    assert [step for step, _ in points["train/acc"]] == [1, 2]
+    assert [step for step, _ in points["train/loss_step"]] == list(range(1, 29))
+    assert points["val/loss"][0][1] > points["val/loss"][1][1] > points["val/loss"][2][1]
+
+    images, labels = data.splits["test"]
+    with torch.no_grad():
+        probabilities = classifier(images.unsqueeze(1) / 255).double().softmax(1).numpy()
+    np.testing.assert_allclose(classifier.probabilities, probabilities, atol=1e-6)
+    assert np.array_equal(classifier.labels, labels.numpy())
+    assert classifier.results["test/acc"] == accuracy_score(labels, probabilities.argmax(1))
+    assert classifier.results["test/loss"] == pytest.approx(log_loss(labels, probabilities), rel=1e-5)
+
+
+def test_epoch_means_weigh_steps_by_their_images(data):
+    classifier, notebook = linear(), Notebook()
+    trainer(max_epochs=1, logger=notebook).fit(classifier, data)
+    sizes = [300] * 13 + [100]
+    for name in ("loss", "acc"):
+        steps = [value for _, value in notebook.points[f"train/{name}_step"]]
+        mean = np.average(steps, weights=sizes)
+        assert notebook.points[f"train/{name}"][0][1] == pytest.approx(mean, rel=1e-6)
+
+
+def test_it_works_without_a_logger(data):
+    classifier = linear(loss="clipped_cross_entropy")
+    runner = trainer(max_epochs=1, logger=False)
+    runner.fit(classifier, data)
+    assert 0 < float(runner.callback_metrics["val/loss"]) < 2.3
+
+
+def test_a_scheduler_moves_at_every_step(data):
+    classifier, notebook = linear(), Notebook()
+    classifier.scheduler = torch.optim.lr_scheduler.LinearLR(classifier.optimizer, 1.0, 0.5, total_iters=28)
+    trainer(max_epochs=2, logger=notebook).fit(classifier, data)
+    assert [value for _, value in notebook.points["lr"]] == pytest.approx([0.075, 0.05])

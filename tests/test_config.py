@@ -1,0 +1,165 @@
+"""Mistakes at the command line, the frozen surface of keys, a run's fingerprint."""
+
+import re
+
+import pytest
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+
+from digitlab import config
+
+
+def leaves(cfg) -> set[str]:
+    return set(config.flatten(config.check(cfg)))
+
+
+@pytest.fixture
+def nothing_recorded(lab):
+    yield
+    assert not lab.folder.exists()
+
+
+BASE = ("data=mnist5k", "trainer=smoke", "model=mlp")
+
+
+@pytest.mark.usefixtures("nothing_recorded")
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["optim=adm"], "optim=adm: not found; allowed: adadelta, adam, adamw, rmsprop, sgd, sgd_momentum"),
+        (["model=cnn_pol"], "model=cnn_pol: not found; allowed: cnn_dense1000, "),
+        (["optim.lr=abc"], "optim.lr=abc: must be a number above 0"),
+        (["optim.lr=-1"], "optim.lr=-1: must be a number above 0"),
+        (["optim.lr=inf"], "optim.lr=Infinity: must be a number above 0"),
+        (["optim.lr=nan"], "optim.lr=NaN: must be a number above 0"),
+        (["optim.lr=true"], "optim.lr=true: must be a number above 0"),
+        (["optim.eps=-1"], "optim: Invalid epsilon value: -1"),
+        (["seed=-3"], "seed=-3: must be a whole number from 0 to 4294967295"),
+        (["seed=1.5"], "seed=1.5: must be a whole number"),
+        (["trainer.max_epochs=0"], "trainer.max_epochs=0: must be a whole number from 1"),
+        (["data.batch_size=0"], "data.batch_size=0: must be a whole number from 1"),
+        (["data.val_fraction=1.5"], "data.val_fraction=1.5: must be a number above 0 and below 1"),
+        (["data.split=first"], "data.split=first: must be auto, last, stratified or test"),
+        (["data.val_fraction=0.95"], "data: val_fraction=0.95: gives 4750 of 4500 images to validation"),
+        (["evaluate_on=middle"], "evaluate_on=middle: must be best or last"),
+        (["early_stopping.patience=0"], "early_stopping.patience=0: must be null or a whole number from 1"),
+        (["model.dropout=0.3"], "model.dropout=0.3: must be true or false"),
+        (["trainer.precision=fp8"], "trainer.precision=fp8: must be auto, 32-true or bf16-mixed"),
+        (["trainer.max_epoch=3"], "trainer.max_epoch: unknown key; allowed: _target_, accelerator, "),
+        (["+trainer.max_epoch=3"], "trainer: max_epoch: unknown key; allowed: accelerator, "),
+        (["+optim.momentum=0.9"], "optim: momentum: unknown key; allowed: lr, betas, "),
+        (["+data.shuffle=true"], "data: shuffle: unknown key; allowed: source, root, "),
+        (["epochs=3"], "epochs: unknown key; allowed: seed, loss, "),
+        (["+epochs=3"], "epochs: unknown key; allowed: model, optim, "),
+        (["model=mlp,cnn_pool"], "Ambiguous value for argument 'model=mlp,cnn_pool'"),
+        (["optim.lr"], "Error parsing override 'optim.lr'"),
+        (["model.blocks=[{channels: 8, kernel: 99}]"], "model: "),
+        (["trainer=gpu"], "trainer.accelerator=gpu: no GPU found; allowed here: auto, cpu"),
+        (["data=image_folder"], "data.root: has no default; give it as data.root=VALUE"),
+        (["data=image_folder", "data.root=/nowhere"], "data: [Errno 2] No such file or directory: '/nowhere'"),
+        (["tracking.uri=ftp://host/x"], "tracking: uri=ftp://host/x: must begin with one of sqlite://, "),
+        (["tracking.uri=mlruns"], "tracking: uri=mlruns: must begin with one of sqlite://, "),
+        (["tracking.uri=http://127.0.0.1:9"], "tracking: uri=http://127.0.0.1:9: the store does not answer"),
+    ],
+)
+def test_a_mistake_gets_one_line_and_leaves_nothing(lab, overrides, words):
+    end = lab.main(*BASE, *overrides)
+    assert isinstance(end, str)
+    assert end.startswith(f"error: {words}"), end
+    assert "\n" not in end
+
+
+def test_the_first_line_of_a_mistake_is_all_there_is(lab):
+    result = lab.cli("optim.lr=-1")
+    assert result.returncode == 1
+    assert result.stderr.splitlines() == ["error: optim.lr=-1: must be a number above 0"]
+    assert not list(lab.folder.iterdir())
+
+
+def test_the_traceback_is_there_for_who_asks(lab):
+    result = lab.cli("optim.lr=-1", HYDRA_FULL_ERROR="1")
+    assert "Traceback" in result.stderr
+    assert result.returncode == 1
+
+
+def test_the_surface_of_keys_is_frozen(lab):
+    assert leaves(lab.compose("scheduler=cosine")) == {
+        "seed", "loss", "evaluate_on", "early_stopping.patience", "rerun", "tracking.uri", "tracking.experiment",
+        "model._target_", "model.blocks", "model.hidden", "model.dropout", "model.init",
+        "optim._target_", "optim._partial_", "optim.lr", "optim.betas", "optim.eps", "optim.fused",
+        "data._target_", "data.root", "data.batch_size", "data.split", "data.val_fraction", "data.test_fraction",
+        "data.skip_first", "data.split_seed", "data.seed", "data.normalize", "data.augment.shift",
+        "data.augment.rotate", "data.source._target_", "data.source._partial_", "data.source.dataset",
+        "data.source.name", "data.fallback._target_", "data.fallback._partial_",
+        "scheduler._target_", "scheduler._partial_", "scheduler.T_max",
+        "trainer._target_", "trainer.accelerator", "trainer.devices", "trainer.precision", "trainer.max_epochs",
+        "trainer.num_sanity_val_steps", "trainer.enable_progress_bar", "trainer.enable_model_summary",
+        "trainer.use_distributed_sampler", "trainer.callbacks.progress._target_",
+    }  # fmt: skip
+
+
+def test_defaults_are_the_published_ones(lab):
+    cfg = lab.compose()
+    assert (cfg.seed, cfg.data.batch_size, cfg.trainer.max_epochs) == (0, 128, 12)
+    assert (cfg.trainer.precision, cfg.early_stopping.patience, cfg.evaluate_on) == ("32-true", None, "best")
+    choices = HydraConfig.get().runtime.choices
+    assert (choices.model, choices.optim, choices.data, choices.trainer) == ("cnn_pool", "adam", "mnist", "default")
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("adam", {"lr": 1e-3, "betas": [0.9, 0.999], "eps": 1e-7}),
+        ("sgd", {"lr": 1e-2}),
+        ("adadelta", {"lr": 1.0, "rho": 0.95, "eps": 1e-7}),
+    ],
+)
+def test_optimizers_have_kerass_values(lab, name, keys):
+    optim = OmegaConf.to_container(lab.compose(f"optim={name}").optim)
+    assert {key: optim[key] for key in optim if key in keys} == keys
+    assert optim.get("momentum", 0) == 0
+
+
+def test_data_root_is_the_environments(lab, monkeypatch):
+    monkeypatch.setenv("DIGITLAB_DATA", "/somewhere")
+    assert lab.compose().data.root == "/somewhere"
+
+
+def fingerprint(lab, *overrides, digest="d") -> str:
+    return config.fingerprint(config.check(lab.compose(*overrides)), digest)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["tracking.experiment=other"],
+        ["rerun=true"],
+        ["data.root=/elsewhere"],
+        ["data.fallback=false"],
+        ["trainer.callbacks.progress=null"],
+        ["optim=adam", "model=cnn_pool"],
+        ["optim.eps=1e-7", "optim.lr=0.001"],
+    ],
+)
+def test_what_cannot_change_a_result_leaves_the_fingerprint(lab, overrides):
+    assert fingerprint(lab, *overrides) == fingerprint(lab)
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["seed=1", "optim=sgd", "optim.eps=1e-8", "model=mlp", "model.dropout=false", "model.init=torch",
+     "data.batch_size=64", "data.normalize=false", "data.augment.shift=1", "trainer.max_epochs=3",
+     "trainer.precision=bf16-mixed", "trainer.accelerator=cpu", "loss=clipped_cross_entropy", "evaluate_on=last",
+     "early_stopping.patience=3", "scheduler=cosine", "+trainer.gradient_clip_val=1"],
+)  # fmt: skip
+def test_what_changes_a_result_changes_the_fingerprint(lab, override):
+    assert fingerprint(lab, override) != fingerprint(lab)
+
+
+def test_other_data_is_another_fingerprint(lab):
+    assert fingerprint(lab, digest="e") != fingerprint(lab)
+
+
+def test_every_group_file_says_what_it_is(repository):
+    for file in sorted((repository / "conf").rglob("*.yaml")):
+        assert re.match(r"# \S.{10,}", file.read_text()), file
