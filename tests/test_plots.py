@@ -266,3 +266,11 @@ assert dict(matplotlib.rcParams.copy()) == before
 """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=120)
+
+
+def test_the_untrained_network_does_not_flatten_the_curves():
+    fig = plots.curves({"val/loss": ([0, 1, 2], [2.3, 0.08, 0.04]), "val/acc": ([0, 1, 2], [0.1, 0.97, 0.99])}, "t")
+    for ax, trained in zip(fig.axes, [(0.04, 0.08), (0.97, 0.99)], strict=True):
+        low, high = ax.get_ylim()
+        assert low < trained[0] < trained[1] < high
+        assert high - low < 2 * (trained[1] - trained[0])

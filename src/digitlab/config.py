@@ -24,7 +24,13 @@ GROUPS = ("model", "optim", "data", "scheduler", "trainer")
 ROOT_KEYS = (*GROUPS, "seed", "loss", "evaluate_on", "early_stopping", "rerun", "tracking")
 
 # What cannot change a run's result.
-IRRELEVANT = ("tracking", "rerun", "trainer.callbacks.progress")
+IRRELEVANT = (
+    "tracking",
+    "rerun",
+    "trainer.callbacks.progress",
+    "trainer.enable_progress_bar",
+    "trainer.enable_model_summary",
+)
 # What decides which images are trained, validated and tested on: the digest of the splits stands for it.
 IN_DIGEST = ("source", "root", "fallback", "split", "val_fraction", "test_fraction", "skip_first", "split_seed", "seed")
 

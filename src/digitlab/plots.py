@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib import colormaps, rc_context
+from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -46,7 +47,8 @@ def curves(history: Mapping[str, tuple[Sequence[float], Sequence[float]]], title
     """Draw loss and accuracy over finished epochs; a test point, if there is one, is a star.
 
     Keys are "train/loss", "val/acc" and so on, any may be missing; values are (steps, values).
-    Values that are not finite leave a gap, the legend counts them.
+    Values that are not finite leave a gap, the legend counts them. The untrained network's values at epoch 0 may lie
+    outside the view: the trained ones have the room.
     """
     fig = Figure(figsize=(9, 3.4), layout="constrained")
     fig.suptitle(title)
@@ -65,7 +67,16 @@ def curves(history: Mapping[str, tuple[Sequence[float], Sequence[float]]], title
         ax.grid()
         if ax.lines:
             ax.legend()
+            _look_at_trained(ax)
     return fig
+
+
+def _look_at_trained(ax: Axes) -> None:
+    points = np.concatenate([line.get_xydata() for line in ax.lines])
+    trained = points[(points[:, 0] >= 1) & np.isfinite(points[:, 1]), 1]
+    if trained.size:
+        margin = 0.08 * np.ptp(trained) or 0.05
+        ax.set_ylim(trained.min() - margin, trained.max() + margin)
 
 
 @_styled

@@ -1,8 +1,12 @@
-"""Make a run that was interrupted end exactly as if it had not been: noise per epoch, checkpoints that survive."""
+"""Make an interrupted run end as if nothing had happened: signals, noise per epoch, checkpoints that survive."""
 
 import math
 import os
 import pickle
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +14,23 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.io import TorchCheckpointIO
 from pytorch_lightning.callbacks import Callback, Checkpoint
+
+
+@contextmanager
+def exit_on_signals() -> Iterator[None]:
+    """Let SIGINT and SIGTERM end the program at once, through every `finally`, with the shell's codes 130 and 143."""
+
+    def leave(number: int, _) -> None:
+        for each in handlers:
+            signal.signal(each, signal.SIG_IGN)  # the second one must not interrupt what the first one set going
+        sys.exit(128 + number)
+
+    handlers = {each: signal.signal(each, leave) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
 
 
 class EpochNoise(Callback):
@@ -85,7 +106,7 @@ class DurableCheckpointIO(TorchCheckpointIO):
 
 def last_checkpoint(folder: Path) -> Path | None:
     """Return the newest checkpoint in `folder` that can be read whole, or None."""
-    for name in ("last.ckpt", "previous.ckpt"):
+    for name in ("last.ckpt", "previous.ckpt", "best.ckpt"):
         try:
             torch.load(folder / name, weights_only=True, map_location="cpu")
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):

@@ -24,6 +24,7 @@ from torch import nn
 from digitlab import REPOSITORY
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 import mlflow
 from mlflow import MlflowClient
@@ -33,7 +34,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+from sqlalchemy.exc import SQLAlchemyError
 
+OURS = f"sqlite:///{REPOSITORY / 'mlruns' / 'mlflow.db'}"
 SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https")
 BATCH = 1000  # points that one call of MLflow takes at most
 SYSTEM_METRICS_EVERY = 2  # seconds
@@ -47,7 +50,7 @@ class Store:
     """
 
     def __init__(self, uri: str | None, experiment: str):
-        self.uri = uri or f"sqlite:///{REPOSITORY / 'mlruns' / 'mlflow.db'}"
+        self.uri = uri or OURS
         self.experiment = experiment
         scheme = self.uri.partition("://")[0].partition("+")[0]
         if "://" not in self.uri or scheme not in SCHEMES:
@@ -71,6 +74,13 @@ class Store:
             with _impatient():
                 self._connect(None)
 
+    @property
+    def way_in(self) -> str:
+        """Say how a person opens the UI: an address, or the command that starts it."""
+        if self.uri.startswith("http"):
+            return self.uri
+        return "make ui" if self.uri == OURS else f"MLFLOW_TRACKING_URI={self.uri} make ui"
+
     def find(self, fingerprint: str) -> tuple["mlflow.entities.Run | None", "mlflow.entities.Run | None"]:
         """Return the newest done run of `fingerprint`, and a newer one that is not done; None for what there is not."""
         runs = self.client.search_runs(
@@ -81,7 +91,7 @@ class Store:
 
     def begin(self, name: str, tags: Mapping[str, str]) -> "Run":
         """Start a new run."""
-        tags = {"mlflow.user": _user(), "mlflow.source.type": "LOCAL", **tags}
+        tags = {"mlflow.user": _user(), "mlflow.source.type": "LOCAL", "mlflow.source.name": "src/train.py", **tags}
         return Run(self, self.client.create_run(self.experiment_id, run_name=name, tags=tags))
 
     def resume(self, run: "mlflow.entities.Run") -> "Run":
@@ -121,7 +131,7 @@ class Store:
             self.experiment_id = (
                 found.experiment_id if found else self.client.create_experiment(self.experiment, artifacts)
             )
-        except (MlflowException, OSError) as error:
+        except (MlflowException, SQLAlchemyError, OSError) as error:
             raise OSError(f"uri={self.uri}: the store does not answer ({str(error).splitlines()[0][:200]})") from error
 
     def _create_schema(self) -> None:
@@ -173,8 +183,9 @@ class Run:
             shutil.rmtree(self.checkpoints.parent, ignore_errors=True)
 
     def log_params(self, params: Mapping[str, str]) -> None:
-        """Record parameters, those of a resumed run over again."""
-        entities = [Param(key, value) for key, value in params.items()]
+        """Record the parameters that the run does not have yet: MLflow takes none twice, and a resumed run has some."""
+        known = self.client.get_run(self.id).data.params
+        entities = [Param(key, value) for key, value in params.items() if key not in known]
         for start in range(0, len(entities), 100):
             self.client.log_batch(self.id, params=entities[start : start + 100])
 
@@ -217,6 +228,10 @@ class Run:
                 pip_requirements=requirements,
                 serialization_format="pt2",
             )
+
+    def locate(self, file: str) -> str:
+        """Return where an artifact of the run is to be found."""
+        return str(self.checkpoints.parent / file) if self.is_local else f"{self.artifacts}/{file}"
 
     def share_checkpoints(self) -> None:
         """Copy the checkpoints to where the store keeps artifacts, if that is elsewhere."""

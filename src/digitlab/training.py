@@ -1,11 +1,8 @@
 """Train one network with one optimizer on one data set, from the configuration to the tracked result."""
 
 import shlex
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import pytorch_lightning as pl
@@ -19,11 +16,19 @@ from digitlab.classifier import Classifier
 from digitlab.config import build, check, deviations, fingerprint, flatten, groups, user_errors
 from digitlab.data import ImageData
 from digitlab.networks import Predictor
-from digitlab.resume import DurableCheckpointIO, EpochCheckpoint, EpochNoise, last_checkpoint, read_progress
+from digitlab.resume import (
+    DurableCheckpointIO,
+    EpochCheckpoint,
+    EpochNoise,
+    exit_on_signals,
+    last_checkpoint,
+    read_progress,
+)
 from digitlab.statistics import wilson
 from digitlab.tracking import Run, Store
 
 
+@exit_on_signals()
 def train(cfg: DictConfig) -> float:
     """Run what `cfg` describes, or continue it where it broke off, or find it done; return its best val/acc.
 
@@ -46,7 +51,7 @@ def train(cfg: DictConfig) -> float:
         store = Store(cfg.tracking.uri, cfg.tracking.experiment)
         store.open()
 
-    with store.owner(identity), _exit_on_signals():
+    with store.owner(identity):
         done, broken = store.find(identity)
         if done and not cfg.rerun:
             of = done.info
@@ -61,9 +66,9 @@ def train(cfg: DictConfig) -> float:
         with run:
             describe(run, cfg, names, data, classifier)
             epochs = fit(run, cfg, data, classifier, trainer)
-            evaluate(run, cfg, data, classifier, trainer)
-        run.keep_only(f"{cfg.evaluate_on}.ckpt")
-        summarize(run, cfg, data, classifier, epochs)
+            tested = evaluate(run, cfg, data, classifier, trainer)
+            run.keep_only(f"{cfg.evaluate_on}.ckpt")
+        summarize(run, cfg, data, classifier, f"epoch {tested} of {epochs} ({cfg.evaluate_on})")
         return _best(store, run.id)
 
 
@@ -92,9 +97,7 @@ def describe(run: Run, cfg: DictConfig, names: dict[str, str], data: ImageData, 
     layers = console.show_layers(_layers(classifier))
     run.log_params(names | flatten(cfg))
     run.log_tags(names | _git())
-    run.log_text(
-        OmegaConf.to_yaml(OmegaConf.create({"groups": names}), resolve=True) + OmegaConf.to_yaml(cfg), "config.yaml"
-    )
+    run.log_text(OmegaConf.to_yaml(OmegaConf.merge({"groups": names}, cfg)), "config.yaml")
     run.log_text(machine.environment(), "environment.txt")
     run.log_text(layers, "model_summary.txt")
     run.log_dataset(data.name, data.digest, data.sizes, source=str(data.root or data.name))
@@ -105,17 +108,18 @@ def describe(run: Run, cfg: DictConfig, names: dict[str, str], data: ImageData, 
 def fit(run: Run, cfg: DictConfig, data: ImageData, classifier: Classifier, trainer: pl.Trainer) -> int:
     """Train from the start or from the last checkpoint; return the number of epochs."""
     trainer.logger = run.logger
-    trainer.checkpoint_callback.folder = run.checkpoints
+    keeper = next(each for each in trainer.checkpoint_callbacks if isinstance(each, EpochCheckpoint))
+    keeper.folder = run.checkpoints
     checkpoint = last_checkpoint(run.checkpoints)
     if checkpoint is None:
         trainer.validate(classifier, data, verbose=False)  # the untrained network: step 0 of the curves
     if checkpoint is None or not read_progress(checkpoint)[1]:
         trainer.fit(classifier, data, ckpt_path=checkpoint, weights_only=True)
-    return read_progress(run.checkpoints / "last.ckpt")[0]
+    return read_progress(last_checkpoint(run.checkpoints))[0]
 
 
-def evaluate(run: Run, cfg: DictConfig, data: ImageData, classifier: Classifier, trainer: pl.Trainer) -> None:
-    """Test once, with the best or the last weights, and record results, predictions, figures and the model."""
+def evaluate(run: Run, cfg: DictConfig, data: ImageData, classifier: Classifier, trainer: pl.Trainer) -> int:
+    """Test the best or the last weights and record results, predictions, figures and model; return their epoch."""
     checkpoint = run.checkpoints / f"{cfg.evaluate_on}.ckpt"
     trainer.test(classifier, data, ckpt_path=checkpoint, weights_only=True, verbose=False)
     epoch, _ = read_progress(checkpoint)
@@ -136,9 +140,10 @@ def evaluate(run: Run, cfg: DictConfig, data: ImageData, classifier: Classifier,
     run.log_figure(plots.confusion(matrix, data.classes, title), "figures/confusion.png")
     run.log_figure(plots.mistakes(images, labels, probabilities, data.classes, title), "figures/mistakes.png")
     run.log_model(Predictor(classifier.network, data.normalize), images[:2])
+    return epoch
 
 
-def summarize(run: Run, cfg: DictConfig, data: ImageData, classifier: Classifier, epochs: int) -> None:
+def summarize(run: Run, cfg: DictConfig, data: ImageData, classifier: Classifier, weights: str) -> None:
     """Print what the run came to."""
     total, acc = data.sizes["test"], classifier.results["test/acc"]
     low, high = wilson(round(acc * total), total)
@@ -150,13 +155,11 @@ def summarize(run: Run, cfg: DictConfig, data: ImageData, classifier: Classifier
             "data": f"{data.name}: " + ", ".join(f"{count:,} {stage}" for stage, count in data.sizes.items()),
             "test accuracy": f"{acc:.4f}  (95 % interval {low:.4f} to {high:.4f}, n = {total:,})",
             "test loss": f"{classifier.results['test/loss']:.4f}",
-            "weights": f"{cfg.evaluate_on} of {epochs} epochs",
+            "weights": weights,
             "time": f"{sum(seconds):.1f} s in training passes, {np.median(rates):,.0f} images/s",
             "run": run.id,
-            "checkpoint": str(run.checkpoints / f"{cfg.evaluate_on}.ckpt")
-            if run.is_local
-            else "with the run's artifacts",
-            "see it": "make ui" if not cfg.tracking.uri else f"mlflow ui --backend-store-uri {run.store.uri}",
+            "checkpoint": run.locate(f"checkpoints/{cfg.evaluate_on}.ckpt"),
+            "see it": run.store.way_in,
         },
     )
 
@@ -197,20 +200,3 @@ def _git() -> dict[str, str]:
     except (OSError, subprocess.CalledProcessError):
         return {}
     return {"mlflow.source.git.commit": commit, "git.dirty": str(bool(status.strip())).lower()}
-
-
-@contextmanager
-def _exit_on_signals() -> Iterator[None]:
-    """Let SIGINT and SIGTERM end the program at once, through every `finally`, with the shell's codes 130 and 143."""
-
-    def leave(number: int, _) -> None:
-        for each in handlers:
-            signal.signal(each, signal.SIG_IGN)  # the second one must not interrupt what the first one set going
-        sys.exit(128 + number)
-
-    handlers = {each: signal.signal(each, leave) for each in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for each, handler in handlers.items():
-            signal.signal(each, handler)

@@ -1,0 +1,121 @@
+"""Death at any moment, in real processes: SIGKILL at random, then the same command, until the run is done."""
+
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import REPOSITORY, Lab
+
+pytestmark = pytest.mark.slow
+
+SETTINGS = {
+    "adam": ["optim=adam", "scheduler=one_cycle", "model=cnn_pool"],
+    "sgd": ["optim=sgd", "early_stopping.patience=2", "optim.lr=0.5", "model=mlp"],
+    "adadelta": ["optim=adadelta", "scheduler=cosine", "model=cnn_simple", "data.augment.shift=1"],
+}
+COMMON = ["data=mnist5k", "trainer=cpu", "trainer.max_epochs=5"]
+
+
+class Program:
+    """`python src/train.py ...` in a process group of its own, what it says in a file."""
+
+    def __init__(self, lab: Lab, *overrides: str):
+        lab.folder.mkdir(exist_ok=True)
+        self.log = lab.folder / f"{len(list(lab.folder.glob('*.log')))}.log"
+        with self.log.open("w") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, REPOSITORY / "src" / "train.py", *COMMON, *overrides],
+                env=os.environ | {"MLFLOW_TRACKING_URI": lab.uri, "PYTHONUNBUFFERED": "1"},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def says(self) -> str:
+        return self.log.read_text()
+
+    def wait(self, timeout: float = 120) -> int:
+        return self.process.wait(timeout)
+
+    def wait_for(self, words: str) -> bool:
+        """Wait until it says `words`; return whether it lived to say them."""
+        while words not in self.says() and self.process.poll() is None:
+            time.sleep(0.02)
+        return words in self.says()
+
+    def kill(self) -> bool:
+        """Kill it; return whether it was still alive."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        return self.process.wait() == -signal.SIGKILL
+
+
+def outcome(lab: Lab) -> tuple[dict, dict]:
+    """The one run's evaluated weights and every point of its metrics."""
+    (run,) = lab.runs()
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["done"] == "true"
+    checkpoints = lab.folder / "artifacts" / run.info.run_id / "artifacts" / "checkpoints"
+    assert [file.name for file in checkpoints.iterdir()] == ["best.ckpt"]
+    points = {
+        key: [(point.step, point.value) for point in lab.client.get_metric_history(run.info.run_id, key)]
+        for key in run.data.metrics
+        if key.startswith(("train/", "val/", "test/"))
+    }
+    return torch.load(checkpoints / "best.ckpt", weights_only=True)["state_dict"], points
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_killed_at_random_until_done_it_ends_as_if_never_interrupted(tmp_path, name):
+    whole, broken = Lab(tmp_path / "whole"), Lab(tmp_path / "broken")
+    assert Program(whole, *SETTINGS[name]).wait() == 0
+
+    moments = random.Random(name)
+    kills = 0
+    for epoch, longest in [(1, 0.5), (2, 0.5), (4, 0.5), (5, 3.0)]:  # the last one: in the test, the figures, the model
+        program = Program(broken, *SETTINGS[name])
+        if program.wait_for(f"epoch {epoch}/5"):
+            time.sleep(moments.uniform(0, longest))
+            kills += program.kill()
+    assert Program(broken, *SETTINGS[name]).wait() == 0
+    assert kills >= 2
+    print(f"{name}: {kills} kills survived")
+
+    (weights, points), (expected_weights, expected_points) = outcome(broken), outcome(whole)
+    assert all(torch.equal(weights[key], expected_weights[key]) for key in expected_weights)
+    assert points == expected_points
+    assert sqlite3.connect(broken.folder / "mlflow.db").execute("pragma integrity_check").fetchone() == ("ok",)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_and_sigterm_end_the_program_at_once_with_the_shells_code(lab, number, code):
+    program = Program(lab, "trainer.max_epochs=500", "model=mlp")
+    assert program.wait_for("epoch   2/500")
+    program.process.send_signal(number)
+    assert program.wait(timeout=15) == code
+    assert "Traceback" not in program.says()
+    (run,) = lab.runs()
+    assert run.info.status == "KILLED"
+
+
+def test_eight_processes_open_a_fresh_store_together(lab):
+    programs = [Program(lab, "trainer.max_epochs=1", "model=mlp", f"seed={seed}") for seed in range(8)]
+    assert [program.wait(timeout=300) for program in programs] == [0] * 8
+    runs = lab.runs()
+    assert sorted(run.data.tags["seed"] for run in runs) == [str(seed) for seed in range(8)]
+    assert all(len(lab.client.get_metric_history(run.info.run_id, "train/loss_step")) == 32 for run in runs)
+
+
+def test_the_same_run_twice_at_once_is_run_once(lab):
+    programs = [Program(lab, "model=cnn_pool", "trainer.max_epochs=2") for _ in range(2)]
+    assert [program.wait() for program in programs] == [0, 0]
+    assert len(lab.runs()) == 1
+    words = [program.says() for program in programs]
+    assert sum("another process runs the same; waiting for it to end" in each for each in words) == 1
+    assert sum("is done already" in each for each in words) == 1

@@ -1,0 +1,83 @@
+"""A tracking server in place of the file: everything goes through it, and one that is silent is reported soon."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+import requests
+from conftest import Lab
+from mlflow.artifacts import download_artifacts
+
+from digitlab import training
+
+pytestmark = pytest.mark.slow
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A lab whose store is an MLflow server that keeps the artifacts too."""
+    uri = f"http://127.0.0.1:{free_port()}"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{tmp_path}/db.sqlite",
+         "--artifacts-destination", tmp_path / "kept", "--host", "127.0.0.1", "--port", uri.rpartition(":")[2],
+         "--workers", "1"],
+        env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            requests.get(f"{uri}/health", timeout=2).raise_for_status()
+            break
+        except requests.RequestException:
+            time.sleep(0.3)
+    lab = Lab(tmp_path / "lab")
+    lab.uri = uri
+    yield lab
+    os.killpg(process.pid, signal.SIGTERM)
+    process.wait(timeout=20)
+
+
+SETTINGS = ("data=mnist5k", "trainer=cpu", "trainer.max_epochs=3", "model=mlp")
+
+
+def test_a_run_breaks_and_continues_through_a_server(server, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "evaluate", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            server.train(*SETTINGS)
+    (run,) = server.runs()
+    assert run.info.status == "FAILED"
+    server.train(*SETTINGS)
+    (run,) = server.runs()
+    assert run.data.tags["done"] == "true"
+    assert [point.step for point in server.client.get_metric_history(run.info.run_id, "train/loss")] == [1, 2, 3]
+    files = [file.path for file in server.client.list_artifacts(run.info.run_id, "checkpoints")]
+    assert files == ["checkpoints/best.ckpt"]
+    assert download_artifacts(run_id=run.info.run_id, artifact_path="predictions.npz", tracking_uri=server.uri)
+    assert not server.folder.exists()  # nothing of it stays here
+
+
+@pytest.mark.parametrize("answers", [False, True], ids=["silent", "absent"])
+def test_a_server_that_does_not_answer_is_reported_within_15_seconds(lab, answers):
+    with socket.socket() as hole:
+        hole.bind(("127.0.0.1", 0))
+        if not answers:
+            hole.listen()  # takes the connection and never says a word
+        lab.uri = f"http://127.0.0.1:{hole.getsockname()[1]}"
+        began = time.monotonic()
+        end = lab.main(*SETTINGS)
+    assert end.startswith(f"error: tracking: uri={lab.uri}: the store does not answer")
+    assert time.monotonic() - began < 15
