@@ -69,6 +69,19 @@ def test_a_mistake_gets_one_line_and_leaves_nothing(lab, overrides, words):
     assert "\n" not in end
 
 
+@pytest.mark.filterwarnings("always:.*is corrupt")
+def test_a_corrupt_file_that_cannot_be_fetched_again_is_named(lab, tmp_path, monkeypatch):
+    from torchvision import datasets
+
+    monkeypatch.setattr(datasets.MNIST, "mirrors", ["http://127.0.0.1:9/"])
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    (raw / "train-images-idx3-ubyte.gz").write_bytes(b"half of it")
+    end = lab.main("data=mnist", f"data.root={tmp_path}")
+    assert end.startswith(f"error: data: {raw}/train-images-idx3-ubyte.gz is corrupt and cannot be fetched again")
+    assert not lab.folder.exists()
+
+
 def test_the_first_line_of_a_mistake_is_all_there_is(lab):
     result = lab.cli("optim.lr=-1")
     assert result.returncode == 1

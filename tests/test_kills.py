@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 SETTINGS = {
     "adam": ["optim=adam", "scheduler=one_cycle", "model=cnn_pool"],
-    "sgd": ["optim=sgd", "early_stopping.patience=2", "optim.lr=0.5", "model=mlp"],
+    "sgd": ["optim=sgd", "early_stopping.patience=2", "optim.lr=0.5", "model=cnn_pool"],
     "adadelta": ["optim=adadelta", "scheduler=cosine", "model=cnn_simple", "data.augment.shift=1"],
 }
 COMMON = ["data=mnist5k", "trainer=cpu", "trainer.max_epochs=5"]

@@ -74,10 +74,17 @@ class Progress(Callback):
         self.reported = trainer.current_epoch
         if console.is_terminal:
             columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}")]
-            self.bar = Bar(*columns, TextColumn("ETA"), TimeRemainingColumn(), console=console, transient=True)
+            self.bar = Bar(
+                *columns,
+                TextColumn("ETA"),
+                TimeRemainingColumn(),
+                console=console,
+                transient=True,
+                refresh_per_second=2,
+            )
             batches = trainer.num_training_batches
             total, completed = trainer.max_epochs * batches, trainer.current_epoch * batches
-            self.task: TaskID = self.bar.add_task("", total=total, completed=completed, state="")
+            self.task: TaskID = self.bar.add_task("starting", total=total, completed=completed, state="")
             self.bar.start()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:

@@ -45,8 +45,8 @@ def train(cfg: DictConfig) -> float:
     data: ImageData = build(cfg, "data")
     with user_errors("data"):
         data.setup()
-    classifier, trainer = assemble(cfg, data)
     identity = fingerprint(cfg, data.digest)
+    classifier, trainer = assemble(cfg, data)
     with user_errors("tracking"):
         store = Store(cfg.tracking.uri, cfg.tracking.experiment)
         store.open()
@@ -59,7 +59,8 @@ def train(cfg: DictConfig) -> float:
             return _best(store, of.run_id)
         names = groups(cfg) | {"data": data.name, "seed": str(cfg.seed)}
         if broken:
-            run = store.resume(broken)
+            with user_errors("tracking"):
+                run = store.resume(broken)
             console.say(f"continuing {run.name} (run {run.id})")
         else:
             run = store.begin(_name(names), {"fingerprint": identity, "command": _command()})
