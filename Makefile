@@ -25,7 +25,8 @@ train: setup  ## train cnn_pool with adadelta on the embedded data (ARGS="..." a
 	$(BIN)/python src/train.py model=cnn_pool optim=adadelta data=mnist5k $(ARGS)
 
 ui: setup  ## open the MLflow UI on what was tracked: http://127.0.0.1:5000 (PORT=...)
-	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-$(STORE)}" --host 127.0.0.1 --port $(PORT) --workers 1
+	@echo "Runs: http://127.0.0.1:$(PORT)/#/experiments/1?workflowType=machine_learning"
+	@MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-$(STORE)}" --host 127.0.0.1 --port $(PORT) --workers 1
 
 test: setup  ## run the fast tests (offline, under 4 minutes on 2 cores)
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)

@@ -1,28 +1,33 @@
-"""MLflow's own UI in a real browser: whoever opens it finds there what the runs recorded, number by number."""
+"""MLflow's UI in a real browser, as `make ui` serves it: a user finds there what the runs recorded."""
 
-import http.client
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import requests
 from conftest import Lab
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium")
-QUIET = ("--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update")
+FLAGS = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+)
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on the PATH")]
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not CHROMIUM, reason="there is no chromium on the PATH")]
 expect.set_options(timeout=20_000)
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory) -> Lab:
-    """A store with two runs that differ in their optimizer."""
+    """Two runs that differ in the optimizer."""
     lab = Lab(tmp_path_factory.mktemp("browser") / "lab")
     for optim in ("adam", "adadelta"):
         lab.train("data=mnist5k", "trainer=cpu", "model=cnn_simple", "trainer.max_epochs=3", f"optim={optim}")
@@ -30,70 +35,52 @@ def lab(tmp_path_factory) -> Lab:
 
 
 @pytest.fixture(scope="module")
-def runs(lab) -> list:
-    return lab.runs()
-
-
-@pytest.fixture(scope="module")
-def address(lab, repository) -> str:
-    """The UI as `make ui` serves it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = lab.folder / "ui.log"
-    with log.open("w") as file:
+def address(lab, repository) -> Iterator[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    address, log = f"http://127.0.0.1:{port}", lab.folder / "ui.log"
+    command, store = ["make", "ui", f"PORT={port}"], {"MLFLOW_TRACKING_URI": lab.uri}
+    with log.open("w") as out:
         server = subprocess.Popen(
-            ["make", "ui", f"PORT={port}"],
-            cwd=repository,
-            env=os.environ | {"MLFLOW_TRACKING_URI": lab.uri},
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
+            command, cwd=repository, env=os.environ | store, stdout=out, stderr=out, start_new_session=True
         )
     try:
         deadline = time.monotonic() + 60
-        while not healthy(port):
-            assert server.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
+        while not is_up(address):
+            if server.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"make ui does not answer:\n{log.read_text()}")
             time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}"
+        yield address
     finally:
         os.killpg(server.pid, signal.SIGKILL)  # make, mlflow and its worker: none of them may stay
         server.wait()
 
 
-def healthy(port: int) -> bool:
-    try:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-        connection.request("GET", "/health")
-        return connection.getresponse().read() == b"OK"
-    except OSError:
-        return False
-    finally:
-        connection.close()
+def is_up(address: str) -> bool:
+    with suppress(requests.RequestException):
+        return requests.get(f"{address}/health", timeout=5).ok
+    return False
 
 
 @pytest.fixture(scope="module")
-def browser():
+def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        args = ["--no-sandbox", "--disable-gpu", "--disable-sync", *QUIET]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=args)
-        yield browser
-        browser.close()
+        yield playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
 
 
 @pytest.fixture
-def page(browser, address) -> Page:
-    """The list of runs, reached as a user does; no page may throw, or ask for anything outside this machine."""
+def page(browser, address) -> Iterator[Page]:
+    """The list of runs, as a new user reaches it; nothing may throw, or ask for what is not on this machine."""
     errors, outside = [], []
-    context = browser.new_context(viewport={"width": 1400, "height": 900})
+    context = browser.new_context(base_url=address, viewport={"width": 1400, "height": 900})
     context.on("weberror", lambda error: errors.append(str(error.error)))
     context.route(
         lambda url: not url.startswith(f"{address}/"),
         lambda route: (outside.append(route.request.url), route.abort()),
     )
     page = context.new_page()
-    page.goto(address)
+    page.goto("/")
     page.get_by_role("button", name="Model training", exact=True).click()  # MLflow opens in its GenAI mode
     page.get_by_role("button", name="Close", exact=True).click()  # its assistant takes a quarter of the window
     page.get_by_role("link", name="digitlab", exact=True).click()
@@ -104,51 +91,103 @@ def page(browser, address) -> Page:
 
 @pytest.fixture(scope="module")
 def shots(tmp_path_factory) -> Path:
-    folder = Path(os.environ.get("DIGITLAB_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return Path(os.environ.get("DIGITLAB_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
 
 
-def same_lines(lab: Lab, page: Page, runs: list, metric: str) -> None:
-    """The chart of `metric` is drawn, its legend names the runs, and every point of it is what they recorded."""
-    page.get_by_placeholder("Search metric charts").fill(metric)
-    card = page.get_by_test_id("experiment-view-compare-runs-card").filter(has_text=f"({metric})")  # as in its legend
-    recorded = {run.info.run_name: lab.client.get_metric_history(run.info.run_id, metric) for run in runs}
-    for name in recorded:
-        expect(card.get_by_text(f"{name} ({metric})", exact=True)).to_be_visible()
-    expect(card.locator("path.point")).to_have_count(sum(map(len, recorded.values())))
-    drawn = card.locator(".js-plotly-plot").evaluate("plot => plot.data.map(line => [line.name, line.x, line.y])")
-    assert {name: list(zip(x, y, strict=True)) for name, x, y in drawn} == {
-        name: [(point.step, point.value) for point in points] for name, points in recorded.items()
-    }
+def open_run(page: Page, run) -> None:
+    page.get_by_role("link", name=run.info.run_name, exact=True).click()
+    expect(page.get_by_role("heading", name=run.info.run_name)).to_be_visible()
 
 
-def row(page: Page, key: str):
-    """The row of a table that begins with `key`."""
-    return page.get_by_role("row").filter(has=page.get_by_role("cell", name=key, exact=True))
+def check_rows(page: Page, values: dict, *keys: str) -> None:
+    """Find each key in a table, and its value beside it."""
+    for key in keys:
+        row = page.get_by_role("row").filter(has=page.get_by_role("cell", name=key, exact=True))
+        expect(row.get_by_role("cell", name=str(values[key]), exact=True)).to_be_visible()
 
 
-def test_the_list_shows_every_run_with_its_data_set_and_its_numbers(page, runs, shots):
-    columns = ("test/acc", "val/acc", "val/loss")
-    for run in runs:
+def check_charts(page: Page, lab: Lab, runs: list, *metrics: str) -> None:
+    """Find each metric's chart, a legend that names the runs, and every point that they recorded."""
+    for metric in metrics:
+        page.get_by_placeholder("Search metric charts").fill(metric)
+        card = page.get_by_test_id("experiment-view-compare-runs-card").filter(has_text=f"({metric})")
+        recorded = {}
+        for run in runs:
+            expect(card.get_by_text(f"{run.info.run_name} ({metric})", exact=True)).to_be_visible()
+            points = lab.client.get_metric_history(run.info.run_id, metric)
+            recorded[run.info.run_name] = [[point.step for point in points], [point.value for point in points]]
+        expect(card.locator("path.point")).to_have_count(sum(len(steps) for steps, _ in recorded.values()))
+        lines = card.locator(".js-plotly-plot").evaluate("plot => plot.data.map(line => [line.name, line.x, line.y])")
+        assert {name: [steps, values] for name, steps, values in lines} == recorded
+
+
+def test_the_list_shows_every_run_with_its_data_and_results(page, lab, shots):
+    metrics = ("test/acc", "val/acc", "val/loss")
+    for run in lab.runs():
         expect(page.get_by_role("link", name=run.info.run_name, exact=True)).to_be_visible()
-        expect(page.locator(f"[row-id='{run.info.run_id}']").get_by_role("button", name="mnist5k")).to_be_visible()
+        expect(page.locator(f"[row-id='{run.info.run_id}']").get_by_role("button", name="mnist5k (")).to_be_visible()
     page.get_by_role("button", name="Columns").click()
-    for column in ("Dataset", "Source", *columns):  # takes two away, for the others to fit in
-        page.get_by_title(column, exact=True).click()
+    for column in ("Dataset", "Source", *metrics):  # the first two go, to make room
+        page.get_by_test_id("column-selector-tree").get_by_text(column, exact=True).click()
     page.keyboard.press("Escape")
-    for run in runs:
-        cells = page.locator(f"[row-id='{run.info.run_id}']")
-        for column in columns:
-            expect(page.get_by_role("columnheader", name=column, exact=True).first).to_be_visible()
-            value = str(run.data.metrics[column])
-            expect(cells.get_by_role("gridcell", name=value, exact=True)).to_be_visible()
+    for metric in metrics:
+        expect(page.get_by_role("columnheader", name=metric, exact=True).first).to_be_visible()
+        for run in lab.runs():
+            cell = page.locator(f"[row-id='{run.info.run_id}'] [col-id*='{metric}']")
+            expect(cell).to_have_text(str(run.data.metrics[metric]))
     page.screenshot(path=shots / "runs.png")
 
 
-def test_the_page_of_a_run_shows_all_it_recorded(page, lab, runs, shots):
-    run = runs[0]
-    page.get_by_role("link", name=run.info.run_name, exact=True).click()
-    expect(page.get_by_role("heading", name=run.info.run_name)).to_be_visible()
-    for key, value in run.data.params.items() if False else (("optim.lr", run.data.params["optim.lr"]),):
-        expect(row(page, key).get_by_role("cell", name=value, exact=True)).to_be_visible()
+def test_a_run_shows_data_parameters_results_and_curves(page, lab, shots):
+    run = lab.runs()[0]
+    open_run(page, run)
+    expect(page.get_by_role("button", name="mnist5k (")).to_be_visible()
+    check_rows(page, run.data.params, "model", "optim", "optim.lr", "data.batch_size", "trainer.max_epochs")
+    check_rows(page, run.data.metrics, "test/acc", "test/loss", "val/acc", "val/loss", "train/acc", "train/loss")
+    page.get_by_role("tab", name="Model metrics").click()
+    check_charts(page, lab, [run], "train/loss", "val/acc", "val/loss")
+    page.get_by_placeholder("Search metric charts").fill("(train|val)/(acc|loss)$")
+    expect(page.locator(".js-plotly-plot")).to_have_count(4)
+    page.screenshot(path=shots / "run.png")
+
+
+def test_the_artifacts_of_a_run_are_listed_and_shown(page, lab, shots):
+    open_run(page, lab.runs()[0])
+    page.get_by_role("tab", name="Artifacts").click()
+    for name in ("checkpoints", "figures", "config.yaml", "predictions.npz"):
+        expect(page.get_by_role("listitem").filter(has_text=name)).to_be_visible()
+    page.get_by_text("config.yaml", exact=True).click()
+    expect(page.get_by_text("digitlab.networks.ConvNet")).to_be_visible()
+    page.get_by_text("figures", exact=True).click()
+    expect(page.get_by_text("samples.png", exact=True)).to_be_visible()
+    page.get_by_text("confusion.png", exact=True).click()
+    image = page.get_by_role("img", name="figures/confusion.png")
+    expect(image).to_be_visible()
+    assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") > 500
+    page.screenshot(path=shots / "artifacts.png")
+
+
+def test_the_model_of_a_run_shows_the_results_of_its_weights(page, lab):
+    run = lab.runs()[0]
+    open_run(page, run)
+    page.get_by_role("gridcell").get_by_role(
+        "link", name=f"cnn_simple-{run.data.params['optim']}-s0", exact=True
+    ).click()
+    expect(page.get_by_role("heading", name="Metrics (")).to_be_visible()
+    check_rows(page, run.data.params, "optim", "optim.lr")
+    check_rows(page, run.data.metrics, "test/acc", "test/loss")
+
+
+def test_two_runs_are_compared_in_numbers_and_curves(page, lab, shots):
+    page.get_by_role("checkbox", name="Select all runs").check()
+    page.get_by_role("button", name="Compare", exact=True).click()
+    expect(page.get_by_role("heading", name="Comparing 2 Runs from 1 Experiment")).to_be_visible()
+    for run in lab.runs():
+        expect(page.get_by_role("cell", name=run.info.run_name, exact=True)).to_be_visible()
+        expect(page.locator(".js-plotly-plot").get_by_text(run.data.params["optim"], exact=True)).to_be_visible()
+    page.get_by_role("link", name="Runs", exact=True).click()
+    page.locator("label", has=page.locator("[value=CHART]")).click()
+    check_charts(page, lab, lab.runs(), "train/loss", "val/acc", "val/loss")
+    page.get_by_placeholder("Search metric charts").fill("val/")
+    expect(page.locator(".js-plotly-plot")).to_have_count(2)
+    page.screenshot(path=shots / "compare.png")

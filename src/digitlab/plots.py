@@ -96,7 +96,7 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
     bar.minorticks_off()
     bar.outline.set_visible(False)
     names = [_short(name) for name in classes]
-    ax.set(title=title, xlabel="predicted", ylabel="true")
+    ax.set(title=textwrap.fill(title, 60), xlabel="predicted", ylabel="true")
     ax.set_xticks(range(size), names, rotation=90 if max(map(len, names)) > 3 else 0)
     ax.set_yticks(range(size), names)
     ax.tick_params(length=0)

@@ -10,6 +10,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.utilities.model_summary import ModelSummary
+from sklearn.metrics import confusion_matrix
 
 from digitlab import REPOSITORY, console, machine, plots
 from digitlab.classifier import Classifier
@@ -24,8 +25,9 @@ from digitlab.resume import (
     last_checkpoint,
     read_progress,
 )
+from digitlab.run import Run
 from digitlab.statistics import wilson
-from digitlab.tracking import Run, Store
+from digitlab.tracking import Store
 
 
 @exit_on_signals()
@@ -56,7 +58,7 @@ def train(cfg: DictConfig) -> float:
         if done and not cfg.rerun:
             of = done.info
             console.say(f"{of.run_name} is done already (run {of.run_id}); rerun=true runs it again")
-            return _best(store, of.run_id)
+            return _best(Run(store.client, done))
         names = groups(cfg) | {"data": data.name, "seed": str(cfg.seed)}
         if broken:
             with user_errors("tracking"):
@@ -67,10 +69,10 @@ def train(cfg: DictConfig) -> float:
         with run:
             describe(run, cfg, names, data, classifier)
             epochs = fit(run, cfg, data, classifier, trainer)
-            tested = evaluate(run, cfg, data, classifier, trainer)
+            tested = evaluate(run, cfg, names, data, classifier, trainer)
             run.keep_only(f"{cfg.evaluate_on}.ckpt")
-        summarize(run, cfg, data, classifier, f"epoch {tested} of {epochs} ({cfg.evaluate_on})")
-        return _best(store, run.id)
+        summarize(run, cfg, data, classifier, f"epoch {tested} of {epochs} ({cfg.evaluate_on})", store.way_in)
+        return _best(run)
 
 
 def assemble(cfg: DictConfig, data: ImageData) -> tuple[Classifier, pl.Trainer]:
@@ -119,7 +121,9 @@ def fit(run: Run, cfg: DictConfig, data: ImageData, classifier: Classifier, trai
     return read_progress(last_checkpoint(run.checkpoints))[0]
 
 
-def evaluate(run: Run, cfg: DictConfig, data: ImageData, classifier: Classifier, trainer: pl.Trainer) -> int:
+def evaluate(
+    run: Run, cfg: DictConfig, names: dict[str, str], data: ImageData, classifier: Classifier, trainer: pl.Trainer
+) -> int:
     """Test the best or the last weights and record results, predictions, figures and model; return their epoch."""
     checkpoint = run.checkpoints / f"{cfg.evaluate_on}.ckpt"
     trainer.test(classifier, data, ckpt_path=checkpoint, weights_only=True, verbose=False)
@@ -130,26 +134,25 @@ def evaluate(run: Run, cfg: DictConfig, data: ImageData, classifier: Classifier,
     probabilities = classifier.probabilities
     run.log_arrays("predictions.npz", probabilities=probabilities, labels=labels, classes=np.array(data.classes))
 
-    matrix = np.zeros((data.num_classes, data.num_classes), int)
-    np.add.at(matrix, (labels, probabilities.argmax(1)), 1)
-    title = f"{run.name}, {len(labels):,} test images, accuracy {classifier.results['test/acc']:.4f}"
+    matrix = confusion_matrix(labels, probabilities.argmax(1), labels=range(data.num_classes))
+    model = "{model}-{optim}-s{seed}".format_map(names)
+    title = f"{model} on {data.name}: {len(labels):,} test images, accuracy {classifier.results['test/acc']:.4f}"
     curves = {
-        key: run.store.history(run.id, key)
-        for key in ("train/loss", "val/loss", "train/acc", "val/acc", "test/loss", "test/acc")
+        key: run.history(key) for key in ("train/loss", "val/loss", "train/acc", "val/acc", "test/loss", "test/acc")
     }
-    run.log_figure(plots.curves(curves, run.name), "figures/curves.png")
+    run.log_figure(plots.curves(curves, f"{model} on {data.name}"), "figures/curves.png")
     run.log_figure(plots.confusion(matrix, data.classes, title), "figures/confusion.png")
     run.log_figure(plots.mistakes(images, labels, probabilities, data.classes, title), "figures/mistakes.png")
-    run.log_model(Predictor(classifier.network, data.normalize), images[:2])
+    run.log_model(model, Predictor(classifier.network, data.normalize), images[:2], epoch)
     return epoch
 
 
-def summarize(run: Run, cfg: DictConfig, data: ImageData, classifier: Classifier, weights: str) -> None:
+def summarize(run: Run, cfg: DictConfig, data: ImageData, classifier: Classifier, weights: str, way_in: str) -> None:
     """Print what the run came to."""
     total, acc = data.sizes["test"], classifier.results["test/acc"]
     low, high = wilson(round(acc * total), total)
-    _, seconds = run.store.history(run.id, "time/epoch_s")
-    _, rates = run.store.history(run.id, "images_per_s")
+    _, seconds = run.history("time/epoch_s")
+    _, rates = run.history("images_per_s")
     console.show_summary(
         f"\n{run.name}",
         {
@@ -160,13 +163,13 @@ def summarize(run: Run, cfg: DictConfig, data: ImageData, classifier: Classifier
             "time": f"{sum(seconds):.1f} s in training passes, {np.median(rates):,.0f} images/s",
             "run": run.id,
             "checkpoint": run.locate(f"checkpoints/{cfg.evaluate_on}.ckpt"),
-            "see it": run.store.way_in,
+            "see it": way_in,
         },
     )
 
 
-def _best(store: Store, run_id: str) -> float:
-    _, accuracies = store.history(run_id, "val/acc")
+def _best(run: Run) -> float:
+    _, accuracies = run.history("val/acc")
     return max(accuracies[1:])
 
 

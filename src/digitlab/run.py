@@ -1,0 +1,179 @@
+"""One run under way in MLflow: its status, points, checkpoints and artifacts."""
+
+import json
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+from time import time
+from typing import Any
+from urllib.parse import urlparse
+from urllib.request import url2pathname
+
+import numpy as np
+import torch
+from pytorch_lightning.loggers import MLFlowLogger
+from torch import nn
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.models import infer_signature
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+BATCH = 1000  # points that one call of MLflow takes at most
+SYSTEM_METRICS_EVERY = 2  # seconds
+MODEL_REQUIREMENTS = ("torch", "numpy", "mlflow")
+
+
+class Run:
+    """One run under way: a context manager that leaves MLflow with the right status, and the writers of its record."""
+
+    def __init__(self, client: MlflowClient, run: mlflow.entities.Run):
+        self.client, self.uri = client, client.tracking_uri
+        self.id, self.name, self.artifacts = run.info.run_id, run.info.run_name, run.info.artifact_uri
+        self.experiment_id = run.info.experiment_id
+        self.is_local = urlparse(self.artifacts).scheme in ("", "file")
+
+    def __enter__(self) -> "Run":
+        self.logger = RunLogger(self)
+        if self.is_local:
+            folder = url2pathname(urlparse(self.artifacts).path)
+        else:  # a server keeps the checkpoints; this folder is where they are written and read
+            folder = tempfile.mkdtemp(prefix="digitlab-")
+            if any(each.path == "checkpoints" for each in self.client.list_artifacts(self.id)):
+                download_artifacts(run_id=self.id, artifact_path="checkpoints", dst_path=folder, tracking_uri=self.uri)
+        self.checkpoints = Path(folder) / "checkpoints"
+        self.client.update_run(self.id, status="RUNNING")
+        self.client.set_tag(self.id, "owner", f"{socket.gethostname()}:{os.getpid()}")
+        self.monitor = SystemMetricsMonitor(self.id, SYSTEM_METRICS_EVERY, resume_logging=True, tracking_uri=self.uri)
+        self.monitor.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _) -> None:
+        self.monitor.finish()
+        if error is None:
+            self.logger.save()
+            self.client.set_terminated(self.id, "FINISHED")
+            self.client.set_tag(self.id, "done", "true")
+        else:
+            with suppress(MlflowException, OSError):  # what happened matters more than that it cannot be written down
+                self.logger.save()
+                self.client.set_tag(self.id, "error", f"{kind.__name__}: {error}"[:5000])
+                was_stopped = isinstance(error, KeyboardInterrupt | SystemExit)
+                self.client.set_terminated(self.id, "KILLED" if was_stopped else "FAILED")
+        if not self.is_local:
+            shutil.rmtree(self.checkpoints.parent, ignore_errors=True)
+
+    def history(self, key: str) -> tuple[list[int], list[float]]:
+        """Return the steps and values of one metric."""
+        points = sorted(self.client.get_metric_history(self.id, key), key=lambda point: point.step)
+        return [point.step for point in points], [point.value for point in points]
+
+    def log_params(self, params: Mapping[str, str]) -> None:
+        """Record the parameters that the run does not have yet: MLflow takes none twice, and a resumed run has some."""
+        known = self.client.get_run(self.id).data.params
+        entities = [Param(key, value) for key, value in params.items() if key not in known]
+        for start in range(0, len(entities), 100):
+            self.client.log_batch(self.id, params=entities[start : start + 100])
+
+    def log_tags(self, tags: Mapping[str, str]) -> None:
+        self.client.log_batch(self.id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+    def log_text(self, text: str, file: str) -> None:
+        self.client.log_text(self.id, text, file)
+
+    def log_figure(self, figure: Any, file: str) -> None:
+        self.client.log_figure(self.id, figure, file)
+
+    def log_arrays(self, file: str, **arrays: np.ndarray) -> None:
+        """Record arrays as one compressed npz file."""
+        with tempfile.TemporaryDirectory() as folder:
+            np.savez_compressed(Path(folder) / file, **arrays)
+            self.client.log_artifact(self.id, Path(folder) / file)
+
+    def log_dataset(self, name: str, digest: str, sizes: Mapping[str, int], source: str) -> None:
+        """Record the data that the run reads as a tracked input."""
+        dataset = Dataset(name, digest[:12], "local", json.dumps({"uri": source}), profile=json.dumps(sizes))
+        context = InputTag("mlflow.data.context", ", ".join(sizes))
+        self.client.log_inputs(self.id, [DatasetInput(dataset, [context])])
+
+    def log_model(self, name: str, predictor: nn.Module, example: np.ndarray, step: int) -> None:
+        """Record the model of `step` as a LoggedModel without pickle: uint8 (N, H, W) in, class probabilities out."""
+        for half_made in self.client.search_logged_models([self.experiment_id], f"source_run_id = '{self.id}'"):
+            self.client.delete_logged_model(half_made.model_id)  # by this run, before it was interrupted
+        with torch.no_grad():
+            predictor = predictor.eval().cpu()
+            output = predictor(torch.from_numpy(example)).numpy()
+        requirements = [f"{package}=={version(package).partition('+')[0]}" for package in MODEL_REQUIREMENTS]
+        mlflow.set_tracking_uri(self.uri)
+        with mlflow.start_run(self.id):
+            mlflow.pytorch.log_model(
+                predictor,
+                name=name,
+                step=step,  # ties the model to this step's metrics, else to those of the untrained network
+                signature=infer_signature(example, output),
+                input_example=example,
+                pip_requirements=requirements,
+                serialization_format="pt2",
+            )
+
+    def locate(self, file: str) -> str:
+        """Return where an artifact of the run is to be found."""
+        return str(self.checkpoints.parent / file) if self.is_local else f"{self.artifacts}/{file}"
+
+    def share_checkpoints(self) -> None:
+        """Copy the checkpoints to where the store keeps artifacts, if that is elsewhere."""
+        if not self.is_local:
+            self.client.log_artifacts(self.id, self.checkpoints, "checkpoints")
+
+    def keep_only(self, checkpoint: str) -> None:
+        """Delete every checkpoint but the one named."""
+        for file in self.checkpoints.iterdir():
+            if file.name != checkpoint:
+                file.unlink()
+                if not self.is_local:
+                    get_artifact_repository(self.artifacts).delete_artifacts(f"checkpoints/{file.name}")
+
+
+class RunLogger(MLFlowLogger):
+    """Lightning's MLflow logger, but buffered, silent about the run's status, and blind to points already stored."""
+
+    def __init__(self, run: Run):
+        super().__init__(tracking_uri=run.uri, run_id=run.id)
+        self.run = run
+        self.points: list[Metric] = []
+        recorded = run.client.get_run(run.id).data.metrics
+        self.stored = {key: run.history(key)[0][-1] for key in recorded}
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        now, step = int(time() * 1000), step or 0
+        self.points += [
+            Metric(key, float(value), now, step)
+            for key, value in metrics.items()
+            if key != "epoch" and step > self.stored.get(key, -1)  # Lightning adds epoch; here steps are epochs
+        ]
+        if len(self.points) >= BATCH:
+            self.save()
+
+    def save(self) -> None:
+        """Write what is buffered."""
+        while self.points:
+            self.run.client.log_batch(self.run.id, metrics=self.points[:BATCH])
+            del self.points[:BATCH]
+
+    def finalize(self, status: str = "success") -> None:
+        self.save()  # the status is the Run's to set: after fit come the test and the artifacts
+
+    def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
+        self.run.share_checkpoints()

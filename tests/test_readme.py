@@ -1,0 +1,95 @@
+"""The README is true: its commands run as they stand, in a copy of the repository."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+FENCE = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def copy(repository, tmp_path_factory):
+    """The tracked and new files of the repository in a folder of their own, with the environment that is here."""
+    target = tmp_path_factory.mktemp("readme") / "digitlab"
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    for name in subprocess.run(listed, cwd=repository, capture_output=True, text=True, check=True).stdout.splitlines():
+        if (repository / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(repository / name, target / name)
+    (target / ".venv").symlink_to(repository / ".venv")
+    return target
+
+
+def environment() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW")}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.mark.usefixtures("mnist")
+def test_every_command_runs_as_it_stands(repository, copy, mnist):
+    blocks = FENCE.findall((repository / "README.md").read_text())
+    # make test would run this test; make ui never ends and has a test of its own.
+    script = "\n".join(block for block in blocks if not block.startswith(("make test", "make ui")))
+    assert len(blocks) > 6
+    # The first example is 12 epochs of the whole of MNIST; one will do here.
+    script = script.replace("model=cnn_pool optim=adadelta  ", "model=cnn_simple optim=adadelta trainer.max_epochs=1  ")
+    before = {str(file.relative_to(copy)) for file in copy.rglob("*") if file.is_file()}
+    result = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=copy,
+        env=environment() | {"DIGITLAB_DATA": str(mnist.resolve())},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "warning:" not in result.stdout
+    for name in ("cnn_pool-adadelta-s0-mnist5k", "lenet-adam-s0-mnist5k", "mlp-nadam-s0-mnist5k"):
+        assert f"\n{name}" in result.stdout
+    new = {str(file.relative_to(copy)) for file in copy.rglob("*") if file.is_file()} - before
+    outside = {name for name in new if not name.startswith("mlruns/") and not name.endswith(".pyc")}
+    assert outside == {"conf/model/lenet.yaml", "conf/optim/nadam.yaml", "conf/data/kmnist.yaml"}
+
+
+def test_make_ui_opens_what_the_runs_left(copy):
+    port = free_port()
+    process = subprocess.Popen(
+        ["make", "ui", f"PORT={port}"],
+        cwd=copy,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as page:
+                    assert b"MLflow" in page.read()
+                break
+            except OSError:
+                assert time.monotonic() < deadline
+                time.sleep(0.3)
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=30)
+
+
+def test_it_is_short(repository):
+    assert len((repository / "README.md").read_text().splitlines()) <= 200
