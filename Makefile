@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup train ui test test-all lint
+.PHONY: help setup train sweep ui test test-all lint
 PYTHON ?= python3
 PORT ?= 5000
 BIN := .venv/bin
@@ -23,6 +23,9 @@ setup: .venv/ready  ## make .venv from requirements.lock if it is missing or old
 
 train: setup  ## train cnn_pool with adadelta on the embedded data (ARGS="..." adds or changes anything)
 	$(BIN)/python src/train.py model=cnn_pool optim=adadelta data=mnist5k $(ARGS)
+
+sweep: setup  ## run the seven small networks x three optimizers, what is not done yet (ARGS="sweep=smoke sweep.seeds=3")
+	$(BIN)/python src/train.py $(if $(filter sweep=%,$(ARGS)),,sweep=grid) $(ARGS)
 
 ui: setup  ## open the MLflow UI on what was tracked: http://127.0.0.1:5000 (PORT=...)
 	@echo "Runs: http://127.0.0.1:$(PORT)/#/experiments/1?workflowType=machine_learning"

@@ -3,12 +3,12 @@
 import hydra
 from omegaconf import DictConfig
 
-from digitlab.config import one_line_errors
+from digitlab.config import job_errors, one_line_errors
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
 def main(cfg: DictConfig) -> float:
-    with one_line_errors():
+    with job_errors(cfg):
         from digitlab.training import train  # torch loads only for a run, not for --help or --cfg job
 
         return train(cfg)

@@ -98,6 +98,7 @@ def test_the_traceback_is_there_for_who_asks(lab):
 def test_the_surface_of_keys_is_frozen(lab):
     assert leaves(lab.compose("scheduler=cosine")) == {
         "seed", "loss", "evaluate_on", "early_stopping.patience", "rerun", "tracking.uri", "tracking.experiment",
+        "sweep.name", "sweep.seeds", "sweep.dry_run", "sweep.parent",
         "model._target_", "model.blocks", "model.hidden", "model.dropout", "model.init",
         "optim._target_", "optim._partial_", "optim.lr", "optim.betas", "optim.eps", "optim.fused",
         "data._target_", "data.root", "data.batch_size", "data.split", "data.val_fraction", "data.test_fraction",

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from math import inf
 from typing import Any, NamedTuple
 
@@ -21,12 +21,13 @@ RESULTS = 1  # raise it with every change of the code that changes what a run of
 WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
 
 GROUPS = ("model", "optim", "data", "scheduler", "trainer")
-ROOT_KEYS = (*GROUPS, "seed", "loss", "evaluate_on", "early_stopping", "rerun", "tracking")
+ROOT_KEYS = (*GROUPS, "seed", "loss", "evaluate_on", "early_stopping", "rerun", "sweep", "tracking")
 
 # What cannot change a run's result.
 IRRELEVANT = (
     "tracking",
     "rerun",
+    "sweep",
     "trainer.callbacks.progress",
     "trainer.enable_progress_bar",
     "trainer.enable_model_summary",
@@ -62,6 +63,8 @@ RANGES = {
     "loss": _choice("cross_entropy", "clipped_cross_entropy"),
     "evaluate_on": _choice("best", "last"),
     "rerun": SWITCH,
+    "sweep.seeds": COUNT,
+    "sweep.dry_run": SWITCH,
     "early_stopping.patience": Range(
         (int, type(None)), lambda value: value is None or value >= 1, f"null or {COUNT[2]}"
     ),
@@ -131,7 +134,7 @@ def user_errors(key: str) -> Iterator[None]:
         refusals = (InstantiationException, TypeError, ValueError, OSError, RuntimeError)
         # Lightning's own, by name: this module must load without torch.
         if isinstance(cause, refusals) or type(cause).__name__ == "MisconfigurationException":
-            raise UserError(f"{key}: {_one_line(cause)}") from error
+            raise UserError(f"{key}: {one_line(cause)}") from error
         raise
 
 
@@ -172,6 +175,11 @@ def flatten(cfg: DictConfig) -> dict[str, str]:
     return {key: _show(value) for key, value in _leaves(cfg).items()}
 
 
+def job_errors(cfg: DictConfig) -> AbstractContextManager:
+    """In a single run a mistake ends the program in one line; in a sweep it is the cell's, for the sweep to report."""
+    return nullcontext() if cfg.sweep.parent else one_line_errors()
+
+
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """End the program with one line for a mistake of the user's; HYDRA_FULL_ERROR=1 shows the traceback instead."""
@@ -182,7 +190,7 @@ def one_line_errors() -> Iterator[None]:
     except (UserError, HydraException, OmegaConfBaseException) as error:
         if WANTS_TRACEBACK:
             raise
-        sys.exit(f"error: {_one_line(error)}")
+        sys.exit(f"error: {one_line(error)}")
     finally:
         if before is None:
             del os.environ["HYDRA_FULL_ERROR"]
@@ -208,7 +216,8 @@ def _show(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """Say what an error says, in one line."""
     if isinstance(error, MissingConfigException) and error.options:
         group, _, name = (error.missing_cfg_file or "").rpartition("/")
         return f"{group}={name}: not found; allowed: {', '.join(error.options)}"

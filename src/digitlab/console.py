@@ -39,8 +39,8 @@ def prepare() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def show_layers(layers: Iterable[tuple[str, str, str, int]]) -> str:
-    """Print the network's layers (name, type, output shape, parameters) and return the table as plain text."""
+def draw_layers(layers: Iterable[tuple[str, str, str, int]]) -> str:
+    """Return the table of a network's layers: name, type, output shape, parameters."""
     table = Table("layer", "type", "output shape")
     table.add_column("parameters", justify="right")
     total = 0
@@ -49,11 +49,21 @@ def show_layers(layers: Iterable[tuple[str, str, str, int]]) -> str:
         total += parameters
     table.add_section()
     table.add_row("total", "", "", f"{total:,}")
-    console.print(table)
     plain = Console(width=100, no_color=True, force_terminal=False)
     with plain.capture() as capture:
         plain.print(table)
     return capture.get()
+
+
+def show_cells(rows: Iterable[Iterable[str]]) -> None:
+    """Print how the cells of a sweep came out: name, status, val/acc, test/acc, seconds, reason."""
+    table = Table("cell", "status")
+    for heading in ("val/acc", "test/acc", "s"):
+        table.add_column(heading, justify="right")
+    table.add_column("reason", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
 
 
 def show_summary(title: str, rows: Mapping[str, str]) -> None:

@@ -67,6 +67,15 @@ class ImageData(pl.LightningDataModule):
         )
         self.input_shape = (1, *self.splits["train"][0].shape[1:])
 
+    def share(self, other: "ImageData") -> None:
+        """Take the images that `other` has loaded and split in the same way, instead of loading them again."""
+        self.name, self.classes, self.input_shape, self.splits = (
+            other.name,
+            other.classes,
+            other.input_shape,
+            other.splits,
+        )
+
     @property
     def num_classes(self) -> int:
         return len(self.classes)

@@ -39,7 +39,8 @@ MODEL_REQUIREMENTS = ("torch", "numpy", "mlflow")
 class Run:
     """One run under way: a context manager that leaves MLflow with the right status, and the writers of its record."""
 
-    def __init__(self, client: MlflowClient, run: mlflow.entities.Run):
+    def __init__(self, client: MlflowClient, run: mlflow.entities.Run, is_monitored: bool = True):
+        self.is_monitored, self.had_error = is_monitored, "error" in run.data.tags
         self.client, self.uri = client, client.tracking_uri
         self.id, self.name, self.artifacts = run.info.run_id, run.info.run_name, run.info.artifact_uri
         self.experiment_id = run.info.experiment_id
@@ -56,8 +57,11 @@ class Run:
         self.checkpoints = Path(folder) / "checkpoints"
         self.client.update_run(self.id, status="RUNNING")
         self.client.set_tag(self.id, "owner", f"{socket.gethostname()}:{os.getpid()}")
+        if self.had_error:  # it is being made good
+            self.client.delete_tag(self.id, "error")
         self.monitor = SystemMetricsMonitor(self.id, SYSTEM_METRICS_EVERY, resume_logging=True, tracking_uri=self.uri)
-        self.monitor.start()
+        if self.is_monitored:
+            self.monitor.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _) -> None:

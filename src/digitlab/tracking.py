@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from getpass import getuser
 from hashlib import sha256
 from pathlib import Path
+from statistics import median
 
 from filelock import FileLock, Timeout
 from mlflow import MlflowClient, entities
@@ -38,6 +39,10 @@ class Store:
         self.file = Path(self.uri.removeprefix("sqlite:///")).absolute() if scheme == "sqlite" else None
         if self.file:
             self.uri = f"sqlite:///{self.file}"  # a relative one would follow the working directory
+
+    def exists(self) -> bool:
+        """Say whether there is a store yet; a server is taken to be there."""
+        return self.file is None or self.file.exists()
 
     def open(self) -> None:
         """Connect, creating schema and experiment if need be; raise OSError where the store does not answer in 15 s."""
@@ -74,6 +79,14 @@ class Store:
         tags = {"mlflow.user": getuser(), "mlflow.source.type": "LOCAL", "mlflow.source.name": "src/train.py", **tags}
         return Run(self.client, self.client.create_run(self.experiment_id, run_name=name, tags=tags))
 
+    def parent(self, sweep: str) -> Run:
+        """Start the parent run of the sweep named, or reopen it."""
+        fingerprint = f"sweep-{sweep}"
+        done, broken = self.find(fingerprint)
+        tags = {"fingerprint": fingerprint, "sweep": sweep, "mlflow.user": getuser()}
+        run = broken or done or self.client.create_run(self.experiment_id, run_name=sweep, tags=tags)
+        return Run(self.client, run, is_monitored=False)
+
     def resume(self, run: entities.Run) -> Run:
         """Continue a run that is not done; raise OSError where its owner, on another host, may be alive."""
         host = run.data.tags.get("owner", "").partition(":")[0]
@@ -81,12 +94,33 @@ class Store:
             raise OSError(f"run {run.info.run_name} ({run.info.run_id}) is under way on host {host}")
         return Run(self.client, run)
 
+    def bury(self, fingerprint: str, run: entities.Run) -> str:
+        """Return the status of a run that is not done; one that its owner died over without a word becomes KILLED."""
+        if run.info.status != "RUNNING":
+            return run.info.status
+        try:
+            with self._lock(fingerprint).acquire(timeout=0):
+                self.client.set_terminated(run.info.run_id, "KILLED")
+                return "KILLED"
+        except Timeout:
+            return "RUNNING"
+
+    @staticmethod
+    def seconds(run: entities.Run) -> float:
+        """Return how long a finished run took."""
+        return (run.info.end_time - run.info.start_time) / 1000
+
+    def pace(self, model: str, data: str) -> float | None:
+        """Return the median seconds for each epoch of the done runs of a model on data, all told; None without any."""
+        like = f"tags.model = '{model}' and tags.data = '{data}' and tags.done = 'true'"
+        runs = self.client.search_runs([self.experiment_id], like, max_results=20)
+        paces = [self.seconds(run) / int(run.data.params["trainer.max_epochs"]) for run in runs]
+        return median(paces) if paces else None
+
     @contextmanager
     def owner(self, fingerprint: str) -> Iterator[None]:
         """Hold the one right on this machine to run `fingerprint`, waiting while another process has it."""
-        folder = self.file.parent / "locks" if self.file else Path(tempfile.gettempdir()) / f"digitlab-{getuser()}"
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / f"{sha256(self.uri.encode()).hexdigest()[:8]}-{fingerprint}.lock")
+        lock = self._lock(fingerprint)
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -96,6 +130,11 @@ class Store:
             yield
         finally:
             lock.release()
+
+    def _lock(self, fingerprint: str) -> FileLock:
+        folder = self.file.parent / "locks" if self.file else Path(tempfile.gettempdir()) / f"digitlab-{getuser()}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(folder / f"{sha256(self.uri.encode()).hexdigest()[:8]}-{fingerprint}.lock")
 
     def _connect(self, artifacts: str | None) -> None:
         try:

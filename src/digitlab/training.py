@@ -3,10 +3,12 @@
 import shlex
 import subprocess
 import sys
+from functools import lru_cache
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.utilities.model_summary import ModelSummary
@@ -14,7 +16,7 @@ from sklearn.metrics import confusion_matrix
 
 from digitlab import REPOSITORY, console, machine, plots
 from digitlab.classifier import Classifier
-from digitlab.config import build, check, deviations, fingerprint, flatten, groups, user_errors
+from digitlab.config import IN_DIGEST, build, check, deviations, fingerprint, flatten, groups, user_errors
 from digitlab.data import ImageData
 from digitlab.networks import Predictor
 from digitlab.resume import (
@@ -36,18 +38,10 @@ def train(cfg: DictConfig) -> float:
 
     Raises UserError for a mistake in `cfg`, before anything is recorded.
     """
-    cfg = check(cfg)
     console.prepare()
-    for line in machine.accelerators():
-        console.say(line)
-    with user_errors(f"trainer.accelerator={cfg.trainer.accelerator}"):
-        cfg.trainer.accelerator = machine.accelerator(cfg.trainer.accelerator)
-    cfg.trainer.precision = machine.precision(cfg.trainer.precision, cfg.trainer.accelerator)
-
-    data: ImageData = build(cfg, "data")
-    with user_errors("data"):
-        data.setup()
-    identity = fingerprint(cfg, data.digest)
+    cfg, data, identity = identify(cfg)
+    if not cfg.sweep.parent:
+        console.say("\n".join(machine.accelerators()))
     classifier, trainer = assemble(cfg, data)
     with user_errors("tracking"):
         store = Store(cfg.tracking.uri, cfg.tracking.experiment)
@@ -58,21 +52,55 @@ def train(cfg: DictConfig) -> float:
         if done and not cfg.rerun:
             of = done.info
             console.say(f"{of.run_name} is done already (run {of.run_id}); rerun=true runs it again")
-            return _best(Run(store.client, done))
-        names = groups(cfg) | {"data": data.name, "seed": str(cfg.seed)}
+            return best_accuracy(Run(store.client, done))
+        names = name_parts(cfg, data)
         if broken:
             with user_errors("tracking"):
                 run = store.resume(broken)
             console.say(f"continuing {run.name} (run {run.id})")
         else:
-            run = store.begin(_name(names), {"fingerprint": identity, "command": _command()})
+            run = store.begin(name_run(names), {"fingerprint": identity, "command": _command()})
         with run:
             describe(run, cfg, names, data, classifier)
             epochs = fit(run, cfg, data, classifier, trainer)
             tested = evaluate(run, cfg, names, data, classifier, trainer)
             run.keep_only(f"{cfg.evaluate_on}.ckpt")
         summarize(run, cfg, data, classifier, f"epoch {tested} of {epochs} ({cfg.evaluate_on})", store.way_in)
-        return _best(run)
+        return best_accuracy(run)
+
+
+def identify(cfg: DictConfig) -> tuple[DictConfig, ImageData, str]:
+    """Settle what `cfg` leaves open and load its data; return both, with the fingerprint that the run is known by."""
+    cfg = check(cfg)
+    with user_errors(f"trainer.accelerator={cfg.trainer.accelerator}"):
+        cfg.trainer.accelerator = machine.accelerator(cfg.trainer.accelerator)
+    cfg.trainer.precision = machine.precision(cfg.trainer.precision, cfg.trainer.accelerator)
+    data: ImageData = build(cfg, "data")
+    deciding = OmegaConf.masked_copy(cfg.data, ["_target_", *(key for key in IN_DIGEST if key != "seed")])
+    with user_errors("data"):
+        data.share(_load(OmegaConf.to_yaml(deciding)))
+    return cfg, data, fingerprint(cfg, data.digest)
+
+
+@lru_cache(maxsize=2)
+def _load(node: str) -> ImageData:
+    """Load the images that the YAML `node` describes; the runs of a sweep share them."""
+    data = instantiate(OmegaConf.create(node), _convert_="all")
+    data.setup()
+    return data
+
+
+def name_parts(cfg: DictConfig, data: ImageData) -> dict[str, str]:
+    """Return what was chosen in each group, the data by the name of what was found, and the seed."""
+    return groups(cfg) | {"data": data.name, "seed": str(cfg.seed)}
+
+
+def name_run(names: dict[str, str]) -> str:
+    """Return a run's name: model, optimizer, seed, data unless it is mnist, and what else was changed."""
+    parts = [names["model"], names["optim"], f"s{names['seed']}"]
+    if names["data"] != "mnist":
+        parts.append(names["data"])
+    return "-".join(parts + deviations())
 
 
 def assemble(cfg: DictConfig, data: ImageData) -> tuple[Classifier, pl.Trainer]:
@@ -97,9 +125,13 @@ def assemble(cfg: DictConfig, data: ImageData) -> tuple[Classifier, pl.Trainer]:
 
 def describe(run: Run, cfg: DictConfig, names: dict[str, str], data: ImageData, classifier: Classifier) -> None:
     """Record what the run is: configuration, environment, layers, data."""
-    layers = console.show_layers(_layers(classifier))
+    layers = console.draw_layers(_layers(classifier))
+    if not cfg.sweep.parent:
+        console.say(layers)
     run.log_params(names | flatten(cfg))
     run.log_tags(names | _git())
+    if cfg.sweep.parent:
+        run.log_tags({"mlflow.parentRunId": cfg.sweep.parent, "sweep": str(cfg.sweep.name)})
     run.log_text(OmegaConf.to_yaml(OmegaConf.merge({"groups": names}, cfg)), "config.yaml")
     run.log_text(machine.environment(), "environment.txt")
     run.log_text(layers, "model_summary.txt")
@@ -151,13 +183,17 @@ def summarize(run: Run, cfg: DictConfig, data: ImageData, classifier: Classifier
     """Print what the run came to."""
     total, acc = data.sizes["test"], classifier.results["test/acc"]
     low, high = wilson(round(acc * total), total)
+    accuracy = f"{acc:.4f}  (95 % interval {low:.4f} to {high:.4f}, n = {total:,})"
+    if cfg.sweep.parent:
+        console.say(f"test accuracy {accuracy}")
+        return
     _, seconds = run.history("time/epoch_s")
     _, rates = run.history("images_per_s")
     console.show_summary(
         f"\n{run.name}",
         {
             "data": f"{data.name}: " + ", ".join(f"{count:,} {stage}" for stage, count in data.sizes.items()),
-            "test accuracy": f"{acc:.4f}  (95 % interval {low:.4f} to {high:.4f}, n = {total:,})",
+            "test accuracy": accuracy,
             "test loss": f"{classifier.results['test/loss']:.4f}",
             "weights": weights,
             "time": f"{sum(seconds):.1f} s in training passes, {np.median(rates):,.0f} images/s",
@@ -168,16 +204,10 @@ def summarize(run: Run, cfg: DictConfig, data: ImageData, classifier: Classifier
     )
 
 
-def _best(run: Run) -> float:
+def best_accuracy(run: Run) -> float:
+    """Return the highest val/acc of any epoch."""
     _, accuracies = run.history("val/acc")
     return max(accuracies[1:])
-
-
-def _name(names: dict[str, str]) -> str:
-    parts = [names["model"], names["optim"], f"s{names['seed']}"]
-    if names["data"] != "mnist":
-        parts.append(names["data"])
-    return "-".join(parts + deviations())
 
 
 def _layers(classifier: Classifier) -> list[tuple[str, str, str, int]]:

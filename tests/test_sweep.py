@@ -1,0 +1,148 @@
+"""Sweeps through the command line: planned, run, broken off, continued, extended; and no cell twice."""
+
+import json
+import os
+import signal
+
+import mlflow
+import pytest
+from conftest import Lab
+
+from digitlab import training
+
+CELLS = ("-m", "model=mlp", "optim=adam,sgd", "data=mnist5k", "data.test_fraction=0.8", "trainer=smoke")
+NAMES = {f"mlp-{optim}-s{seed}-mnist5k-data.test_fraction=0.8" for optim in ("adam", "sgd") for seed in (0, 1)}
+
+
+def cells_and_parent(lab):
+    runs = lab.runs()
+    parents = [run for run in runs if run.data.tags["fingerprint"].startswith("sweep-")]
+    assert len(parents) == 1
+    return [run for run in runs if run is not parents[0]], parents[0]
+
+
+def sweep_json(parent) -> dict[str, dict]:
+    return {
+        cell["name"]: cell for cell in json.loads(mlflow.artifacts.load_text(f"{parent.info.artifact_uri}/sweep.json"))
+    }
+
+
+def test_a_dry_run_says_what_there_is_to_do_and_does_nothing(lab, capsys):
+    assert lab.main(*CELLS, "sweep.dry_run=true") is None
+    assert "2 cells: 0 done, 0 to resume, 2 to run, unknown time" in capsys.readouterr().out
+    assert not lab.folder.exists()
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """A lab in which two optimizers x two seeds have been swept, the first cell on its own before."""
+    lab = Lab(tmp_path_factory.mktemp("swept") / "lab")
+    assert lab.main(*CELLS[1:2], "optim=adam", *CELLS[3:]) is None
+    assert lab.main(*CELLS, "seed=0,1") is None
+    return lab
+
+
+def test_every_cell_is_run_once_under_one_parent_one_done_alone_before_included(swept):
+    children, parent = cells_and_parent(swept)
+    assert sorted(run.info.run_name for run in children) == sorted(NAMES)
+    parents = [run.data.tags.get("mlflow.parentRunId") for run in children]
+    assert sorted(parents, key=bool) == [None, *[parent.info.run_id] * 3]
+    assert (parent.info.status, parent.data.tags["done"]) == ("FINISHED", "true")
+    recorded = sweep_json(parent)
+    for run in children:
+        cell = recorded[run.info.run_name]
+        assert cell["run_id"] == run.info.run_id
+        assert cell["fingerprint"] == run.data.tags["fingerprint"]
+        assert (cell["status"], cell["test_acc"]) == ("done", run.data.metrics["test/acc"])
+
+
+def test_what_is_done_is_neither_run_nor_counted_again(swept, capsys):
+    assert swept.main(*CELLS, "seed=0,1") is None
+    said = capsys.readouterr().out
+    assert "4 cells: 4 done, 0 to resume, 0 to run, about 0 s" in said
+    assert "4 of 4 cells are done" in said
+    assert len(swept.runs()) == 5
+    swept.main(*CELLS, "seed=0,1,2", "sweep.dry_run=true")
+    assert "6 cells: 4 done, 0 to resume, 2 to run, about" in capsys.readouterr().out
+
+
+def test_seeds_are_paired_across_optimizers(swept):
+    untrained = {}
+    for run in cells_and_parent(swept)[0]:
+        first = swept.client.get_metric_history(run.info.run_id, "val/loss")[0]
+        untrained[run.data.tags["optim"], run.data.tags["seed"]] = first.value
+    assert untrained["adam", "0"] == untrained["sgd", "0"] != untrained["adam", "1"] == untrained["sgd", "1"]
+
+
+def test_a_failing_cell_does_not_stop_the_others_and_is_tried_again(lab, capsys, monkeypatch):
+    evaluate = training.evaluate
+
+    def fail(run, cfg, *rest):
+        if cfg.optim.lr == 0.01:
+            raise MemoryError("out of it")
+        return evaluate(run, cfg, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "evaluate", fail)
+        assert lab.main(*CELLS) == "error: 1 of 2 cells failed; the same command tries them again"
+    said = capsys.readouterr().out
+    assert "mlp-sgd-s0-mnist5k-data.test_fraction=0.8 failed: out of it" in said
+    assert "MemoryError" in said  # in the table
+    children, parent = cells_and_parent(lab)
+    assert sorted(run.info.status for run in children) == ["FAILED", "FINISHED"]
+    assert parent.info.status == "FAILED"
+
+    assert lab.main(*CELLS) is None
+    assert "2 cells: 1 done, 1 to resume, 0 to run" in capsys.readouterr().out
+    children, parent = cells_and_parent(lab)
+    assert len(children) == 2
+    assert {run.info.status for run in [*children, parent]} == {"FINISHED"}
+    assert not any("error" in run.data.tags for run in [*children, parent])
+
+
+def test_ctrl_c_ends_a_sweep_and_the_same_command_continues_it(lab, capsys, monkeypatch):
+    evaluate, seen = training.evaluate, []
+
+    def interrupt(*arguments):
+        seen.append(arguments)
+        if len(seen) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return evaluate(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "evaluate", interrupt)
+        assert lab.main(*CELLS, "seed=0,1") == 130
+    children, parent = cells_and_parent(lab)
+    assert sorted(run.info.status for run in children) == ["FINISHED", "KILLED"]
+    assert parent.info.status == "KILLED"
+    capsys.readouterr()
+    assert lab.main(*CELLS, "seed=0,1") is None
+    assert "4 cells: 1 done, 1 to resume, 2 to run" in capsys.readouterr().out
+    assert len(cells_and_parent(lab)[0]) == 4
+
+
+def test_a_bad_cell_is_refused_before_any_runs(lab):
+    assert lab.main(*CELLS, "optim.lr=0.1,-1").startswith("error: optim.lr=-1: must be a number above 0")
+    assert not lab.folder.exists()
+
+
+def test_a_cell_that_cannot_be_built_is_reported_like_any_other(lab, capsys):
+    blocks = "model.blocks=[],[{channels: 4, kernel: 99}]"
+    assert (
+        lab.main(*CELLS, "optim=sgd", "seed=0", blocks)
+        == "error: 1 of 2 cells failed; the same command tries them again"
+    )
+    assert "failed: model: Calculated padded input size" in capsys.readouterr().out
+    assert len(cells_and_parent(lab)[0]) == 1
+
+
+def test_a_diverged_cell_is_done_and_called_so(lab, capsys):
+    assert lab.main(*CELLS, "model=cnn_simple", "optim=sgd", "optim.lr=0.01,1e20") is None
+    _, parent = cells_and_parent(lab)
+    assert sorted(cell["status"] for cell in sweep_json(parent).values()) == ["diverged", "done"]
+
+
+@pytest.mark.parametrize(("name", "seeds", "count"), [("grid", 1, 21), ("grid_full", 1, 27), ("smoke", 3, 18)])
+def test_sweep_files_have_their_cells(lab, capsys, name, seeds, count):
+    assert lab.main(f"sweep={name}", "data=mnist5k", "sweep.dry_run=true", f"sweep.seeds={seeds}") is None
+    assert f"sweep {name}: {count} cells" in capsys.readouterr().out
