@@ -28,7 +28,7 @@ sweep: setup  ## run the seven small networks x three optimizers, what is not do
 	$(BIN)/python src/train.py $(if $(filter sweep=%,$(ARGS)),,sweep=grid) $(ARGS)
 
 ui: setup  ## open the MLflow UI on what was tracked: http://127.0.0.1:5000 (PORT=...)
-	@echo "Runs: http://127.0.0.1:$(PORT)/#/experiments/1?workflowType=machine_learning"
+	@echo "Ctrl-C stops it; PORT=5001 takes another port. Runs: http://127.0.0.1:$(PORT)/#/experiments/1?workflowType=machine_learning"
 	@MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-$(STORE)}" --host 127.0.0.1 --port $(PORT) --workers 1
 
 test: setup  ## run the fast tests (offline, under 4 minutes on 2 cores)

@@ -3,13 +3,14 @@
 import hydra
 from omegaconf import DictConfig
 
-from digitlab.config import job_errors, one_line_errors
+from digitlab.config import check, job_errors, one_line_errors
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
 def main(cfg: DictConfig) -> float:
     with job_errors(cfg):
-        from digitlab.training import train  # torch loads only for a run, not for --help or --cfg job
+        check(cfg)  # a slip of the hand is known at once, before torch takes its seconds to load
+        from digitlab.training import train
 
         return train(cfg)
 

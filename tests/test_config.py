@@ -45,7 +45,7 @@ BASE = ("data=mnist5k", "trainer=smoke", "model=mlp")
         (["early_stopping.patience=0"], "early_stopping.patience=0: must be null or a whole number from 1"),
         (["model.dropout=0.3"], "model.dropout=0.3: must be true or false"),
         (["trainer.precision=fp8"], "trainer.precision=fp8: must be auto, 32-true or bf16-mixed"),
-        (["trainer.max_epoch=3"], "trainer.max_epoch: unknown key; allowed: _target_, accelerator, "),
+        (["trainer.max_epoch=3"], "trainer.max_epoch: unknown key; allowed: accelerator, precision, max_epochs, "),
         (["+trainer.max_epoch=3"], "trainer: max_epoch: unknown key; allowed: accelerator, "),
         (["+optim.momentum=0.9"], "optim: momentum: unknown key; allowed: lr, betas, "),
         (["+data.shuffle=true"], "data: shuffle: unknown key; allowed: source, root, "),
@@ -55,14 +55,35 @@ BASE = ("data=mnist5k", "trainer=smoke", "model=mlp")
         (["optim.lr"], "Error parsing override 'optim.lr'"),
         (["model.blocks=[{channels: 8, kernel: 99}]"], "model: "),
         (["trainer=gpu"], "trainer.accelerator=gpu: no GPU found; allowed here: auto, cpu"),
+        (["+early_stopping.patiense=3"], "early_stopping.patiense: unknown key; allowed: early_stopping.patience"),
+        (["early_stopping=null"], "early_stopping=null: unknown key; allowed: early_stopping.patience"),
+        (["+data.augment.zoom=1"], "data.augment.zoom: unknown key; allowed: data.augment.rotate, data.augment.shift"),
+        (["+model.num_classes=7"], "model: num_classes: unknown key; allowed: blocks, hidden, dropout, init"),
+        (["+trainer.devices=2"], "trainer: devices: unknown key; allowed: accelerator, "),
+        (["+trainer.accumulate_grad_batches=2"], "trainer: accumulate_grad_batches: unknown key; allowed: "),
+        (["data.seed=-1"], "data.seed=-1: must be a whole number from 0"),
+        (["~model"], "model=null: must be a choice of conf/model or have a _target_"),
+        (["data=base"], "data.source: has no default; give it as data.source=VALUE"),
+        (["~optim"], "optim=null: must be a choice of conf/optim or have a _target_"),
+        (["optim.betas=[0.9]"], "optim: "),
+        (["optim._target_=torch.optim.Nope"], "optim: "),
+        (["scheduler=cosine", "scheduler.T_max=0"], "scheduler.T_max=0: must be a whole number from 1"),
+        (["tracking.experiment=''"], "tracking.experiment=: must be a name"),
+        (["tracking.uri=sqlite://foo.db"], "tracking: uri=sqlite://foo.db: must begin with one of sqlite:///, "),
+        (["tracking.uri=sqlite:////tmp"], "tracking: uri=sqlite:////tmp: is a folder; name the file, as in"),
+        (
+            ["tracking.uri=http://me:secret@127.0.0.1:9"],
+            "tracking: uri=http://***@127.0.0.1:9: the store does not answer",
+        ),
         (["data=image_folder"], "data.root: has no default; give it as data.root=VALUE"),
         (["data=image_folder", "data.root=/nowhere"], "data: [Errno 2] No such file or directory: '/nowhere'"),
-        (["tracking.uri=ftp://host/x"], "tracking: uri=ftp://host/x: must begin with one of sqlite://, "),
-        (["tracking.uri=mlruns"], "tracking: uri=mlruns: must begin with one of sqlite://, "),
+        (["tracking.uri=ftp://host/x"], "tracking: uri=ftp://host/x: must begin with one of sqlite:///, "),
+        (["tracking.uri=mlruns"], "tracking: uri=mlruns: must begin with one of sqlite:///, "),
         (["tracking.uri=http://127.0.0.1:9"], "tracking: uri=http://127.0.0.1:9: the store does not answer"),
     ],
 )
-def test_a_mistake_gets_one_line_and_leaves_nothing(lab, overrides, words):
+def test_a_mistake_gets_one_line_and_leaves_nothing(lab, overrides, words, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     end = lab.main(*BASE, *overrides)
     assert isinstance(end, str)
     assert end.startswith(f"error: {words}"), end
@@ -106,7 +127,7 @@ def test_the_surface_of_keys_is_frozen(lab):
         "data.augment.rotate", "data.source._target_", "data.source._partial_", "data.source.dataset",
         "data.source.name", "data.fallback._target_", "data.fallback._partial_",
         "scheduler._target_", "scheduler._partial_", "scheduler.T_max",
-        "trainer._target_", "trainer.accelerator", "trainer.devices", "trainer.precision", "trainer.max_epochs",
+        "trainer._target_", "trainer.accelerator", "trainer.precision", "trainer.max_epochs",
         "trainer.num_sanity_val_steps", "trainer.enable_progress_bar", "trainer.enable_model_summary",
         "trainer.use_distributed_sampler", "trainer.callbacks.progress._target_",
     }  # fmt: skip
@@ -153,6 +174,8 @@ def fingerprint(lab, *overrides, digest="d") -> str:
         ["trainer.callbacks.progress=null"],
         ["optim=adam", "model=cnn_pool"],
         ["optim.eps=1e-7", "optim.lr=0.001"],
+        ["data.augment.shift=0.0"],
+        ["data.val_fraction=0.2"],  # the digest of the splits says it
     ],
 )
 def test_what_cannot_change_a_result_leaves_the_fingerprint(lab, overrides):
@@ -161,13 +184,22 @@ def test_what_cannot_change_a_result_leaves_the_fingerprint(lab, overrides):
 
 @pytest.mark.parametrize(
     "override",
-    ["seed=1", "optim=sgd", "optim.eps=1e-8", "model=mlp", "model.dropout=false", "model.init=torch",
+    ["seed=1", "data.seed=1", "optim=sgd", "optim.eps=1e-8", "model=mlp", "model.dropout=false", "model.init=torch",
      "data.batch_size=64", "data.normalize=false", "data.augment.shift=1", "trainer.max_epochs=3",
      "trainer.precision=bf16-mixed", "trainer.accelerator=cpu", "loss=clipped_cross_entropy", "evaluate_on=last",
      "early_stopping.patience=3", "scheduler=cosine", "+trainer.gradient_clip_val=1"],
 )  # fmt: skip
 def test_what_changes_a_result_changes_the_fingerprint(lab, override):
     assert fingerprint(lab, override) != fingerprint(lab)
+
+
+def test_the_code_of_a_network_of_the_users_own_is_part_of_it(lab, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    prints = set()
+    for activation in ("ReLU", "Tanh"):
+        (tmp_path / "mynet.py").write_text(f"import torch\nclass MyNet(torch.nn.{activation}):\n    pass\n")
+        prints.add(fingerprint(lab, "model._target_=mynet.MyNet"))
+    assert len(prints) == 2
 
 
 def test_other_data_is_another_fingerprint(lab):

@@ -274,3 +274,8 @@ def test_the_untrained_network_does_not_flatten_the_curves():
         low, high = ax.get_ylim()
         assert low < trained[0] < trained[1] < high
         assert high - low < 2 * (trained[1] - trained[0])
+
+
+def test_images_of_another_size_are_shown_too(images):
+    fig = plots.samples(images[:3, :16, :20], [0, 1, 2], DIGITS, "small")
+    assert texts_over_images(fig) == ["0", "1", "2"]

@@ -43,6 +43,8 @@ def server(tmp_path):
             break
         except requests.RequestException:
             time.sleep(0.3)
+    else:
+        pytest.fail("the server does not come up")
     lab = Lab(tmp_path / "lab")
     lab.uri = uri
     yield lab
@@ -70,11 +72,11 @@ def test_a_run_breaks_and_continues_through_a_server(server, tmp_path, monkeypat
     assert not server.folder.exists()  # nothing of it stays here
 
 
-@pytest.mark.parametrize("answers", [False, True], ids=["silent", "absent"])
-def test_a_server_that_does_not_answer_is_reported_within_15_seconds(lab, answers):
+@pytest.mark.parametrize("is_there", [True, False], ids=["silent", "absent"])
+def test_a_server_that_does_not_answer_is_reported_within_15_seconds(lab, is_there):
     with socket.socket() as hole:
         hole.bind(("127.0.0.1", 0))
-        if not answers:
+        if is_there:
             hole.listen()  # takes the connection and never says a word
         lab.uri = f"http://127.0.0.1:{hole.getsockname()[1]}"
         began = time.monotonic()

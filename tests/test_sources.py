@@ -160,6 +160,13 @@ def test_a_folder_of_class_folders(tmp_path):
     assert images.train[1].tolist() == [0, 0, 1]
 
 
+def test_sixteen_bits_are_scaled_and_transparency_is_white(tmp_path):
+    draw(tmp_path / "a", "deep.png", 128 * 257, mode="I;16")
+    draw(tmp_path / "b", "ink.png", (0, 0, 0, 0), mode="RGBA")
+    images = sources.image_folder(tmp_path)
+    assert images.train[0][:, 14, 14].tolist() == [128, 255]
+
+
 def test_folders_that_cannot_be_used_are_refused(tmp_path):
     with pytest.raises(OSError, match="nowhere"):
         sources.image_folder(tmp_path / "nowhere")
@@ -169,7 +176,7 @@ def test_folders_that_cannot_be_used_are_refused(tmp_path):
     with pytest.raises(ValueError, match="has 1 class folders"):
         sources.image_folder(tmp_path)
     (tmp_path / "two").mkdir()
-    with pytest.raises(ValueError, match="two has no images"):
+    with pytest.raises(ValueError, match="two has no images in it"):
         sources.image_folder(tmp_path)
     (tmp_path / "two" / "broken.png").write_bytes(b"not a picture")
     with pytest.raises(OSError, match=r"broken\.png is not a readable image"):

@@ -11,7 +11,7 @@ from conftest import Lab
 from digitlab import training
 
 CELLS = ("-m", "model=mlp", "optim=adam,sgd", "data=mnist5k", "data.test_fraction=0.8", "trainer=smoke")
-NAMES = {f"mlp-{optim}-s{seed}-mnist5k-data.test_fraction=0.8" for optim in ("adam", "sgd") for seed in (0, 1)}
+NAMES = {f"mlp-{optim}-s{seed}-mnist5k-data.test_fraction=0.8-smoke" for optim in ("adam", "sgd") for seed in (0, 1)}
 
 
 def cells_and_parent(lab):
@@ -86,7 +86,7 @@ def test_a_failing_cell_does_not_stop_the_others_and_is_tried_again(lab, capsys,
         patch.setattr(training, "evaluate", fail)
         assert lab.main(*CELLS) == "error: 1 of 2 cells failed; the same command tries them again"
     said = capsys.readouterr().out
-    assert "mlp-sgd-s0-mnist5k-data.test_fraction=0.8 failed: out of it" in said
+    assert "mlp-sgd-s0-mnist5k-data.test_fraction=0.8-smoke failed: out of it" in said
     assert "MemoryError" in said  # in the table
     children, parent = cells_and_parent(lab)
     assert sorted(run.info.status for run in children) == ["FAILED", "FINISHED"]

@@ -1,5 +1,10 @@
 """digitlab: which differences between image classifiers are real?"""
 
+import os
 from pathlib import Path
+
+# Read when mlflow is imported, whoever imports it first.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 REPOSITORY = Path(__file__).resolve().parents[2]

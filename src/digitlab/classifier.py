@@ -14,7 +14,7 @@ from torchmetrics import MeanMetric
 
 def clipped_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Compute Keras <= 2.2's cross-entropy: softmax clipped to [1e-7, 1 - 1e-7]; what is clipped has no gradient."""
-    return F.nll_loss(logits.softmax(1).clamp(1e-7, 1 - 1e-7).log(), labels)
+    return F.nll_loss(logits.float().softmax(1).clamp(1e-7, 1 - 1e-7).log(), labels)
 
 
 LOSSES = {"cross_entropy": F.cross_entropy, "clipped_cross_entropy": clipped_cross_entropy}
@@ -91,8 +91,7 @@ class Classifier(pl.LightningModule):
         self._publish(self._means("val"), self.current_epoch + is_fitting)
 
     def test_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
-        logits = self._evaluate(batch)
-        self.predicted.append((logits.float().softmax(1).cpu(), batch[1].cpu()))
+        self.predicted.append((self._evaluate(batch).cpu(), batch[1].cpu()))
 
     def on_test_epoch_end(self) -> None:
         self.probabilities, self.labels = (torch.cat(parts).numpy() for parts in zip(*self.predicted, strict=True))
@@ -102,10 +101,11 @@ class Classifier(pl.LightningModule):
     def _evaluate(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         images, labels = batch
         logits = self.network(images)
+        probabilities = logits.float().softmax(1)
         # One value an image: torchmetrics 1.9 forgets weights where nan_strategy is "disable".
         self.means["loss"].update(self.loss(logits, labels).expand(len(labels)))
-        self.means["acc"].update((logits.argmax(1) == labels).double())
-        return logits
+        self.means["acc"].update((probabilities.argmax(1) == labels).double())
+        return probabilities
 
     def _means(self, stage: str) -> dict[str, float]:
         values = {f"{stage}/{name}": float(mean.compute()) for name, mean in self.means.items()}

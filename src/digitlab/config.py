@@ -3,11 +3,13 @@
 import hashlib
 import inspect
 import json
+import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from math import inf
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from hydra.core.hydra_config import HydraConfig
@@ -15,6 +17,9 @@ from hydra.errors import HydraException, InstantiationException, MissingConfigEx
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # it says in ten lines what ends as one of ours
 
 RESULTS = 1  # raise it with every change of the code that changes what a run of the same configuration gives
 
@@ -32,8 +37,20 @@ IRRELEVANT = (
     "trainer.enable_progress_bar",
     "trainer.enable_model_summary",
 )
+# What Trainer takes and a run here cannot be without: whole epochs, each trained, validated, saved and logged once.
+REFUSED = {
+    "trainer": ("accumulate_grad_batches", "val_check_interval", "check_val_every_n_epoch", "limit_val_batches",
+                "limit_test_batches", "overfit_batches", "fast_dev_run", "max_steps", "min_steps", "max_time",
+                "enable_checkpointing", "reload_dataloaders_every_n_epochs", "barebones", "strategy", "num_nodes"),
+}  # fmt: skip
+PLAIN_NODES = {
+    "early_stopping": {"patience"},
+    "tracking": {"uri", "experiment"},
+    "sweep": {"name", "seeds", "dry_run", "parent"},
+    "data.augment": {"shift", "rotate"},
+}
 # What decides which images are trained, validated and tested on: the digest of the splits stands for it.
-IN_DIGEST = ("source", "root", "fallback", "split", "val_fraction", "test_fraction", "skip_first", "split_seed", "seed")
+IN_DIGEST = ("source", "root", "fallback", "split", "val_fraction", "test_fraction", "skip_first", "split_seed")
 
 
 class UserError(Exception):
@@ -81,6 +98,10 @@ RANGES = {
     "data.skip_first": Range(WHOLE, lambda value: value >= 0, "a whole number from 0"),
     "data.split_seed": SEED,
     "data.normalize": SWITCH,
+    "data.seed": SEED,
+    "tracking.experiment": Range((str,), lambda value: bool(value.strip()), "a name"),
+    "scheduler.T_max": COUNT,
+    "scheduler.total_steps": COUNT,
     "data.augment.shift": Range(NUMBER, lambda value: 0 <= value <= 28, "a number of pixels from 0 to 28"),
     "data.augment.rotate": Range(NUMBER, lambda value: 0 <= value <= 180, "a number of degrees from 0 to 180"),
 }
@@ -95,7 +116,13 @@ def check(cfg: DictConfig) -> DictConfig:
     missing = [key for key in OmegaConf.missing_keys(cfg) if not key.startswith("scheduler.")]
     if missing:
         raise UserError(f"{missing[0]}: has no default; give it as {missing[0]}=VALUE")
-    leaves = _leaves(cfg)
+    for key, names in PLAIN_NODES.items():
+        node = OmegaConf.select(cfg, key)
+        unknown = set(node) - names if isinstance(node, DictConfig) else {None}
+        if unknown:
+            named = f"{key}={_show(node)}" if None in unknown else f"{key}.{min(unknown)}"
+            raise UserError(f"{named}: unknown key; allowed: {', '.join(f'{key}.{name}' for name in sorted(names))}")
+    leaves = {key: value for key, value in _leaves(cfg).items() if value != "???"}
     for key, (types, holds, allowed) in RANGES.items():
         if key in leaves and not (type(leaves[key]) in types and holds(leaves[key])):
             raise UserError(f"{key}={_show(leaves[key])}: must be {allowed}")
@@ -105,7 +132,9 @@ def check(cfg: DictConfig) -> DictConfig:
 def build(cfg: DictConfig, key: str, *args: Any, **kwargs: Any) -> Any:
     """Instantiate the node `key` with plain values; a UserError that names `key` says what its constructor refused."""
     node = OmegaConf.select(cfg, key)
-    _check_keywords(node, key, len(args))
+    if not isinstance(node, DictConfig) or "_target_" not in node:
+        raise UserError(f"{key}={_show(node)}: must be a choice of conf/{key} or have a _target_")
+    _check_keywords(node, key, len(args), kwargs)
     node = OmegaConf.masked_copy(node, [name for name in node if name not in kwargs])  # Hydra would merge, not replace
     with user_errors(key):
         if node.get("_partial_"):
@@ -113,14 +142,15 @@ def build(cfg: DictConfig, key: str, *args: Any, **kwargs: Any) -> Any:
         return instantiate(node, *args, _convert_="all", **kwargs)
 
 
-def _check_keywords(node: DictConfig, key: str, positional: int) -> None:
-    """Raise UserError where `node` has a key that its target does not take, after so many positional arguments."""
+def _check_keywords(node: DictConfig, key: str, positional: int, given: Container[str]) -> None:
+    """Raise UserError where `node` has a key that its target does not take, or that we give it ourselves."""
     with user_errors(key):
         parameters = list(inspect.signature(get_object(node._target_)).parameters.values())[positional:]
-    allowed = [parameter.name for parameter in parameters]
+    refused = [*REFUSED.get(key, ()), *(name for name in given if name != "callbacks")]
+    allowed = [parameter.name for parameter in parameters if parameter.name not in refused]
     takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
     unknown = [name for name in node if name not in allowed and not name.startswith("_")]
-    if unknown and not takes_any:
+    if unknown and (not takes_any or unknown[0] in refused):
         raise UserError(f"{key}: {unknown[0]}: unknown key; allowed: {', '.join(allowed)}")
 
 
@@ -131,11 +161,7 @@ def user_errors(key: str) -> Iterator[None]:
         yield
     except Exception as error:
         cause = (error.__cause__ or error) if isinstance(error, InstantiationException) else error
-        refusals = (InstantiationException, TypeError, ValueError, OSError, RuntimeError)
-        # Lightning's own, by name: this module must load without torch.
-        if isinstance(cause, refusals) or type(cause).__name__ == "MisconfigurationException":
-            raise UserError(f"{key}: {one_line(cause)}") from error
-        raise
+        raise UserError(f"{key}: {one_line(cause)}") from error
 
 
 def groups(cfg: DictConfig) -> dict[str, str]:
@@ -153,8 +179,11 @@ def deviations() -> list[str]:
     changes = []
     for override in overrides:
         key = override.lstrip("+~").partition("=")[0]
-        if key not in named and not any(key == each or key.startswith(f"{each}.") for each in IRRELEVANT):
-            changes.append(override)
+        value = override.partition("=")[2]
+        if key == "trainer" and value not in ("default", "cpu", "gpu"):
+            changes.append(value)
+        elif key not in named and not any(key == each or key.startswith(f"{each}.") for each in IRRELEVANT):
+            changes.append(override.lstrip("+~"))
     return changes
 
 
@@ -162,12 +191,25 @@ def fingerprint(cfg: DictConfig, digest: str) -> str:
     """Hash what in the resolved `cfg` can change a run's result, the data standing as the `digest` of its splits."""
     skipped = (*IRRELEVANT, *(f"data.{name}" for name in IN_DIGEST))
     relevant = {
-        key: value
+        key: _same(value)
         for key, value in _leaves(cfg).items()
         if not any(key == each or key.startswith(f"{each}.") for each in skipped)
     }
-    content = json.dumps(relevant | {"digest": digest, "results": RESULTS}, sort_keys=True)
+    code = {value: _source(value) for key, value in relevant.items() if key.endswith("._target_") and _source(value)}
+    content = json.dumps(relevant | {"digest": digest, "results": RESULTS, "code": code}, sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def _source(target: str) -> str:
+    """Hash the file of a target that is neither ours, which RESULTS stands for, nor of a released package."""
+    try:
+        module = inspect.getmodule(get_object(target))
+    except Exception:  # which `build` will say
+        return ""
+    file = inspect.getsourcefile(module) if module else None
+    if file is None or target.startswith("digitlab.") or "site-packages" in file:
+        return ""
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 
 def flatten(cfg: DictConfig) -> dict[str, str]:
@@ -187,7 +229,9 @@ def one_line_errors() -> Iterator[None]:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints its own many lines and exits
     try:
         yield
-    except (UserError, HydraException, OmegaConfBaseException) as error:
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (UserError, HydraException, OmegaConfBaseException, YAMLError) as error:
         if WANTS_TRACEBACK:
             raise
         sys.exit(f"error: {one_line(error)}")
@@ -211,6 +255,13 @@ def _leaves(cfg: DictConfig) -> dict[str, Any]:
     return leaves
 
 
+def _same(value: Any) -> Any:
+    """Write 1.0 as 1: who types either means the same."""
+    if isinstance(value, list):
+        return [_same(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _show(value: Any) -> str:
     """Write a value as it would be typed."""
     return value if isinstance(value, str) else json.dumps(value)
@@ -227,7 +278,8 @@ def one_line(error: BaseException) -> str:
         and isinstance(cause.parent_node, DictConfig)
         and "struct" in str(cause)
     ):
-        allowed = [str(key) for key in cause.parent_node if key != "hydra"]
-        return f"{cause.full_key}: unknown key; allowed: {', '.join(allowed)}"
+        allowed = [str(key) for key in cause.parent_node if key != "hydra" and not str(key).startswith("_")]
+        more = " (with + before it, also what the target takes)" if "_target_" in cause.parent_node else ""
+        return f"{cause.full_key}: unknown key; allowed: {', '.join(allowed)}{more}"
     lines = [line.strip() for line in str(error).splitlines()]
     return "; ".join(line for line in lines if line) or type(error).__name__

@@ -18,6 +18,7 @@ REFRESH = 50  # steps between two updates of the bar: reading the loss waits for
 NOISE = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning 2.6 with torch 2.15
     "The number of training batches .* is smaller than the logging interval",  # every step is logged at the epoch's end
+    "GPU available but not used",  # somebody chose the CPU
     "No complete tensor found in the group",  # torch.export of a network whose weights share no storage
 )
 
@@ -102,7 +103,7 @@ class Progress(Callback):
         self.started = time.perf_counter()
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch, index: int) -> None:
-        if self.bar and (index + 1) % REFRESH == 0:
+        if self.bar and ((index + 1) % REFRESH == 0 or index + 1 == trainer.num_training_batches):
             loss, acc = module.recent(REFRESH)
             rate = (index + 1) * len(batch[1]) / (time.perf_counter() - self.started)
             self.bar.update(

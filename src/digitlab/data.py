@@ -196,7 +196,10 @@ def _split(
         is_sorted = bool((labels.diff() >= 0).all())
         split = "stratified" if images.test is None or is_sorted else "last"
     if test is None:
-        rest, held_out = _stratify(labels, rest, round(test_fraction * len(labels)), seed)
+        count = round(test_fraction * len(labels))
+        if not 0 < count < len(labels):
+            raise ValueError(f"test_fraction={test_fraction}: gives {count} of {len(labels)} images to the test")
+        rest, held_out = _stratify(labels, rest, count, seed)
         test = pixels[held_out], labels[held_out]
     if split == "test":
         return {"train": (pixels[rest], labels[rest]), "val": test, "test": test}

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import torch
 
-ACCELERATORS = ("auto", "cpu", "gpu")
-PRECISIONS = ("auto", "32-true", "bf16-mixed")
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "mlflow", "numpy", "mlxtend")
 
 
@@ -42,7 +40,10 @@ def accelerators() -> list[str]:
 def environment() -> str:
     """Describe the software and hardware that a result came from, one line each."""
     versions = [f"{name} {version(name)}" for name in PACKAGES]
-    return "\n".join([f"python {platform.python_version()}", *versions, platform.platform(), *accelerators()]) + "\n"
+    convolutions, products = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    tf32 = f"TF32 on a GPU: convolutions {convolutions}, products {products}"
+    lines = [f"python {platform.python_version()}", *versions, platform.platform(), *accelerators(), tf32]
+    return "\n".join(lines) + "\n"
 
 
 def _cpu_info(field: str) -> str:

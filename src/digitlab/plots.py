@@ -133,7 +133,8 @@ def _grid(images: np.ndarray, texts: list[str], columns: int, title: str, empty:
     ax = fig.add_axes((0, 0, 1, 1), frameon=False, xticks=(), yticks=())
     for i, (image, text) in enumerate(zip(images, texts, strict=True)):
         y, x = 8 + (i // columns + 1) * tile - 30, i % columns * 32 + 2
-        mosaic[y : y + 28, x : x + 28] = image
+        height, width = image.shape
+        mosaic[y : y + 28, x : x + 28] = image[np.ix_(np.arange(28) * height // 28, np.arange(28) * width // 28)]
         ax.text(x + 13.5, y - 1.5, text, ha="center", fontsize=8)
     # Fixed ends: the pixels as they are, a faint image stays faint.
     ax.imshow(mosaic, cmap="gray", vmin=0, vmax=255, interpolation="nearest")

@@ -2,9 +2,9 @@
 
 import math
 import os
-import pickle
 import signal
 import sys
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +23,7 @@ def exit_on_signals() -> Iterator[None]:
     def leave(number: int, _) -> None:
         for each in handlers:
             signal.signal(each, signal.SIG_IGN)  # the second one must not interrupt what the first one set going
+        print("\ninterrupted; the same command continues after the last finished epoch", file=sys.stderr)
         sys.exit(128 + number)
 
     handlers = {each: signal.signal(each, leave) for each in (signal.SIGINT, signal.SIGTERM)}
@@ -97,22 +98,30 @@ class DurableCheckpointIO(TorchCheckpointIO):
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
-            torch.load(temporary, weights_only=True, map_location="cpu")
+            if not is_whole(temporary):
+                raise OSError(f"{path}: what was written does not read back")
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
         _sync_folder(path.parent)
 
 
+def is_whole(checkpoint: Path) -> bool:
+    """Say whether a checkpoint is there and reads back as it was written."""
+    try:
+        with zipfile.ZipFile(checkpoint) as archive:  # torch.load does not look at the checksums
+            if archive.testzip() is not None:
+                return False
+        torch.load(checkpoint, weights_only=True, map_location="cpu")
+    except Exception:  # what damage raises depends on where it is
+        return False
+    return True
+
+
 def last_checkpoint(folder: Path) -> Path | None:
     """Return the newest checkpoint in `folder` that can be read whole, or None."""
-    for name in ("last.ckpt", "previous.ckpt", "best.ckpt"):
-        try:
-            torch.load(folder / name, weights_only=True, map_location="cpu")
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
-            continue
-        return folder / name
-    return None
+    files = (folder / name for name in ("last.ckpt", "previous.ckpt", "best.ckpt"))
+    return next(filter(is_whole, files), None)
 
 
 def read_progress(checkpoint: Path) -> tuple[int, bool]:

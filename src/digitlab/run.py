@@ -5,7 +5,7 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -14,15 +14,10 @@ from typing import Any
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
-import numpy as np
-import torch
-from pytorch_lightning.loggers import MLFlowLogger
-from torch import nn
-
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-
 import mlflow
+import numpy as np
+import psutil
+import torch
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
@@ -30,6 +25,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+from pytorch_lightning.loggers import MLFlowLogger
+from torch import nn
 
 BATCH = 1000  # points that one call of MLflow takes at most
 SYSTEM_METRICS_EVERY = 2  # seconds
@@ -56,7 +53,7 @@ class Run:
                 download_artifacts(run_id=self.id, artifact_path="checkpoints", dst_path=folder, tracking_uri=self.uri)
         self.checkpoints = Path(folder) / "checkpoints"
         self.client.update_run(self.id, status="RUNNING")
-        self.client.set_tag(self.id, "owner", f"{socket.gethostname()}:{os.getpid()}")
+        self.client.set_tag(self.id, "owner", this_process())
         if self.had_error:  # it is being made good
             self.client.delete_tag(self.id, "error")
         self.monitor = SystemMetricsMonitor(self.id, SYSTEM_METRICS_EVERY, resume_logging=True, tracking_uri=self.uri)
@@ -65,19 +62,21 @@ class Run:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _) -> None:
-        self.monitor.finish()
-        if error is None:
-            self.logger.save()
-            self.client.set_terminated(self.id, "FINISHED")
-            self.client.set_tag(self.id, "done", "true")
-        else:
+        try:
+            self.monitor.finish()
+            if error is None:
+                self.logger.save()
+                self.client.set_terminated(self.id, "FINISHED")
+                self.client.set_tag(self.id, "done", "true")
+                return
             with suppress(MlflowException, OSError):  # what happened matters more than that it cannot be written down
                 self.logger.save()
                 self.client.set_tag(self.id, "error", f"{kind.__name__}: {error}"[:5000])
                 was_stopped = isinstance(error, KeyboardInterrupt | SystemExit)
                 self.client.set_terminated(self.id, "KILLED" if was_stopped else "FAILED")
-        if not self.is_local:
-            shutil.rmtree(self.checkpoints.parent, ignore_errors=True)
+        finally:
+            if not self.is_local:
+                shutil.rmtree(self.checkpoints.parent, ignore_errors=True)
 
     def history(self, key: str) -> tuple[list[int], list[float]]:
         """Return the steps and values of one metric."""
@@ -112,13 +111,16 @@ class Run:
         context = InputTag("mlflow.data.context", ", ".join(sizes))
         self.client.log_inputs(self.id, [DatasetInput(dataset, [context])])
 
-    def log_model(self, name: str, predictor: nn.Module, example: np.ndarray, step: int) -> None:
+    def log_model(
+        self, name: str, predictor: nn.Module, example: np.ndarray, step: int, classes: Sequence[str]
+    ) -> None:
         """Record the model of `step` as a LoggedModel without pickle: uint8 (N, H, W) in, class probabilities out."""
         for half_made in self.client.search_logged_models([self.experiment_id], f"source_run_id = '{self.id}'"):
             self.client.delete_logged_model(half_made.model_id)  # by this run, before it was interrupted
         with torch.no_grad():
             predictor = predictor.eval().cpu()
             output = predictor(torch.from_numpy(example)).numpy()
+        self.model = name
         requirements = [f"{package}=={version(package).partition('+')[0]}" for package in MODEL_REQUIREMENTS]
         mlflow.set_tracking_uri(self.uri)
         with mlflow.start_run(self.id):
@@ -129,6 +131,7 @@ class Run:
                 signature=infer_signature(example, output),
                 input_example=example,
                 pip_requirements=requirements,
+                metadata={"classes": list(classes)},
                 serialization_format="pt2",
             )
 
@@ -147,7 +150,14 @@ class Run:
             if file.name != checkpoint:
                 file.unlink()
                 if not self.is_local:
-                    get_artifact_repository(self.artifacts).delete_artifacts(f"checkpoints/{file.name}")
+                    get_artifact_repository(self.artifacts, tracking_uri=self.uri).delete_artifacts(
+                        f"checkpoints/{file.name}"
+                    )
+
+
+def this_process() -> str:
+    """Name this process as no other is or was: host, process id, the second it started."""
+    return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
 
 
 class RunLogger(MLFlowLogger):
@@ -158,7 +168,8 @@ class RunLogger(MLFlowLogger):
         self.run = run
         self.points: list[Metric] = []
         recorded = run.client.get_run(run.id).data.metrics
-        self.stored = {key: run.history(key)[0][-1] for key in recorded}
+        ours = (key for key in recorded if not key.startswith("system/"))
+        self.stored = {key: run.history(key)[0][-1] for key in ours}
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         now, step = int(time() * 1000), step or 0

@@ -5,6 +5,7 @@ import math
 import os
 import sys
 import warnings
+from http.client import HTTPException
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -64,7 +65,7 @@ def image_folder(root: Path, size: int = 28) -> Images:
     Raises OSError for a folder that is missing or unreadable or an image that is broken, ValueError for fewer than two
     classes.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
     from torchvision.datasets import folder
 
     root = Path(root)
@@ -73,17 +74,29 @@ def image_folder(root: Path, size: int = 28) -> Images:
         raise ValueError(f"{root} has {len(classes)} class folders; at least 2 are needed, one for each class")
     images, labels = [], []
     for label, name in enumerate(classes):
-        files = sorted(file for file in (root / name).rglob("*") if file.suffix.lower() in folder.IMG_EXTENSIONS)
+        files = sorted(file for file in (root / name).iterdir() if file.suffix.lower() in folder.IMG_EXTENSIONS)
         if not files:
-            raise ValueError(f"{root / name} has no images; allowed: {', '.join(folder.IMG_EXTENSIONS)}")
+            raise ValueError(f"{root / name} has no images in it; allowed: {', '.join(folder.IMG_EXTENSIONS)}")
         for file in files:
             try:
                 with Image.open(file) as image:
-                    images.append(np.asarray(image.convert("L").resize((size, size), Image.Resampling.BILINEAR)))
-            except (UnidentifiedImageError, OSError) as error:
+                    images.append(np.asarray(_grayscale(image).resize((size, size), Image.Resampling.BILINEAR)))
+            except Exception as error:  # a decoder's, and there are many
                 raise OSError(f"{file} is not a readable image: {error}") from error
             labels.append(label)
     return Images(root.resolve().name, tuple(classes), (torch.from_numpy(np.stack(images)), torch.tensor(labels)))
+
+
+def _grayscale(image):
+    """Turn any PIL image into 8-bit grayscale: 16 bits scaled, what is transparent on white."""
+    from PIL import Image
+
+    if image.mode.startswith("I"):
+        return Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    return image.convert("L")
 
 
 def read_idx(file: Path) -> Tensor:
@@ -115,14 +128,14 @@ def _ensure(file: Path, md5: str, mirrors: list[str]) -> None:
     for mirror in mirrors:
         try:
             _download(mirror + file.name, part)
-        except OSError as error:
+            if check_md5(str(part), md5):
+                part.replace(file)
+                return
+            reasons.append(f"{mirror}: wrong md5")
+        except (OSError, HTTPException) as error:
             reasons.append(f"{mirror}: {error}")
-            continue
-        if check_md5(str(part), md5):
-            part.replace(file)
-            return
-        reasons.append(f"{mirror}: wrong md5")
-    part.unlink(missing_ok=True)
+        finally:
+            part.unlink(missing_ok=True)
     if corrupt:
         raise OSError(f"{file} is corrupt and cannot be fetched again ({'; '.join(reasons)})")
     raise UnavailableError(f"{file} is missing and cannot be downloaded ({'; '.join(reasons)})")

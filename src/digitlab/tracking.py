@@ -2,26 +2,28 @@
 
 import logging
 import os
+import re
 import socket
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from getpass import getuser
 from hashlib import sha256
 from pathlib import Path
 from statistics import median
 
+import psutil
 from filelock import FileLock, Timeout
 from mlflow import MlflowClient, entities
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from digitlab import REPOSITORY
-from digitlab.run import Run
+from digitlab.run import Run, this_process
 
 OURS = f"sqlite:///{REPOSITORY / 'mlruns' / 'mlflow.db'}"
-SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https")
+SCHEMES = ("sqlite:///", "postgresql", "mysql", "mssql", "http://", "https://")
 
 
 class Store:
@@ -33,11 +35,13 @@ class Store:
     def __init__(self, uri: str | None, experiment: str):
         self.uri = uri or OURS
         self.experiment = experiment
-        scheme = self.uri.partition("://")[0].partition("+")[0]
-        if "://" not in self.uri or scheme not in SCHEMES:
-            raise ValueError(f"uri={self.uri}: must begin with one of {', '.join(f'{each}://' for each in SCHEMES)}")
-        self.file = Path(self.uri.removeprefix("sqlite:///")).absolute() if scheme == "sqlite" else None
-        if self.file:
+        if not self.uri.startswith(SCHEMES):
+            raise ValueError(f"uri={redact(self.uri)}: must begin with one of {', '.join(SCHEMES)}")
+        self.file = None
+        if self.uri.startswith("sqlite:///"):
+            self.file = Path(self.uri.removeprefix("sqlite:///")).expanduser().resolve()
+            if self.file.is_dir():
+                raise ValueError(f"uri={self.uri}: is a folder; name the file, as in {self.uri.rstrip('/')}/mlflow.db")
             self.uri = f"sqlite:///{self.file}"  # a relative one would follow the working directory
 
     def exists(self) -> bool:
@@ -63,8 +67,8 @@ class Store:
     def way_in(self) -> str:
         """Say how a person opens the UI: an address, or the command that starts it."""
         if self.uri.startswith("http"):
-            return self.uri
-        return "make ui" if self.uri == OURS else f"MLFLOW_TRACKING_URI={self.uri} make ui"
+            return redact(self.uri)
+        return "make ui" if self.uri == OURS else f"MLFLOW_TRACKING_URI={redact(self.uri)} make ui"
 
     def find(self, fingerprint: str) -> tuple[entities.Run | None, entities.Run | None]:
         """Return the newest done run of `fingerprint`, and a newer one that is not done; None for what there is not."""
@@ -76,23 +80,32 @@ class Store:
 
     def begin(self, name: str, tags: Mapping[str, str]) -> Run:
         """Start a new run."""
-        tags = {"mlflow.user": getuser(), "mlflow.source.type": "LOCAL", "mlflow.source.name": "src/train.py", **tags}
+        source = {"mlflow.source.type": "LOCAL", "mlflow.source.name": "src/train.py"}
+        tags = {"mlflow.user": _user(), "owner": this_process(), **source, **tags}
         return Run(self.client, self.client.create_run(self.experiment_id, run_name=name, tags=tags))
 
     def parent(self, sweep: str) -> Run:
         """Start the parent run of the sweep named, or reopen it."""
         fingerprint = f"sweep-{sweep}"
         done, broken = self.find(fingerprint)
-        tags = {"fingerprint": fingerprint, "sweep": sweep, "mlflow.user": getuser()}
+        tags = {"fingerprint": fingerprint, "sweep": sweep, "mlflow.user": _user()}
         run = broken or done or self.client.create_run(self.experiment_id, run_name=sweep, tags=tags)
         return Run(self.client, run, is_monitored=False)
 
     def resume(self, run: entities.Run) -> Run:
-        """Continue a run that is not done; raise OSError where its owner, on another host, may be alive."""
-        host = run.data.tags.get("owner", "").partition(":")[0]
-        if run.info.status == "RUNNING" and host != socket.gethostname():
-            raise OSError(f"run {run.info.run_name} ({run.info.run_id}) is under way on host {host}")
+        """Continue a run that is not done."""
         return Run(self.client, run)
+
+    def is_alive(self, run: entities.Run) -> bool:
+        """Say whether the owner of a run that is not done may be at work on it, though not in the way of our lock."""
+        if self.file or run.info.status != "RUNNING":
+            return False  # the lock beside a file is everybody's
+        host, pid, started = run.data.tags.get("owner", "::").split(":")
+        if host != socket.gethostname():
+            return bool(host)  # nobody can tell from here
+        with suppress(psutil.Error):
+            return f"{psutil.Process(int(pid)).create_time():.0f}" == started and int(pid) != os.getpid()
+        return False
 
     def bury(self, fingerprint: str, run: entities.Run) -> str:
         """Return the status of a run that is not done; one that its owner died over without a word becomes KILLED."""
@@ -132,9 +145,10 @@ class Store:
             lock.release()
 
     def _lock(self, fingerprint: str) -> FileLock:
-        folder = self.file.parent / "locks" if self.file else Path(tempfile.gettempdir()) / f"digitlab-{getuser()}"
+        folder = self.file.parent / "locks" if self.file else Path(tempfile.gettempdir()) / f"digitlab-{_user()}"
         folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(folder / f"{sha256(self.uri.encode()).hexdigest()[:8]}-{fingerprint}.lock")
+        store = "" if self.file else f"{sha256(self.uri.encode()).hexdigest()[:8]}-"
+        return FileLock(folder / f"{store}{fingerprint}.lock")
 
     def _connect(self, artifacts: str | None) -> None:
         try:
@@ -146,7 +160,8 @@ class Store:
                 found.experiment_id if found else self.client.create_experiment(self.experiment, artifacts)
             )
         except (MlflowException, SQLAlchemyError, OSError) as error:
-            raise OSError(f"uri={self.uri}: the store does not answer ({str(error).splitlines()[0][:200]})") from error
+            reason = redact(str(error).splitlines()[0][:200])
+            raise OSError(f"uri={redact(self.uri)}: the store does not answer ({reason})") from error
 
     def _create_schema(self) -> None:
         """Create the schema in a temporary file, which takes its name only when it is whole."""
@@ -159,6 +174,18 @@ class Store:
 def is_done(run: entities.Run) -> bool:
     """Say whether a run came to its end; FINISHED alone does not mean it, for MLflow says so of some crashes."""
     return run.info.status == "FINISHED" and run.data.tags.get("done") == "true"
+
+
+def redact(text: str) -> str:
+    """Hide the user and password of every address in `text`."""
+    return re.sub(r"://[^/@\s]+@", "://***@", text)
+
+
+def _user() -> str:
+    try:
+        return getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return str(os.getuid())
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Train one network with one optimizer on one data set, from the configuration to the tracked result."""
 
+import re
 import shlex
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from sklearn.metrics import confusion_matrix
 
 from digitlab import REPOSITORY, console, machine, plots
 from digitlab.classifier import Classifier
-from digitlab.config import IN_DIGEST, build, check, deviations, fingerprint, flatten, groups, user_errors
+from digitlab.config import IN_DIGEST, UserError, build, check, deviations, fingerprint, flatten, groups, user_errors
 from digitlab.data import ImageData
 from digitlab.networks import Predictor
 from digitlab.resume import (
@@ -24,12 +25,13 @@ from digitlab.resume import (
     EpochCheckpoint,
     EpochNoise,
     exit_on_signals,
+    is_whole,
     last_checkpoint,
     read_progress,
 )
 from digitlab.run import Run
 from digitlab.statistics import wilson
-from digitlab.tracking import Store
+from digitlab.tracking import Store, redact
 
 
 @exit_on_signals()
@@ -50,13 +52,18 @@ def train(cfg: DictConfig) -> float:
     with store.owner(identity):
         done, broken = store.find(identity)
         if done and not cfg.rerun:
-            of = done.info
+            of, results = done.info, done.data.metrics
             console.say(f"{of.run_name} is done already (run {of.run_id}); rerun=true runs it again")
+            console.say(
+                f"test accuracy {results['test/acc']:.4f}, test loss {results['test/loss']:.4f}; see {store.way_in}"
+            )
             return best_accuracy(Run(store.client, done))
         names = name_parts(cfg, data)
-        if broken:
-            with user_errors("tracking"):
-                run = store.resume(broken)
+        if broken and store.is_alive(broken) and not cfg.rerun:
+            owner = broken.data.tags["owner"].partition(":")[0]
+            raise UserError(f"run {broken.info.run_id} is under way on host {owner}; rerun=true starts another")
+        if broken and not store.is_alive(broken):
+            run = store.resume(broken)
             console.say(f"continuing {run.name} (run {run.id})")
         else:
             run = store.begin(name_run(names), {"fingerprint": identity, "command": _command()})
@@ -76,7 +83,7 @@ def identify(cfg: DictConfig) -> tuple[DictConfig, ImageData, str]:
         cfg.trainer.accelerator = machine.accelerator(cfg.trainer.accelerator)
     cfg.trainer.precision = machine.precision(cfg.trainer.precision, cfg.trainer.accelerator)
     data: ImageData = build(cfg, "data")
-    deciding = OmegaConf.masked_copy(cfg.data, ["_target_", *(key for key in IN_DIGEST if key != "seed")])
+    deciding = OmegaConf.masked_copy(cfg.data, ["_target_", *IN_DIGEST])
     with user_errors("data"):
         data.share(_load(OmegaConf.to_yaml(deciding)))
     return cfg, data, fingerprint(cfg, data.digest)
@@ -116,11 +123,13 @@ def assemble(cfg: DictConfig, data: ImageData) -> tuple[Classifier, pl.Trainer]:
     classifier = Classifier(network, optimizer, scheduler, cfg.loss)
     classifier.example_input_array = torch.zeros(2, *data.input_shape)
 
-    callbacks = [EpochNoise(cfg.seed), *(build(cfg, f"trainer.callbacks.{name}") for name in cfg.trainer.callbacks)]
+    theirs = [name for name, node in cfg.trainer.callbacks.items() if node is not None]
+    callbacks = [EpochNoise(cfg.seed), *(build(cfg, f"trainer.callbacks.{name}") for name in theirs)]
     if cfg.early_stopping.patience:
         callbacks.append(EarlyStopping("val/loss", patience=cfg.early_stopping.patience, check_finite=False))
     callbacks.append(EpochCheckpoint())
-    return classifier, build(cfg, "trainer", callbacks=callbacks, plugins=[DurableCheckpointIO()], logger=False)
+    fixed = {"devices": 1, "logger": False, "plugins": [DurableCheckpointIO()]}
+    return classifier, build(cfg, "trainer", callbacks=callbacks, **fixed)
 
 
 def describe(run: Run, cfg: DictConfig, names: dict[str, str], data: ImageData, classifier: Classifier) -> None:
@@ -128,6 +137,7 @@ def describe(run: Run, cfg: DictConfig, names: dict[str, str], data: ImageData, 
     layers = console.draw_layers(_layers(classifier))
     if not cfg.sweep.parent:
         console.say(layers)
+    cfg = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "tracking"])  # an address may hold a password
     run.log_params(names | flatten(cfg))
     run.log_tags(names | _git())
     if cfg.sweep.parent:
@@ -136,7 +146,8 @@ def describe(run: Run, cfg: DictConfig, names: dict[str, str], data: ImageData, 
     run.log_text(machine.environment(), "environment.txt")
     run.log_text(layers, "model_summary.txt")
     run.log_dataset(data.name, data.digest, data.sizes, source=str(data.root or data.name))
-    images, labels = (tensor[:40].numpy() for tensor in data.splits["train"])
+    some = np.random.default_rng(0).permutation(data.sizes["train"])[:40]  # the first ones may be all of one class
+    images, labels = (tensor[some].numpy() for tensor in data.splits["train"])
     run.log_figure(plots.samples(images, labels, data.classes, f"{data.name}: training images"), "figures/samples.png")
 
 
@@ -146,8 +157,12 @@ def fit(run: Run, cfg: DictConfig, data: ImageData, classifier: Classifier, trai
     keeper = next(each for each in trainer.checkpoint_callbacks if isinstance(each, EpochCheckpoint))
     keeper.folder = run.checkpoints
     checkpoint = last_checkpoint(run.checkpoints)
+    if checkpoint and cfg.evaluate_on == "best" and not is_whole(run.checkpoints / "best.ckpt"):
+        checkpoint = None  # the best weights are lost, and only training from the start brings them back
     if checkpoint is None:
         trainer.validate(classifier, data, verbose=False)  # the untrained network: step 0 of the curves
+    else:
+        console.say(f"after epoch {read_progress(checkpoint)[0]} of {cfg.trainer.max_epochs}")
     if checkpoint is None or not read_progress(checkpoint)[1]:
         trainer.fit(classifier, data, ckpt_path=checkpoint, weights_only=True)
     return read_progress(last_checkpoint(run.checkpoints))[0]
@@ -167,22 +182,26 @@ def evaluate(
     run.log_arrays("predictions.npz", probabilities=probabilities, labels=labels, classes=np.array(data.classes))
 
     matrix = confusion_matrix(labels, probabilities.argmax(1), labels=range(data.num_classes))
-    model = "{model}-{optim}-s{seed}".format_map(names)
+    model = re.sub(r"[^\w-]", "_", "{model}-{optim}-s{seed}".format_map(names))  # a LoggedModel's name may hold no more
     title = f"{model} on {data.name}: {len(labels):,} test images, accuracy {classifier.results['test/acc']:.4f}"
     curves = {
         key: run.history(key) for key in ("train/loss", "val/loss", "train/acc", "val/acc", "test/loss", "test/acc")
     }
     run.log_figure(plots.curves(curves, f"{model} on {data.name}"), "figures/curves.png")
     run.log_figure(plots.confusion(matrix, data.classes, title), "figures/confusion.png")
-    run.log_figure(plots.mistakes(images, labels, probabilities, data.classes, title), "figures/mistakes.png")
-    run.log_model(model, Predictor(classifier.network, data.normalize), images[:2], epoch)
+    legend = f"{model} on {data.name}, most confident mistakes: predicted, not true: probability"
+    run.log_figure(plots.mistakes(images, labels, probabilities, data.classes, legend), "figures/mistakes.png")
+    run.log_model(model, Predictor(classifier.network, data.normalize), images[:2], epoch, data.classes)
     return epoch
 
 
 def summarize(run: Run, cfg: DictConfig, data: ImageData, classifier: Classifier, weights: str, way_in: str) -> None:
     """Print what the run came to."""
+    sizes = ", ".join(f"{count:,} {stage}" for stage, count in data.sizes.items())
     total, acc = data.sizes["test"], classifier.results["test/acc"]
     low, high = wilson(round(acc * total), total)
+    if not np.isfinite(classifier.results["test/loss"]):
+        console.warn("the loss is not a number any more: the run diverged; a lower optim.lr may help")
     accuracy = f"{acc:.4f}  (95 % interval {low:.4f} to {high:.4f}, n = {total:,})"
     if cfg.sweep.parent:
         console.say(f"test accuracy {accuracy}")
@@ -192,12 +211,13 @@ def summarize(run: Run, cfg: DictConfig, data: ImageData, classifier: Classifier
     console.show_summary(
         f"\n{run.name}",
         {
-            "data": f"{data.name}: " + ", ".join(f"{count:,} {stage}" for stage, count in data.sizes.items()),
+            "data": f"{data.name}: {data.num_classes} classes, {sizes}",
             "test accuracy": accuracy,
             "test loss": f"{classifier.results['test/loss']:.4f}",
             "weights": weights,
             "time": f"{sum(seconds):.1f} s in training passes, {np.median(rates):,.0f} images/s",
             "run": run.id,
+            "model": f"runs:/{run.id}/{run.model}",
             "checkpoint": run.locate(f"checkpoints/{cfg.evaluate_on}.ckpt"),
             "see it": way_in,
         },
@@ -222,7 +242,7 @@ def _layers(classifier: Classifier) -> list[tuple[str, str, str, int]]:
 
 
 def _command() -> str:
-    return shlex.join(["python", *sys.argv])
+    return redact(shlex.join(["python", *sys.argv]))
 
 
 def _git() -> dict[str, str]:

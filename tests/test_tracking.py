@@ -1,0 +1,67 @@
+"""Whose a run is, which of several counts, and what the store tells nobody."""
+
+import pytest
+
+from digitlab.run import this_process
+from digitlab.tracking import Store, is_done, redact
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Store(f"sqlite:///{tmp_path / 'mlflow.db'}", "digitlab")
+    store.open()
+    return store
+
+
+def test_the_newest_done_run_counts_and_a_newer_broken_one_is_known(store):
+    runs = [store.begin(f"run {number}", {"fingerprint": "f"}) for number in range(3)]
+    assert store.find("f")[0] is None
+    for run in runs[:2]:
+        with run:
+            pass
+    done, broken = store.find("f")
+    assert (done.info.run_id, broken.info.run_id) == (runs[1].id, runs[2].id)
+    assert store.find("g") == (None, None)
+
+
+def test_finished_is_not_done(store):
+    run = store.begin("run", {"fingerprint": "f"})
+    store.client.set_terminated(run.id, "FINISHED")
+    assert not is_done(store.client.get_run(run.id))
+
+
+def test_an_error_made_good_leaves_no_trace(store):
+    run = store.begin("run", {"fingerprint": "f"})
+    with pytest.raises(ZeroDivisionError), run:
+        raise ZeroDivisionError("by zero")
+    _, broken = store.find("f")
+    assert (broken.info.status, broken.data.tags["error"]) == ("FAILED", "ZeroDivisionError: by zero")
+    with store.resume(broken):
+        pass
+    done, _ = store.find("f")
+    assert "error" not in done.data.tags
+
+
+@pytest.mark.parametrize(
+    ("owner", "lives"),
+    [
+        (this_process(), False),
+        ("elsewhere:1:1", True),
+        (this_process().rpartition(":")[0] + ":1", False),
+        (None, False),
+    ],
+)
+def test_only_a_server_needs_to_ask_whether_an_owner_lives(store, owner, lives):
+    run = store.client.create_run(store.experiment_id, tags={"owner": owner} if owner else {})
+    assert not store.is_alive(run)
+    store.file = None  # as for a server
+    assert store.is_alive(run) is lives
+
+
+def test_passwords_are_not_repeated():
+    assert redact("tracking.uri=https://me:secret@host:1/x seed=1") == "tracking.uri=https://***@host:1/x seed=1"
+
+
+def test_one_file_is_one_store_by_whatever_name(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path)
+    assert Store(f"sqlite:///{tmp_path}/link/a.db", "x").uri == Store(f"sqlite:///{tmp_path}/a.db", "x").uri
