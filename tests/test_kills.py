@@ -93,6 +93,38 @@ def test_killed_at_random_until_done_it_ends_as_if_never_interrupted(tmp_path, n
     assert sqlite3.connect(broken.folder / "mlflow.db").execute("pragma integrity_check").fetchone() == ("ok",)
 
 
+def test_cells_run_side_by_side_on_a_fresh_store(lab):
+    program = Program(lab, "sweep=smoke", "trainer.max_epochs=1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    assert program.wait(timeout=300) == 0
+    assert "6 of 6 cells are done" in program.says()
+    runs = [run for run in lab.runs() if "model" in run.data.tags]
+    assert len(runs) == 6
+    assert {len(lab.client.get_metric_history(run.info.run_id, "train/loss_step")) for run in runs} == {32}
+
+
+def test_a_sweep_killed_again_and_again_does_every_cell_once(lab):
+    moments = random.Random(1)
+    cells = ["sweep=smoke", "data.test_fraction=0.5", "trainer.max_epochs=2"]
+    finished: set[str] = set()
+    for words in ("cell 2 of 6", "cell 3 of", "cell 2 of"):
+        program = Program(lab, *cells)
+        assert program.wait_for(words)
+        time.sleep(moments.uniform(0, 2))
+        assert program.kill()
+        now = {run.info.run_id for run in lab.runs() if run.data.tags.get("done") == "true"}
+        assert finished < now  # each time further, and nothing undone
+        finished = now
+    program = Program(lab, *cells)
+    assert program.wait() == 0
+    assert "6 of 6 cells are done" in program.says()
+    runs = [run for run in lab.runs() if "model" in run.data.tags]
+    assert len(runs) == 6
+    assert finished < {run.info.run_id for run in runs}
+    for run in runs:
+        steps = [point.step for point in lab.client.get_metric_history(run.info.run_id, "train/loss")]
+        assert (steps, run.info.status) == ([1, 2], "FINISHED")
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_ctrl_c_and_sigterm_end_the_program_at_once_with_the_shells_code(lab, number, code):
     program = Program(lab, "trainer.max_epochs=500", "model=mlp")

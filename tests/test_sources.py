@@ -88,6 +88,14 @@ def test_missing_files_are_downloaded_from_the_first_mirror_that_answers(small, 
     assert sorted(file.name for file in (tmp_path / "data" / RAW).iterdir()) == sorted(arrays)
 
 
+def test_others_of_mnists_make_lie_in_folders_of_their_own(small, tmp_path, monkeypatch):
+    for name in ("resources", "mirrors"):
+        monkeypatch.setattr(datasets.FashionMNIST, name, getattr(datasets.MNIST, name))
+    images = sources.torchvision_mnist(tmp_path, dataset="FashionMNIST", name="fashion_mnist")
+    assert (images.name, images.classes[0]) == ("fashion_mnist", "T-shirt/top")
+    assert (tmp_path / "FashionMNIST" / "raw" / "t10k-labels-idx1-ubyte.gz").is_file()
+
+
 def test_files_that_are_there_need_no_network(small, tmp_path, monkeypatch):
     sources.torchvision_mnist(tmp_path)
     offline(monkeypatch)

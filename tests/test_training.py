@@ -102,6 +102,7 @@ def finished(tmp_path_factory):
     lab = Lab(tmp_path_factory.mktemp("finished"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["src/train.py", "tracking.uri=http://me:secret@host"])
+        patch.setattr("digitlab.run.SYSTEM_METRICS_EVERY", 0.1)  # the run is short
         return record_one(lab)
 
 
@@ -147,6 +148,7 @@ def test_every_epoch_and_every_step_is_there_once(finished):
     assert steps["train/loss_step"] == steps["train/acc_step"] == list(range(1, 2 * 4 + 1))
     assert len(steps["test/acc"]) == len(steps["test/loss"]) == 1
     assert "epoch" not in run.data.metrics
+    assert {"system/cpu_utilization_percentage", "system/system_memory_usage_percentage"} <= set(steps)
 
 
 def test_the_data_is_a_tracked_input(finished):

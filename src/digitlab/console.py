@@ -1,6 +1,7 @@
 """Talk to the person at the terminal. Only this file imports rich."""
 
 import logging
+import sys
 import time
 import warnings
 from collections.abc import Iterable, Mapping
@@ -12,7 +13,8 @@ from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-console = Console(highlight=False, soft_wrap=True)
+# In a file there is room for whole names.
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
 REFRESH = 50  # steps between two updates of the bar: reading the loss waits for the device
 
 NOISE = (
@@ -78,6 +80,7 @@ class Progress(Callback):
     """Show a live bar in a terminal, and one line an epoch everywhere."""
 
     def __init__(self):
+        self.label = ""  # begins each line, where several runs speak at once
         self.bar: Bar | None = None
         self.reported = 0
 
@@ -127,7 +130,7 @@ class Progress(Callback):
         self.reported = trainer.current_epoch
         of = trainer.callback_metrics
         say(
-            f"epoch {self.reported:>{len(str(trainer.max_epochs))}}/{trainer.max_epochs}"
+            f"{self.label}epoch {self.reported:>{len(str(trainer.max_epochs))}}/{trainer.max_epochs}"
             f"  train loss {of['train/loss']:.4f} acc {of['train/acc']:.4f}"
             f"  val loss {of['val/loss']:.4f} acc {of['val/acc']:.4f}"
             f"  {of['time/epoch_s']:.1f} s, {of['images_per_s']:,.0f} images/s"

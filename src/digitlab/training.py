@@ -156,6 +156,9 @@ def fit(run: Run, cfg: DictConfig, data: ImageData, classifier: Classifier, trai
     trainer.logger = run.logger
     keeper = next(each for each in trainer.checkpoint_callbacks if isinstance(each, EpochCheckpoint))
     keeper.folder = run.checkpoints
+    if cfg.sweep.parent:
+        for speaker in (each for each in trainer.callbacks if isinstance(each, console.Progress)):
+            speaker.label = f"{run.name}: "
     checkpoint = last_checkpoint(run.checkpoints)
     if checkpoint and cfg.evaluate_on == "best" and not is_whole(run.checkpoints / "best.ckpt"):
         checkpoint = None  # the best weights are lost, and only training from the start brings them back
@@ -204,7 +207,7 @@ def summarize(run: Run, cfg: DictConfig, data: ImageData, classifier: Classifier
         console.warn("the loss is not a number any more: the run diverged; a lower optim.lr may help")
     accuracy = f"{acc:.4f}  (95 % interval {low:.4f} to {high:.4f}, n = {total:,})"
     if cfg.sweep.parent:
-        console.say(f"test accuracy {accuracy}")
+        console.say(f"{run.name}: test accuracy {accuracy}")
         return
     _, seconds = run.history("time/epoch_s")
     _, rates = run.history("images_per_s")
