@@ -238,7 +238,7 @@ def _layers(classifier: Classifier) -> list[tuple[str, str, str, int]]:
     rows = zip(summary.layer_names, summary.layer_types, summary.out_sizes, summary.param_nums, strict=True)
     leaves = {name for name, module in classifier.network.named_modules() if not any(module.children())}
     return [
-        (name.removeprefix("network."), kind, str(tuple(shape)), count)
+        (name.removeprefix("network."), kind, f"({', '.join(['N', *map(str, shape[1:])])})", count)
         for name, kind, shape, count in rows
         if name.removeprefix("network.") in leaves
     ]
