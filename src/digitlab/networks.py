@@ -7,6 +7,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from digitlab.layers import Flatten, ReluDropout
+
+PARTS = {torch.float32: 64, torch.bfloat16: 128}  # images convolved at once: larger tensors leave a CPU's cache
+
 
 class ConvNet(nn.Module):
     """Classify images with convolution blocks, then dense layers: (N, C, H, W) float -> (N, num_classes) logits.
@@ -32,8 +36,9 @@ class ConvNet(nn.Module):
         for keys in blocks:
             features.append(_layer(block, channels, {**keys, **off}))
             channels = keys["channels"]
-        features.append(nn.Flatten())
+        features.append(Flatten())
         units = _count_outputs(features, input_shape)
+        self.used = [_count_used(features, axis, size) for axis, size in enumerate(input_shape[1:])]
         classifier = nn.Sequential()
         for keys in hidden:
             classifier.append(_layer(dense, units, {**keys, **off}))
@@ -45,7 +50,13 @@ class ConvNet(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.classifier(self.features(images))
+        rows, columns = self.used
+        images = images[:, :, :rows, :columns]  # the same logits, with 15 % less to compute in the best case
+        if not self.training or images.device.type != "cpu":
+            return self.classifier(self.features(images))
+        kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else images.dtype
+        parts = images.split(PARTS.get(kind, PARTS[torch.float32]))
+        return self.classifier(torch.cat([self.features(part) for part in parts]))
 
 
 def block(inputs: int, channels: int, kernel: int = 3, pool: int = 1, dropout: float = 0.0) -> nn.Sequential:
@@ -56,18 +67,16 @@ def block(inputs: int, channels: int, kernel: int = 3, pool: int = 1, dropout: f
     layers = nn.Sequential(nn.Conv2d(inputs, channels, kernel))
     if pool > 1:
         layers.append(nn.MaxPool2d(pool))
-    layers.append(nn.ReLU())
-    if dropout:
-        layers.append(nn.Dropout(dropout))
-    return layers
+    return layers.append(_activation(dropout))
 
 
 def dense(inputs: int, units: int, dropout: float = 0.0) -> nn.Sequential:
     """Stack a dense layer, ReLU and dropout."""
-    layers = nn.Sequential(nn.Linear(inputs, units), nn.ReLU())
-    if dropout:
-        layers.append(nn.Dropout(dropout))
-    return layers
+    return nn.Sequential(nn.Linear(inputs, units), _activation(dropout))
+
+
+def _activation(dropout: float) -> nn.Module:
+    return ReluDropout(dropout) if dropout else nn.ReLU()
 
 
 def initialize(network: nn.Module, init: str) -> None:
@@ -99,6 +108,20 @@ def _layer(make, inputs: int, keys: Mapping) -> nn.Sequential:
     if unknown:
         raise ValueError(f"{unknown[0]}: unknown key of a {make.__name__}; allowed: {', '.join(allowed)}")
     return make(inputs, **keys)
+
+
+def _count_used(features: nn.Module, axis: int, size: int) -> int:
+    """Count the pixels along an axis that reach the output: pooling leaves out the last ones that fill no window."""
+    steps = []
+    for layer in features.modules():
+        if isinstance(layer, nn.Conv2d | nn.MaxPool2d):
+            kernel = layer.kernel_size if isinstance(layer.kernel_size, int) else layer.kernel_size[axis]
+            steps.append((isinstance(layer, nn.Conv2d), kernel))
+    for is_convolution, kernel in steps:
+        size = size - kernel + 1 if is_convolution else size // kernel
+    for is_convolution, kernel in reversed(steps):
+        size = size + kernel - 1 if is_convolution else size * kernel
+    return size
 
 
 def _count_outputs(features: nn.Module, input_shape: Sequence[int]) -> int:

@@ -41,6 +41,7 @@ def train(cfg: DictConfig) -> float:
     Raises UserError for a mistake in `cfg`, before anything is recorded.
     """
     console.prepare()
+    machine.keep_memory()
     cfg, data, identity = identify(cfg)
     if not cfg.sweep.parent:
         console.say("\n".join(machine.accelerators()))
