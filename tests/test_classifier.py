@@ -13,6 +13,7 @@ from torch import nn
 from digitlab import sources
 from digitlab.classifier import Classifier, clipped_cross_entropy
 from digitlab.data import ImageData
+from digitlab.networks import ConvNet
 
 
 class Notebook(Logger):
@@ -120,3 +121,56 @@ def test_a_scheduler_moves_at_every_step(data):
     classifier.scheduler = torch.optim.lr_scheduler.LinearLR(classifier.optimizer, 1.0, 0.5, total_iters=28)
     trainer(max_epochs=2, logger=notebook).fit(classifier, data)
     assert [value for _, value in notebook.points["lr"]] == pytest.approx([0.075, 0.05])
+
+
+def convolutional(**settings) -> Classifier:
+    pl.seed_everything(0, verbose=False)
+    network = ConvNet([{"channels": 4, "kernel": 5, "pool": 4, "dropout": 0.3}], [{"units": 16, "dropout": 0.5}])
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2, fused=True)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=60)
+    return Classifier(network, optimizer, scheduler, **settings)
+
+
+def test_any_block_size_gives_the_same_run_to_the_last_bit():
+    def outcome(block):
+        data = ImageData(sources.mnist5k, batch_size=130, block=block)
+        classifier, notebook = convolutional(clip=0.5), Notebook()
+        runner = trainer(max_epochs=2, logger=notebook)
+        runner.fit(classifier, data)
+        points = {key: values for key, values in notebook.points.items() if not key.startswith(("time", "images"))}
+        return runner.global_step, points, [weight.detach() for weight in classifier.parameters()]
+
+    steps, points, weights = outcome(1)
+    assert steps == 2 * 31
+    for block in (7, 1000):
+        others = outcome(block)
+        assert others[:2] == (steps, points)
+        assert all(torch.equal(one, other) for one, other in zip(weights, others[2], strict=True))
+
+
+def test_the_run_is_that_of_a_plain_loop():
+    data = ImageData(sources.mnist5k, batch_size=130)
+    classifier = convolutional(clip=0.5)
+    trainer(max_epochs=1, logger=False).fit(classifier, data)
+    plain = convolutional()
+    loader = ImageData(sources.mnist5k, batch_size=130)
+    loader.setup()
+    plain.train()
+    for block in loader.train_dataloader():
+        for images, labels in block:
+            plain.optimizer.zero_grad()
+            nn.functional.cross_entropy(plain.network(images), labels).backward()
+            nn.utils.clip_grad_norm_(plain.network.parameters(), 0.5)
+            plain.optimizer.step()
+            plain.scheduler.step()
+    assert all(torch.equal(a, b) for a, b in zip(classifier.parameters(), plain.parameters(), strict=True))
+
+
+def test_another_loaders_batches_are_welcome(data):
+    images, labels = data.splits["train"]
+    pairs = torch.utils.data.TensorDataset(images[:900, None] / 255, labels[:900])
+    classifier, notebook = linear(), Notebook()
+    runner = trainer(max_epochs=1, logger=notebook)
+    loader = torch.utils.data.DataLoader(pairs, batch_size=300)
+    runner.fit(classifier, loader, data.val_dataloader())
+    assert runner.global_step == len(notebook.points["train/loss_step"]) == 3

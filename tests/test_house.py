@@ -7,7 +7,7 @@ import sys
 import pytest
 
 FLOORS = (
-    {"layers"},
+    {"layers", "graph"},
     {"config", "networks", "sources", "statistics", "plots", "console", "machine"},
     {"run"},
     {"data", "classifier", "tracking", "resume"},

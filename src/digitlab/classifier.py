@@ -11,6 +11,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric
 
+from digitlab.graph import Graph, make_capturable
+
 
 def clipped_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Compute Keras <= 2.2's cross-entropy: softmax clipped to [1e-7, 1 - 1e-7]; what is clipped has no gradient."""
@@ -23,6 +25,10 @@ LOSSES = {"cross_entropy": F.cross_entropy, "clipped_cross_entropy": clipped_cro
 class Classifier(pl.LightningModule):
     """Fit `network` to (images, labels) batches with `optimizer`, which holds its parameters, and measure it.
 
+    A training batch is a block: `rows` (K, B), each row the places of one batch in a split, and `take`, which gives a
+    row's (images, labels). Every row is one optimizer step, and any K gives the same run; plain (images, labels) of
+    another loader are a block of one. Norms of gradients above `clip` are cut to it. On a GPU the steps replay a CUDA
+    graph. Lightning's hooks see blocks, and none stands around a backward pass or an optimizer step.
     Metrics go to the logger with step = finished epochs (0 = untrained), those named `_step` with step = optimizer
     steps. After a test, `probabilities` (N, C) and `labels` (N,) hold what was predicted of what.
     """
@@ -33,11 +39,14 @@ class Classifier(pl.LightningModule):
         optimizer: Optimizer,
         scheduler: LRScheduler | None = None,
         loss: str = "cross_entropy",
+        clip: float | None = None,
     ):
         super().__init__()
+        self.automatic_optimization = False
         self.network, self.optimizer, self.scheduler = network, optimizer, scheduler
-        self.loss = LOSSES[loss]
-        self.steps: list[tuple[Tensor, Tensor, int]] = []  # of this epoch: loss, correct, images
+        self.loss, self.clip = LOSSES[loss], clip
+        self.graph: Graph | None = None
+        self.steps: list[tuple[Tensor, int]] = []  # of this epoch: (loss, number correct) of each step, images in each
         # double: an accuracy is a fraction of counts and should read like one; a nan is a result, not to be left out
         means = {name: MeanMetric(nan_strategy="disable").set_dtype(torch.float64) for name in ("loss", "acc")}
         self.means = nn.ModuleDict(means)
@@ -51,17 +60,60 @@ class Classifier(pl.LightningModule):
             return self.optimizer
         return {"optimizer": self.optimizer, "lr_scheduler": {"scheduler": self.scheduler, "interval": "step"}}
 
-    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
-        images, labels = batch
+    def on_train_start(self) -> None:
+        if self.device.type == "cuda" and make_capturable(self.optimizer, moves=self.scheduler is not None):
+            self.graph = Graph(self._step_on)
+
+    def training_step(self, block, index: int) -> None:
+        if isinstance(block, list | tuple):
+            batches, size, step = [block], len(block[1]), lambda pair: self._step(*pair)
+        else:
+            self.take = block.take
+            batches, size, step = block.rows, block.rows.shape[1], self.graph or self._step_on
+        results = torch.empty(len(batches), 2, device=self.device)
+        for batch, result in zip(batches, results, strict=True):
+            result.copy_(step(batch))
+            if self.scheduler:
+                self.scheduler.step()
+        self.steps.append((results, size))
+        progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+        for counts in (progress.total, progress.current):  # so that global_step counts optimizer steps
+            counts.ready += len(batches)
+            counts.completed += len(batches)
+
+    def _step_on(self, row: Tensor) -> Tensor:
+        return self._step(*self.take(row))
+
+    def _step(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Take one optimizer step; return its loss and how many images it got right, float32 (2,)."""
+        self.optimizer.zero_grad()
         logits = self.network(images)
         loss = self.loss(logits, labels)
-        self.steps.append((loss.detach(), (logits.detach().argmax(1) == labels).sum(), len(labels)))
-        return loss
+        with torch.autocast(images.device.type, enabled=False):
+            loss.backward()
+        if self.clip:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.clip)
+        self.optimizer.step()
+        return torch.stack((loss.detach().float(), (logits.detach().argmax(1) == labels).sum().float()))
+
+    @property
+    def images_seen(self) -> int:
+        """How many images this epoch has trained on so far."""
+        return sum(len(results) * size for results, size in self.steps)
 
     def recent(self, count: int | None = None) -> tuple[float, float]:
-        """Return loss and accuracy over the last `count` training steps of this epoch, or over all of them."""
+        """Return loss and accuracy over the last `count` blocks of this epoch, or over all of them."""
         losses, correct, sizes = self._stack(count)
         return float(losses @ sizes / sizes.sum()), float(correct.sum() / sizes.sum())
+
+    def release(self) -> None:
+        """Give back what a GPU holds for replays. Lightning calls no hook of ours where training ends by an error."""
+        if self.graph:
+            self.graph.close()
+            self.graph = None
+
+    def on_train_end(self) -> None:
+        self.release()
 
     def on_train_epoch_start(self) -> None:
         self.steps.clear()
@@ -121,5 +173,10 @@ class Classifier(pl.LightningModule):
         self.log_dict(values, logger=False)
 
     def _stack(self, count: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        losses, correct, sizes = zip(*(self.steps[-count:] if count else self.steps), strict=True)
-        return torch.stack(losses).double().cpu(), torch.stack(correct).double().cpu(), torch.tensor(sizes).double()
+        blocks = self.steps[-count:] if count else self.steps
+        losses, correct = torch.cat([results for results, _ in blocks]).double().cpu().T
+        return (
+            losses,
+            correct,
+            torch.cat([torch.full((len(results),), float(size)).double() for results, size in blocks]),
+        )

@@ -33,15 +33,17 @@ IRRELEVANT = (
     "tracking",
     "rerun",
     "sweep",
+    "data.block",
     "trainer.callbacks.progress",
     "trainer.enable_progress_bar",
     "trainer.enable_model_summary",
 )
 # What Trainer takes and a run here cannot be without: whole epochs, each trained, validated, saved and logged once.
 REFUSED = {
-    "trainer": ("accumulate_grad_batches", "val_check_interval", "check_val_every_n_epoch", "limit_val_batches",
-                "limit_test_batches", "overfit_batches", "fast_dev_run", "max_steps", "min_steps", "max_time",
-                "enable_checkpointing", "reload_dataloaders_every_n_epochs", "barebones", "strategy", "num_nodes"),
+    "trainer": ("accumulate_grad_batches", "val_check_interval", "check_val_every_n_epoch", "limit_train_batches",
+                "limit_val_batches", "limit_test_batches", "overfit_batches", "fast_dev_run", "max_steps", "min_steps",
+                "max_time", "enable_checkpointing", "gradient_clip_algorithm", "reload_dataloaders_every_n_epochs",
+                "barebones", "strategy", "num_nodes"),
 }  # fmt: skip
 PLAIN_NODES = {
     "early_stopping": {"patience"},
@@ -92,6 +94,7 @@ RANGES = {
     "trainer.accelerator": _choice("auto", "cpu", "gpu"),
     "trainer.precision": _choice("auto", "32-true", "bf16-mixed"),
     "data.batch_size": COUNT,
+    "data.block": Range((int, type(None)), lambda value: value is None or value >= 1, f"null or {COUNT[2]}"),
     "data.split": _choice("auto", "last", "stratified", "test"),
     "data.val_fraction": SHARE,
     "data.test_fraction": SHARE,
@@ -146,7 +149,7 @@ def _check_keywords(node: DictConfig, key: str, positional: int, given: Containe
     """Raise UserError where `node` has a key that its target does not take, or that we give it ourselves."""
     with user_errors(key):
         parameters = list(inspect.signature(get_object(node._target_)).parameters.values())[positional:]
-    refused = [*REFUSED.get(key, ()), *(name for name in given if name != "callbacks")]
+    refused = [*REFUSED.get(key, ()), *(name for name in given if name not in ("callbacks", "gradient_clip_val"))]
     allowed = [parameter.name for parameter in parameters if parameter.name not in refused]
     takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
     unknown = [name for name in node if name not in allowed and not name.startswith("_")]

@@ -15,12 +15,13 @@ from rich.table import Table
 
 # In a file there is room for whole names.
 console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
-REFRESH = 50  # steps between two updates of the bar: reading the loss waits for the device
+REFRESH = 4  # blocks between two updates of the bar: reading the loss waits for the device
 
 NOISE = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning 2.6 with torch 2.15
     "The number of training batches .* is smaller than the logging interval",  # every step is logged at the epoch's end
     "GPU available but not used",  # somebody chose the CPU
+    "You're resuming from a checkpoint that ended before the epoch ended",  # it compares steps with blocks
     "No complete tensor found in the group",  # torch.export of a network whose weights share no storage
 )
 
@@ -108,7 +109,7 @@ class Progress(Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch, index: int) -> None:
         if self.bar and ((index + 1) % REFRESH == 0 or index + 1 == trainer.num_training_batches):
             loss, acc = module.recent(REFRESH)
-            rate = (index + 1) * len(batch[1]) / (time.perf_counter() - self.started)
+            rate = module.images_seen / (time.perf_counter() - self.started)
             self.bar.update(
                 self.task,
                 completed=trainer.current_epoch * trainer.num_training_batches + index + 1,

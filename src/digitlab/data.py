@@ -15,7 +15,9 @@ from torch import Tensor
 from digitlab import REPOSITORY
 from digitlab.sources import Images, UnavailableError
 
-EVALUATION_BATCH = 128  # larger ones are slower on a CPU: their activations leave the cache
+# By device: images evaluated at once, where a CPU's cache is small, and optimizer steps that Lightning sees as one.
+EVALUATION_BATCH = {"cpu": 128, "cuda": 2000}
+BLOCK = {"cpu": 16, "cuda": 128}
 SPLITS = ("auto", "last", "stratified", "test")
 
 Pairs = tuple[Tensor, Tensor]
@@ -24,7 +26,8 @@ Pairs = tuple[Tensor, Tensor]
 class ImageData(pl.LightningDataModule):
     """Split a source's images into training, validation and test, and serve them as (images, labels) batches.
 
-    Batches are float32 (B, 1, H, W), in [0, 1] when `normalize` else in [0, 255], and int64 (B,).
+    Batches are float32 (B, 1, H, W), in [0, 1] when `normalize` else in [0, 255], and int64 (B,). Those for training
+    come in blocks of `block` (None: as the device likes it), which changes no number.
     `split` says where validation comes from: the "last" images (Keras's validation_split), a "stratified" draw, or the
     "test" set itself, as some tutorials do it; "auto" takes the last ones unless they are sorted by class or there is
     no test set, then it draws. Fractions count from the images that the source gives for training, after the first
@@ -39,6 +42,7 @@ class ImageData(pl.LightningDataModule):
         root: str | None = None,
         fallback: Callable[[], Images] | bool | None = None,
         batch_size: int = 128,
+        block: int | None = None,
         split: str = "auto",
         val_fraction: float = 0.1,
         test_fraction: float = 0.1,
@@ -50,7 +54,7 @@ class ImageData(pl.LightningDataModule):
     ):
         super().__init__()
         self.source, self.root, self.fallback = source, root, fallback
-        self.batch_size, self.seed, self.normalize = batch_size, seed, normalize
+        self.batch_size, self.block, self.seed, self.normalize = batch_size, block, seed, normalize
         self.split, self.val_fraction, self.test_fraction = split, val_fraction, test_fraction
         self.skip_first, self.split_seed = skip_first, split_seed
         self.augment = dict(augment or {})
@@ -94,15 +98,26 @@ class ImageData(pl.LightningDataModule):
                 content.update(tensor.contiguous().numpy().data)
         return content.hexdigest()[:32]
 
-    def train_dataloader(self) -> "Batches":
-        order = EpochOrder(len(self.splits["train"][1]), self.seed)
-        return Batches(*self._on_device("train"), self.batch_size, self.normalize, order, self.augment)
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(self.sizes["train"] / self.batch_size)
+
+    def train_dataloader(self) -> "Blocks":
+        images, labels = self._on_device("train")
+        block = self.block or BLOCK.get(images.device.type, BLOCK["cpu"])
+        order = EpochOrder(len(labels), self.seed)
+        return Blocks(Gather(images, labels, self.normalize, self.augment), order, self.batch_size, block)
 
     def val_dataloader(self) -> "Batches":
-        return Batches(*self._on_device("val"), EVALUATION_BATCH, self.normalize)
+        return self._evaluation("val")
 
     def test_dataloader(self) -> "Batches":
-        return Batches(*self._on_device("test"), EVALUATION_BATCH, self.normalize)
+        return self._evaluation("test")
+
+    def _evaluation(self, stage: str) -> "Batches":
+        images, labels = self._on_device(stage)
+        size = EVALUATION_BATCH.get(images.device.type, EVALUATION_BATCH["cpu"])
+        return Batches(Gather(images, labels, self.normalize), size)
 
     def _load(self) -> Images:
         root = Path(self.root).expanduser() if self.root else REPOSITORY / "data"
@@ -138,34 +153,66 @@ class EpochOrder:
         return torch.randperm(self.length, generator=torch.Generator().manual_seed(int(words[0] >> 1)))
 
 
-class Batches:
-    """Iterate over uint8 images and their labels in batches, without copying them: each batch is one gather."""
+class Gather:
+    """Give the (images, labels) of any rows of a split, float32 (B, 1, H, W) and int64 (B,), where the split lies."""
 
-    def __init__(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        batch_size: int,
-        normalize: bool,
-        order: EpochOrder | None = None,
-        augment: Mapping[str, float] | None = None,
-    ):
-        self.images, self.labels, self.batch_size = images, labels, batch_size
+    def __init__(self, images: Tensor, labels: Tensor, normalize: bool, augment: Mapping[str, float] | None = None):
+        self.images, self.labels = images, labels
         self.scale = 255.0 if normalize else 1.0
-        self.sampler, self.batch_sampler = order, None  # where Lightning looks for set_epoch
         self.augment = augment if augment and any(augment.values()) else None
 
     def __len__(self) -> int:
-        return math.ceil(len(self.labels) / self.batch_size)
+        return len(self.labels)
+
+    def __call__(self, rows: Tensor | slice) -> Pairs:
+        images = self.images[rows].unsqueeze(1).float().div_(self.scale)
+        return (move(images, **self.augment) if self.augment else images), self.labels[rows]
+
+
+class Batches:
+    """Iterate over a split in batches, as it lies."""
+
+    def __init__(self, take: Gather, batch_size: int):
+        self.take, self.batch_size = take, batch_size
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.take) / self.batch_size)
 
     def __iter__(self) -> Iterator[Pairs]:
-        # Drawn at the first batch, not when the iterator is made: Lightning sets the epoch in between.
-        order = self.sampler.draw().to(self.labels.device) if self.sampler else None
-        for start in range(0, len(self.labels), self.batch_size):
-            window = slice(start, start + self.batch_size)
-            rows = window if order is None else order[window]
-            images = self.images[rows].unsqueeze(1).float().div_(self.scale)
-            yield (move(images, **self.augment) if self.augment else images), self.labels[rows]
+        for start in range(0, len(self.take), self.batch_size):
+            yield self.take(slice(start, start + self.batch_size))
+
+
+class Block:
+    """Some training batches of equal size: `rows` int64 (K, B), and `take` for a row's (images, labels)."""
+
+    def __init__(self, rows: Tensor, take: Gather):
+        self.rows, self.take = rows, take
+
+    def __iter__(self) -> Iterator[Pairs]:
+        return map(self.take, self.rows)
+
+
+class Blocks:
+    """Iterate over a split in blocks of up to `block` batches, in each epoch's own order; the rest comes last."""
+
+    def __init__(self, take: Gather, order: EpochOrder, batch_size: int, block: int):
+        self.take, self.batch_size, self.block = take, batch_size, block
+        self.sampler, self.batch_sampler = order, None  # where Lightning looks for set_epoch
+
+    def __len__(self) -> int:
+        whole, left = divmod(len(self.take), self.batch_size)
+        return math.ceil(whole / self.block) + bool(left)
+
+    def __iter__(self) -> Iterator[Block]:
+        # Drawn at the first block, not when the iterator is made: Lightning sets the epoch in between.
+        order = self.sampler.draw().to(self.take.labels.device)
+        left = len(order) % self.batch_size
+        whole = order[: len(order) - left].view(-1, self.batch_size)
+        for rows in whole.split(self.block) if len(whole) else ():
+            yield Block(rows, self.take)
+        if left:
+            yield Block(order[None, -left:], self.take)
 
 
 def move(images: Tensor, shift: float = 0, rotate: float = 0) -> Tensor:

@@ -119,9 +119,9 @@ def assemble(cfg: DictConfig, data: ImageData) -> tuple[Classifier, pl.Trainer]:
     scheduler = None
     if cfg.get("scheduler"):
         for key in OmegaConf.missing_keys(cfg):
-            OmegaConf.update(cfg, key, cfg.trainer.max_epochs * len(data.train_dataloader()))
+            OmegaConf.update(cfg, key, cfg.trainer.max_epochs * data.steps_per_epoch)
         scheduler = build(cfg, "scheduler", optimizer)
-    classifier = Classifier(network, optimizer, scheduler, cfg.loss)
+    classifier = Classifier(network, optimizer, scheduler, cfg.loss, clip=cfg.trainer.get("gradient_clip_val"))
     classifier.example_input_array = torch.zeros(2, *data.input_shape)
 
     theirs = [name for name, node in cfg.trainer.callbacks.items() if node is not None]
@@ -130,6 +130,7 @@ def assemble(cfg: DictConfig, data: ImageData) -> tuple[Classifier, pl.Trainer]:
         callbacks.append(EarlyStopping("val/loss", patience=cfg.early_stopping.patience, check_finite=False))
     callbacks.append(EpochCheckpoint())
     fixed = {"devices": 1, "logger": False, "plugins": [DurableCheckpointIO()]}
+    fixed["gradient_clip_val"] = None  # the classifier's work: Lightning clips only where it takes the steps itself
     return classifier, build(cfg, "trainer", callbacks=callbacks, **fixed)
 
 
@@ -168,7 +169,10 @@ def fit(run: Run, cfg: DictConfig, data: ImageData, classifier: Classifier, trai
     else:
         console.say(f"after epoch {read_progress(checkpoint)[0]} of {cfg.trainer.max_epochs}")
     if checkpoint is None or not read_progress(checkpoint)[1]:
-        trainer.fit(classifier, data, ckpt_path=checkpoint, weights_only=True)
+        try:
+            trainer.fit(classifier, data, ckpt_path=checkpoint, weights_only=True)
+        finally:
+            classifier.release()
     return read_progress(last_checkpoint(run.checkpoints))[0]
 
 
