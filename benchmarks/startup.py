@@ -1,0 +1,60 @@
+"""Time the starts: `--cfg job`, the first training step, and what a run costs beside its passes over the data.
+
+Each against `import torch, pytorch_lightning, mlflow`, all in processes of their own, in turn, warm cache and store.
+python benchmarks/startup.py [rounds]
+"""
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+from measure import ROOT, in_turn, show, verdict
+
+ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+IMPORTS = "import torch, pytorch_lightning, mlflow"
+# The door as it is, left at the first optimizer step: Adam's own, so that everything before it has been done.
+FIRST_STEP = """
+import os, runpy, sys
+sys.path.insert(0, "src")
+import torch
+def leave(*_, **__):
+    os._exit(0)
+torch.optim.Adam.step = leave
+sys.argv = ["src/train.py", *sys.argv[1:]]
+runpy.run_path("src/train.py", run_name="__main__")
+"""
+RUN = ["model=mlp", "optim=adam", "data=mnist5k", "trainer=smoke", "rerun=true"]
+
+
+def process(*arguments: str):
+    """Return a case: the seconds of a Python process with these arguments."""
+
+    def case() -> float:
+        start = time.perf_counter()
+        subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        return time.perf_counter() - start
+
+    return case
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
+        process("src/train.py", *RUN)()
+        cases = {
+            IMPORTS: process("-c", IMPORTS),
+            "src/train.py --cfg job": process("src/train.py", "--cfg", "job"),
+            "src/train.py to the first training step": process("-c", FIRST_STEP, *RUN),
+            "src/train.py, one epoch of mlp on mnist5k, whole": process("src/train.py", *RUN),
+        }
+        values = in_turn(cases, ROUNDS)
+    base = values[IMPORTS]
+    rows = [[name, f"{statistics.median(each):.2f}", verdict(each, base)] for name, each in values.items()]
+    show(f"Start-up, n = {ROUNDS} rounds in turn", ["process", "s, median", "over the imports"], rows)
+
+
+if __name__ == "__main__":
+    main()
