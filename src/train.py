@@ -1,9 +1,11 @@
 """Train one network with one optimizer: python src/train.py model=cnn_pool optim=adadelta"""
 
+import sys
+
 import hydra
 from omegaconf import DictConfig
 
-from digitlab.config import check, job_errors, one_line_errors
+from digitlab.config import check, check_arguments, job_errors, one_line_errors
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
@@ -17,4 +19,5 @@ def main(cfg: DictConfig) -> float:
 
 if __name__ == "__main__":
     with one_line_errors():
+        check_arguments(sys.argv[1:])
         main()

@@ -194,10 +194,12 @@ def test_what_changes_a_result_changes_the_fingerprint(lab, override):
 
 
 def test_the_code_of_a_network_of_the_users_own_is_part_of_it(lab, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "src").mkdir()
+    monkeypatch.syspath_prepend(tmp_path / "src")
+    monkeypatch.setattr(config, "REPOSITORY", tmp_path)
     prints = set()
     for activation in ("ReLU", "Tanh"):
-        (tmp_path / "mynet.py").write_text(f"import torch\nclass MyNet(torch.nn.{activation}):\n    pass\n")
+        (tmp_path / "src" / "mynet.py").write_text(f"import torch\nclass MyNet(torch.nn.{activation}):\n    pass\n")
         prints.add(fingerprint(lab, "model._target_=mynet.MyNet"))
     assert len(prints) == 2
 

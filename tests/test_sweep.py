@@ -2,11 +2,15 @@
 
 import json
 import os
+import resource
 import signal
 
 import mlflow
+import numpy as np
+import psutil
 import pytest
 from conftest import Lab
+from hydra.core.hydra_config import HydraConfig
 
 from digitlab import training
 
@@ -136,13 +140,68 @@ def test_a_cell_that_cannot_be_built_is_reported_like_any_other(lab, capsys):
     assert len(cells_and_parent(lab)[0]) == 1
 
 
+@pytest.mark.slow
+def test_a_cell_that_needs_more_memory_than_there_is_fails_alone_and_says_so(lab, capsys):
+    # The first cannot even be built; the second is built, and its gradients and Adam's moments then find no room.
+    widths = f"model.hidden=[{{units: {10**13}}}],[{{units: 100000}}],[{{units: 8}}]"
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + 900_000_000, hard))
+    try:
+        end = lab.main(*CELLS, "optim=adam", widths)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    assert end == "error: 2 of 3 cells failed; the same command tries them again"
+    children, parent = cells_and_parent(lab)
+    status = {run.data.params["model.hidden"]: run for run in children}
+    assert status['[{"units": 8}]'].data.tags["done"] == "true"
+    broken = status['[{"units": 100000}]']
+    assert broken.info.status == "FAILED"
+    assert "can't allocate memory" in broken.data.tags["error"]
+    cells = sweep_json(parent).values()
+    assert sorted(cell["status"] for cell in cells) == ["done", "failed", "failed"]
+    assert all("can't allocate memory" in cell["reason"] for cell in cells if cell["status"] == "failed")
+    assert capsys.readouterr().out.count("can't allocate memory") >= 2
+
+
 def test_a_diverged_cell_is_done_and_called_so(lab, capsys):
     assert lab.main(*CELLS, "model=cnn_simple", "optim=sgd", "optim.lr=0.01,1e20") is None
     _, parent = cells_and_parent(lab)
     assert sorted(cell["status"] for cell in sweep_json(parent).values()) == ["diverged", "done"]
 
 
-@pytest.mark.parametrize(("name", "seeds", "count"), [("grid", 1, 21), ("grid_full", 1, 27), ("smoke", 3, 18)])
+@pytest.mark.parametrize(
+    ("name", "seeds", "count"), [("grid", 1, 21), ("grid_full", 1, 27), ("smoke", 3, 18), ("tune", 2, 30)]
+)
 def test_sweep_files_have_their_cells(lab, capsys, name, seeds, count):
     assert lab.main(f"sweep={name}", "data=mnist5k", "sweep.dry_run=true", f"sweep.seeds={seeds}") is None
     assert f"sweep {name}: {count} cells" in capsys.readouterr().out
+
+
+def rates_to_try(lab, optim: str) -> list[float]:
+    lab.compose("sweep=tune")
+    return [float(rate) for rate in HydraConfig.get().sweeper.per_optim[optim].removeprefix("optim.lr=").split(",")]
+
+
+def test_tuning_tries_as_many_rates_at_the_same_distance_for_each_optimizer(lab):
+    rates = {optim: rates_to_try(lab, optim) for optim in ("adam", "sgd", "adadelta")}
+    ratios = np.array([np.diff(np.log10(each)) for each in rates.values()])
+    np.testing.assert_allclose(ratios, np.full((3, 4), 0.5), atol=1e-4)
+    assert all(lab.compose(f"optim={optim}").optim.lr in rates[optim] for optim in rates)
+    end = lab.main("sweep=tune", "data=mnist5k", "optim=sgd,adamw")
+    assert end == "error: optim=adamw: this sweep has values for adam, sgd, adadelta only"
+
+
+@pytest.mark.slow
+def test_a_rate_that_is_the_optimizers_own_is_no_new_cell(lab, capsys):
+    usual = ("model=mlp", "data=mnist5k", "data.test_fraction=0.8", "trainer=smoke")
+    assert lab.main("-m", "optim=adam,sgd,adadelta", *usual) is None
+    capsys.readouterr()
+    assert lab.main("sweep=tune", *usual, "sweep.dry_run=true") is None
+    assert "sweep tune: 15 cells: 3 done, 0 to resume, 12 to run" in capsys.readouterr().out
+    assert lab.main("sweep=tune", *usual, "optim=sgd") is None
+    tried = [float(run.data.params["optim.lr"]) for run in lab.runs() if run.data.tags.get("optim") == "sgd"]
+    assert sorted(tried) == rates_to_try(lab, "sgd")
+    lab.main("sweep=tune", *usual, "model=mlp,cnn_simple", "sweep.seeds=2", "sweep.dry_run=true")
+    assert "60 cells: 7 done, 0 to resume, 53 to run" in capsys.readouterr().out
+    lab.main("sweep=tune", *usual, "optim=sgd", "optim.lr=0.01", "sweep.dry_run=true")
+    assert "1 cells: 1 done" in capsys.readouterr().out

@@ -5,8 +5,9 @@ import inspect
 import json
 import logging
 import os
+import re
 import sys
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from math import inf
 from pathlib import Path
@@ -18,6 +19,8 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
+
+from digitlab import REPOSITORY
 
 logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # it says in ten lines what ends as one of ours
 
@@ -53,6 +56,11 @@ PLAIN_NODES = {
 }
 # What decides which images are trained, validated and tested on: the digest of the splits stands for it.
 IN_DIGEST = ("source", "root", "fallback", "split", "val_fraction", "test_fraction", "skip_first", "split_seed")
+# Where `_target_` may lead, besides to modules that lie in src/ as a user's own network does.
+PACKAGES = ("digitlab", "torch", "pytorch_lightning")
+# What the command line may change of Hydra's own node. Its callbacks and loggers are built from `_target_`, `class` and
+# `()` before any code of ours runs, so they are the business of the files in conf/ alone, which are reviewed like code.
+HYDRA_KEYS = ("hydra/launcher", "hydra.launcher.", "hydra.sweeper.params", "hydra.mode", "hydra.verbose")
 
 
 class UserError(Exception):
@@ -110,11 +118,22 @@ RANGES = {
 }
 
 
+def check_arguments(arguments: Sequence[str]) -> None:
+    """Raise UserError for an argument of the command line that reaches into Hydra further than it may."""
+    for argument in arguments:
+        key = argument.lstrip("+~").partition("=")[0]
+        is_hydras = "hydra" in re.split(r"\W", key) and "=" in argument and not key.startswith("-")
+        if is_hydras and (not key.startswith(HYDRA_KEYS) or "_target_" in argument):
+            raise UserError(f"{key}: not to be changed from here; allowed of Hydra's: {', '.join(HYDRA_KEYS)}")
+
+
 def check(cfg: DictConfig) -> DictConfig:
     """Return a resolved copy of `cfg` that can be written to; raise UserError for an unknown key or a bad value."""
     for key in cfg:
         if key not in ROOT_KEYS:
             raise UserError(f"{key}: unknown key; allowed: {', '.join(ROOT_KEYS)}")
+    for key, name, value in _special_keys(OmegaConf.to_container(cfg, resolve=True)):
+        _check_special(key, name, value)
     cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
     missing = [key for key in OmegaConf.missing_keys(cfg) if not key.startswith("scheduler.")]
     if missing:
@@ -137,12 +156,62 @@ def build(cfg: DictConfig, key: str, *args: Any, **kwargs: Any) -> Any:
     node = OmegaConf.select(cfg, key)
     if not isinstance(node, DictConfig) or "_target_" not in node:
         raise UserError(f"{key}={_show(node)}: must be a choice of conf/{key} or have a _target_")
+    for inner, name, target in _special_keys(OmegaConf.to_container(node, resolve=True), key):
+        if name == "_target_":
+            _check_object(inner, target)
     _check_keywords(node, key, len(args), kwargs)
     node = OmegaConf.masked_copy(node, [name for name in node if name not in kwargs])  # Hydra would merge, not replace
     with user_errors(key):
         if node.get("_partial_"):
             return instantiate(node, _convert_="all")(*args, **kwargs)
         return instantiate(node, *args, _convert_="all", **kwargs)
+
+
+def _special_keys(node: Any, key: str = "") -> Iterator[tuple[str, str, Any]]:
+    """Yield every key that means something to Hydra, wherever it stands: the node it stands in, the key, its value."""
+    children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for name, value in children:
+        if isinstance(name, str) and re.fullmatch(r"_\w+_", name):
+            yield key, name, value
+        else:
+            yield from _special_keys(value, f"{key}.{name}" if key else str(name))
+
+
+def _check_special(key: str, name: str, value: Any) -> None:
+    """Raise UserError for a `_target_` that leads elsewhere than it may, and for Hydra's other special keys."""
+    if name not in ("_target_", "_partial_"):
+        raise UserError(f"{key}.{name}: unknown key; allowed of Hydra's: _target_, _partial_")
+    if name == "_target_" and not _is_ours(value):
+        packages = ", ".join(f"{package}." for package in PACKAGES)
+        raise UserError(f"{key}.{name}={_show(value)}: must begin with {packages} or a module that lies in src/")
+
+
+def _is_ours(target: Any) -> bool:
+    """Say whether a dotted name begins with a package that may be built from, or with a module that lies in src/."""
+    if not isinstance(target, str) or not re.fullmatch(r"\w+(\.\w+)+", target):
+        return False
+    package = target.partition(".")[0]
+    source = REPOSITORY / "src" / package
+    return package in PACKAGES or source.with_suffix(".py").is_file() or (source / "__init__.py").is_file()
+
+
+def _check_object(key: str, target: str) -> None:
+    """Raise UserError unless `target`, by whatever name, is a thing that runs are made of: the name alone can lie.
+
+    digitlab.sources.os.system begins well too, and torch.load and torch.hub.load run what they are given.
+    """
+    import pytorch_lightning as pl  # where this is called they are loaded already, and the door must not wait for them
+    from torch import nn, optim
+
+    kinds = (nn.Module, optim.Optimizer, optim.lr_scheduler.LRScheduler)
+    kinds += (pl.Trainer, pl.Callback, pl.LightningDataModule)
+    with user_errors(key):
+        found = get_object(target)
+    is_ours = _is_ours(f"{getattr(found, '__module__', None)}.x")
+    is_source = inspect.isfunction(found) and found.__module__ == "digitlab.sources" and found.__name__[0] != "_"
+    if not (is_ours and (is_source or (inspect.isclass(found) and issubclass(found, kinds)))):
+        allowed = f"{', '.join(kind.__name__ for kind in kinds)} or a function of digitlab.sources"
+        raise UserError(f"{key}._target_={target}: must be a class of {allowed}")
 
 
 def _check_keywords(node: DictConfig, key: str, positional: int, given: Container[str]) -> None:
@@ -206,10 +275,9 @@ def fingerprint(cfg: DictConfig, digest: str) -> str:
 def _source(target: str) -> str:
     """Hash the file of a target that is neither ours, which RESULTS stands for, nor of a released package."""
     try:
-        module = inspect.getmodule(get_object(target))
+        file = inspect.getsourcefile(inspect.getmodule(get_object(target)))
     except Exception:  # which `build` will say
         return ""
-    file = inspect.getsourcefile(module) if module else None
     if file is None or target.startswith("digitlab.") or "site-packages" in file:
         return ""
     return hashlib.sha256(Path(file).read_bytes()).hexdigest()
@@ -274,7 +342,8 @@ def one_line(error: BaseException) -> str:
     """Say what an error says, in one line."""
     if isinstance(error, MissingConfigException) and error.options:
         group, _, name = (error.missing_cfg_file or "").rpartition("/")
-        return f"{group}={name}: not found; allowed: {', '.join(error.options)}"
+        extra = "; joblib is in the extra parallel" if group == "hydra/launcher" else ""
+        return f"{group}={name}: not found; allowed: {', '.join(error.options)}{extra}"
     cause = error.__cause__
     if (
         isinstance(cause, OmegaConfBaseException)

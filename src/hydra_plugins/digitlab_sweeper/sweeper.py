@@ -1,23 +1,39 @@
 """Hydra's way into digitlab.sweep: expand the cells of a multirun and hand them over."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import ConfigCompositionException, HydraException
+from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 
 class ResumingSweeper(BasicSweeper):
-    """Run the product of the choices, as Hydra's own sweeper does, but only what is not done yet."""
+    """Run the product of the choices, as Hydra's own sweeper does, but only what is not done yet.
+
+    `per_optim` maps a choice of `optim` to one more override, over whose choices only that optimizer's cells go.
+    """
+
+    def __init__(self, max_batch_size: int | None, params: Mapping | None, per_optim: Mapping[str, str] | None):
+        super().__init__(max_batch_size, params)
+        self.per_optim = per_optim
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        name = config.hydra.runtime.choices["hydra/launcher"]
+        try:
+            super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        except RuntimeError as error:  # Hydra does not know the class
+            raise HydraException(f"hydra/launcher={name}: is not installed; pip install -e '.[{name}]'") from error
+        if name == "joblib":  # let it say after each cell how many are done and how long the rest will take
+            self.launcher.joblib |= {"verbose": 100, "pre_dispatch": "all"}
 
     def sweep(self, arguments: list[str]) -> None:
         from digitlab.sweep import sweep  # torch loads only for a sweep, not whenever Hydra looks for plugins
 
         loader = self.hydra_context.config_loader
-        overrides = OverridesParser.create(config_loader=loader).parse_overrides([*self._parse_config(), *arguments])
-        (cells,) = self.split_arguments(overrides, max_batch_size=None)
 
         @cache
         def compose_all_but_seed(cell: tuple[str, ...]) -> DictConfig:
@@ -30,8 +46,27 @@ class ResumingSweeper(BasicSweeper):
             return OmegaConf.merge(cfg, OmegaConf.from_dotlist(seed))
 
         sweep(
-            cells,
+            self._cells(arguments),
             compose=compose,
             launch=self.launcher.launch,
             one_by_one=isinstance(self.launcher, BasicLauncher),
         )
+
+    def _cells(self, arguments: list[str]) -> list[list[str]]:
+        """Return the overrides of every cell; those of `arguments` stand in place of the sweep file's own."""
+        cells = self._product(arguments)
+        if not self.per_optim:
+            return cells
+        optims = dict.fromkeys(override for cell in cells for override in cell if override.startswith("optim="))
+        unknown = [optim for optim in optims if optim.removeprefix("optim=") not in self.per_optim]
+        if unknown:
+            known = ", ".join(self.per_optim)
+            raise ConfigCompositionException(f"{unknown[0]}: this sweep has values for {known} only")
+        own = {optim: self.per_optim[optim.removeprefix("optim=")] for optim in optims}
+        return [cell for optim in optims for cell in self._product([own[optim], *arguments, optim])]
+
+    def _product(self, arguments: list[str]) -> list[list[str]]:
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        overrides = parser.parse_overrides([*self._parse_config(), *arguments])
+        (cells,) = self.split_arguments(overrides, max_batch_size=None)
+        return cells
