@@ -3,10 +3,11 @@
 import logging
 import os
 import re
+import shutil
 import socket
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from getpass import getuser
 from hashlib import sha256
@@ -52,6 +53,7 @@ class Store:
         """Connect, creating schema and experiment if need be; raise OSError where the store does not answer in 15 s."""
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # a traceback for what `failures` says
         if self.file:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             # MLflow breaks a fresh sqlite file that several processes open at once, and for ever one that dies in it.
@@ -62,6 +64,21 @@ class Store:
         else:
             with _impatient():
                 self._connect(None)
+
+    @contextmanager
+    def failures(self) -> Iterator[None]:
+        """Turn what MLflow or a disk fails with into an OSError of one line: the place, the reason, the bytes free."""
+        try:
+            yield
+        except (MlflowException, SQLAlchemyError, OSError) as error:
+            file = getattr(error, "filename", None)
+            if file:
+                reason, folders = f"{file}: {error.strerror}", [Path(file).absolute()]
+            else:
+                source = "" if isinstance(error, OSError) else f"uri={self.uri}: "
+                reason = redact(f"{source}{str(error).splitlines()[0][:300]}")
+                folders = [self.file, Path(tempfile.gettempdir(), "any")] if self.file else []
+            raise OSError(f"{reason}{_free(folders)}") from error
 
     @property
     def way_in(self) -> str:
@@ -179,6 +196,13 @@ def is_done(run: entities.Run) -> bool:
 def redact(text: str) -> str:
     """Hide the user and password of every address in `text`."""
     return re.sub(r"://[^/@\s]+@", "://***@", text)
+
+
+def _free(files: Iterable[Path]) -> str:
+    """Say how many bytes are free where `files` lie or would lie."""
+    folders = [next(folder for folder in file.parents if folder.exists()) for file in files]
+    free = (f"{shutil.disk_usage(folder).free:,} bytes in {folder}" for folder in folders)
+    return f" (free: {', '.join(free)})" if folders else ""
 
 
 def _user() -> str:
