@@ -3,21 +3,29 @@
 What is right is taken from a run that nothing happened to, and read without MLflow or digitlab: from the files alone.
 """
 
+import ctypes
 import hashlib
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 import sqlite3
+import subprocess
 import tempfile
+import time
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import closing
 from functools import cache
+from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import faulty
+import psutil
+import pytest
 import torch
 
 from digitlab.tracking import Store
@@ -33,7 +41,47 @@ NAMES = ("last", "previous", "best")
 TIMES = re.compile(r"time/|images_per_s|system/")  # what no two runs have alike
 
 
-def _child(folder: Path, fault: str, arguments: list[str], changes: list[str], environment: dict[str, str]) -> None:
+class Disks:
+    """Folders that are small disks, seen only by the processes that enter the namespace kept here."""
+
+    def __init__(self):
+        self.keeper = subprocess.Popen(
+            ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", "echo ready; exec cat"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        if self.keeper.stdout.readline() != "ready\n":
+            pytest.skip("no user namespaces here: small disks cannot be made")
+
+    def mount(self, folder: Path) -> None:
+        self._enter("mount", "-t", "tmpfs", "tmpfs", folder)
+
+    def remount(self, folder: Path, options: str) -> None:
+        self._enter("mount", "-o", f"remount,{options}", folder)
+
+    def seen(self, path: Path) -> Path:
+        """Where a path of the namespace is to be found from outside."""
+        return Path(f"/proc/{self.keeper.pid}/root{path}")
+
+    def close(self) -> None:
+        self.keeper.communicate()
+
+    def _enter(self, *command) -> None:
+        inside = ["nsenter", "-t", str(self.keeper.pid), "--user", "--mount", "--preserve-credentials"]
+        subprocess.run([*inside, *command], check=True)
+
+
+def _enter(keeper: int) -> None:
+    for kind in ("user", "mnt"):
+        with open(f"/proc/{keeper}/ns/{kind}") as namespace:
+            if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), 0):
+                raise OSError(ctypes.get_errno(), f"setns {kind}")
+
+
+def _child(
+    folder: Path, fault: str, arguments: list[str], changes: list[str], environment: dict[str, str], keeper: int | None
+) -> None:
     os.setsid()
     log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for descriptor in (1, 2):
@@ -42,21 +90,17 @@ def _child(folder: Path, fault: str, arguments: list[str], changes: list[str], e
         del os.environ[name]  # MLflow behaves otherwise in its presence
     os.environ.update(environment)
     tempfile.tempdir = None
-    faulty.main(fault, folder / "trace", arguments, changes)
+    trace = os.open(folder / "trace", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    if keeper:
+        _enter(keeper)
+    faulty.main(fault, trace, arguments, changes)
 
 
 @cache
-def _empty_store() -> bytes:
+def empty_store() -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         Store(f"sqlite:///{folder}/mlflow.db", "digitlab").open()
         return Path(folder, "mlflow.db").read_bytes()
-
-
-def _lay_store(folder: Path) -> None:
-    """Put an empty store there, which takes a second to make."""
-    (folder / "mlflow.db").write_bytes(_empty_store())
-    with sqlite3.connect(folder / "mlflow.db") as connection:
-        connection.execute("update experiments set artifact_location = ?", [(folder / "artifacts").as_uri()])
 
 
 class Bench:
@@ -64,28 +108,54 @@ class Bench:
 
     context = multiprocessing.get_context("forkserver")  # forks from a process that has imported everything
 
-    def __init__(self, folder: Path, changes: Iterable[str] = ("skip_pictures",), settings: Iterable[str] = SETTINGS):
-        self.folder, self.changes, self.settings = folder, list(changes), list(settings)
-        (folder / "tmp").mkdir(parents=True, exist_ok=True)
-        _lay_store(folder)
+    def __init__(
+        self,
+        folder: Path,
+        changes: Iterable[str] = ("skip_pictures",),
+        disks: Disks | None = None,
+        place: str = "",
+    ):
+        """Lay an empty store, which takes a second to make, into `folder`; let `place` in it be one of `disks`."""
+        self.folder, self.changes = folder, list(changes)
+        self.disks = disks
+        for name in ("tmp", "artifacts", "store"):
+            (folder / name).mkdir(parents=True)
+        if disks:
+            disks.mount(folder / place)
+        self.database = self.seen(folder / "store" / "mlflow.db")
+        prepared = folder / "prepared.db"
+        prepared.write_bytes(empty_store())
+        with closing(sqlite3.connect(prepared)) as connection, connection:
+            connection.execute("update experiments set artifact_location = ?", [(folder / "artifacts").as_uri()])
+        shutil.move(prepared, self.database)
+        self.uri = f"sqlite:///{folder / 'store' / 'mlflow.db'}"
         self.context.set_forkserver_preload(list(PRELOAD))
-        # which the server of forks takes over from here when it starts
-        os.environ["PYTHONPATH"] = f"{REPOSITORY / 'src'}:{REPOSITORY / 'tests'}"
-        os.environ["OMP_NUM_THREADS"] = "1"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PYTHONPATH", f"{REPOSITORY / 'src'}:{REPOSITORY / 'tests'}")
+            patch.setenv("OMP_NUM_THREADS", "1")
+            forkserver.ensure_running()
 
-    def start(self, fault: str = "", *overrides: str, **environment: str) -> BaseProcess:
-        (self.folder / "trace").unlink(missing_ok=True)
-        environment = {"MLFLOW_TRACKING_URI": f"sqlite:///{self.folder / 'mlflow.db'}", "TMPDIR": f"{self.folder}/tmp",
-                       **environment}  # fmt: skip
-        process = self.context.Process(
-            target=_child, args=(self.folder, fault, [*self.settings, *overrides], self.changes, environment)
-        )
+    def seen(self, path: Path) -> Path:
+        return self.disks.seen(path) if self.disks else path
+
+    def start(self, fault: str = "", *overrides: str) -> BaseProcess:
+        (self.folder / "trace").write_text("")
+        environment = {"MLFLOW_TRACKING_URI": self.uri, "TMPDIR": f"{self.folder}/tmp"}
+        keeper = self.disks and self.disks.keeper.pid
+        arguments = (self.folder, fault, [*SETTINGS, *overrides], self.changes, environment, keeper)
+        process = self.context.Process(target=_child, args=arguments)
         process.start()
         return process
 
-    def run(self, fault: str = "", *overrides: str, **environment: str) -> int:
-        """Start, wait for the end and return the exit code."""
-        process = self.start(fault, *overrides, **environment)
+    def run(self, fault: str = "", *overrides: str, meanwhile: Callable[[], None] | None = None) -> int:
+        """Start, wait for the end and return the exit code; do something `meanwhile`, where the fault is to STOP."""
+        process = self.start(fault, *overrides)
+        if meanwhile:
+            while fault.partition("@")[2] not in self.trace or psutil.Process(process.pid).status() != "stopped":
+                assert process.is_alive(), self.says
+                time.sleep(0.01)
+            meanwhile()
+            os.kill(process.pid, signal.SIGCONT)
         process.join(300)
         assert process.exitcode is not None
         return process.exitcode
@@ -106,10 +176,11 @@ class Bench:
         return sum(point.startswith("name-last:after") for point in self.trace)
 
     def ask(self, question: str) -> list[tuple]:
-        if not (self.folder / "mlflow.db").exists():
-            return []
-        with sqlite3.connect(self.folder / "mlflow.db") as connection:
-            return connection.execute(question).fetchall()
+        with tempfile.TemporaryDirectory() as folder:  # sqlite takes no path into a namespace
+            for file in self.database.parent.glob("mlflow.db*"):
+                shutil.copy(file, folder)
+            with closing(sqlite3.connect(Path(folder, "mlflow.db"))) as connection:
+                return connection.execute(question).fetchall()
 
     def runs(self) -> dict[str, tuple[str, bool]]:
         """Status of each run, and whether it is tagged done."""
@@ -124,7 +195,7 @@ class Bench:
     @property
     def checkpoints(self) -> Path:
         (run,) = self.runs()
-        return self.folder / "artifacts" / run / "artifacts" / "checkpoints"
+        return self.seen(self.folder / "artifacts") / run / "artifacts" / "checkpoints"
 
     def saved(self) -> dict[str, dict | None]:
         """The content of each checkpoint by name; None for one that does not read back."""
@@ -165,18 +236,14 @@ def digest(value: Any) -> str:
 class Oracle:
     """What a run comes to that nothing happens to."""
 
-    def __init__(self, folder: Path, changes: Iterable[str] = ("skip_pictures",), settings: Iterable[str] = SETTINGS):
-        self.bench = Bench(folder, [*changes, "keep_every_epoch"], settings)
-        assert self.bench.run() == 0, self.bench.says
+    def __init__(self, folder: Path, changes: Iterable[str] = ("skip_pictures",), overrides: Iterable[str] = ()):
+        self.bench = Bench(folder / "run", [*changes, "keep_every_epoch"])
+        assert self.bench.run("", *overrides) == 0, self.bench.says
         self.points = self.bench.points()
         self.trace = self.bench.trace
         kept = self.bench.checkpoints.with_name("epochs")
         self.epochs = {digest(read(file)): int(file.stem) for file in kept.iterdir()}
         (self.tested,) = self.bench.saved().items()
-
-    def count(self, point: str) -> int:
-        """How often a point is passed."""
-        return sum(each.partition("#")[0] == point for each in self.trace)
 
     def epoch(self, checkpoint: dict | None) -> int:
         """Which epoch's checkpoint this is, to the last bit; 0 for none."""
@@ -216,31 +283,42 @@ class Oracle:
             wrong.append(f"I6: points differ: {sorted(set(bench.points()) ^ set(self.points))[:4]}")
         repeated = bench.ask("select key, step from metrics group by run_uuid, key, step having count(*) > 1")
         wrong += [f"I6: twice: {each}" for each in repeated]
-        wrong += [f"I8: {file.name} is left" for file in bench.folder.glob(".mlflow.db*")]
+        wrong += [f"I8: {file.name} is left" for file in bench.database.parent.glob(".mlflow.db*")]
         return wrong
 
     @staticmethod
     def _structure(bench: Bench) -> list[str]:
         wrong = []
-        if bench.ask("pragma integrity_check") not in ([("ok",)], []):
+        if bench.ask("pragma integrity_check") != [("ok",)]:
             wrong.append("I7: the database is damaged")
         known = {run for (run,) in bench.ask("select run_uuid from runs")} | {"models"}
-        artifacts = bench.folder / "artifacts"
-        folders = {each.name for each in artifacts.iterdir()} if artifacts.exists() else set()
+        folders = {each.name for each in bench.seen(bench.folder / "artifacts").iterdir()}
         wrong += [f"I7: a folder of no run: {each}" for each in folders - known]
         return wrong
 
 
-def ordeal(bench: Bench, oracle: Oracle, fault: str, *overrides: str) -> list[str]:
-    """Let `fault` happen, start again, and say what is wrong then."""
-    code = bench.run(fault, *overrides)
+def ordeal(
+    bench: Bench,
+    oracle: Oracle,
+    fault: str = "",
+    meanwhile: Callable[[], None] | None = None,
+    mend: Callable[[], None] | None = None,
+) -> list[str]:
+    """Start with a fault, start again when it is mended, and say what is wrong with what came of it."""
+    code = bench.run(fault, meanwhile=meanwhile)
     place = fault.partition("@")[2]
     if place and place not in bench.trace:
         return [f"{place} was not reached: {bench.says[-300:]}"]
-    wrong = [f"after the fault: {each}" for each in oracle.faults(bench, at_least=bench.saves)]
-    wrong += _manners(bench, fault, code)
+    wrong = []
+    if code or not (meanwhile or mend):
+        wrong = [f"after the fault: {each}" for each in oracle.faults(bench, at_least=bench.saves)]
+        wrong += _manners(bench, fault, code)
     saves = bench.saves
-    code = bench.run("", *overrides)
+    (bench.folder / "trace").rename(bench.folder / "first-trace")
+    print(f"{fault or bench.folder}: exit code {code} after {saves} saves: {(bench.says.splitlines() or [''])[-1]}")
+    if mend:
+        mend()
+    code = bench.run()
     if code:
         return [*wrong, f"I8: starting again ends with {code}: {bench.says[-300:]}"]
     if saves + bench.saves > EPOCHS:
@@ -252,15 +330,23 @@ def _manners(bench: Bench, fault: str, code: int) -> list[str]:
     """Say what is wrong with how a start ended that `fault` happened to: exit code, last words, status."""
     action = fault.partition(",")[0].partition("@")[0]
     codes = {"KILL": -signal.SIGKILL, "TERM": 143, "INT": 130}
-    status = {"KILL": "RUNNING", "TERM": "KILLED", "INT": "KILLED"}.get(action, "FAILED")
-    wrong = [] if code == codes.get(action, 1) else [f"I8: exit code {code}"]
+    status = {"KILL": {"RUNNING"}, "TERM": {"KILLED"}, "INT": {"KILLED"}}.get(action, {"FAILED"})
+    if not action or action == "STOP":
+        status = {"FAILED", "RUNNING"}  # which could not be written
+    allowed = {codes.get(action, 1)}
+    if ",TERM" in fault:
+        allowed.add(-signal.SIGTERM)  # when all was done
+    wrong = [] if code in allowed else [f"I8: exit code {code}"]
     if any(done for _, done in bench.runs().values()) and "@done:after" not in fault:
         wrong.append("I5: tagged done")
     found = {each for each, _ in bench.runs().values()}
-    if found - {status} and "@terminate:after" not in fault and "@done" not in fault:
+    if found - status and "@terminate:after" not in fault and "@done" not in fault:
         wrong.append(f"I5: status {found}, not {status}")
-    if action.startswith("E") and not (bench.says.splitlines() or [""])[-1].startswith("error: "):
-        wrong.append(f"not one line: {bench.says[-300:]}")
-    if action != "MemoryError" and "Traceback" in bench.says:
+    if action in codes or action == "MemoryError":
+        return wrong
+    last = (bench.says.splitlines() or [""])[-1]
+    if not re.fullmatch(r"error: .* \(free: [\d,]+ bytes in /.*\)", last):
+        wrong.append(f"not one line that names a place and its free bytes: {bench.says[-300:]}")
+    if "Traceback" in bench.says:
         wrong.append(f"a traceback: {bench.says[-2000:]}")
     return wrong

@@ -8,6 +8,7 @@ checkpoint, and MLflow's own. Nothing in src/ knows of it.
 
 import errno
 import io
+import itertools
 import os
 import runpy
 import shutil
@@ -29,23 +30,25 @@ class Fault:
         self.actions, _, self.place = text.partition("@")
 
     def strike(self) -> None:
-        for number, action in enumerate(self.actions.split(",")):
-            time.sleep(0.05 * bool(number))
-            if action == "MemoryError":
-                raise MemoryError
-            if hasattr(errno, action):
-                code = getattr(errno, action)
-                raise OSError(code, os.strerror(code))
-            os.kill(os.getpid(), getattr(signal, f"SIG{action}"))
+        action, *more = self.actions.split(",")
+        if action == "MemoryError":
+            raise MemoryError
+        if hasattr(errno, action):
+            code = getattr(errno, action)
+            raise OSError(code, os.strerror(code))
+        if more and not os.fork():
+            time.sleep(0.05)
+            os.kill(os.getppid(), getattr(signal, f"SIG{more[0]}"))
+            os._exit(0)
+        os.kill(os.getpid(), getattr(signal, f"SIG{action}"))
 
 
 class Points:
-    """Count how often each point is passed, write each passage to a file that outlives the process, strike."""
+    """Count how often each point is passed, tell of it in a file, and let the fault strike."""
 
-    def __init__(self, fault: Fault | None, trace: Path):
-        self.fault = fault
+    def __init__(self, fault: Fault, trace: int):
+        self.fault, self.trace = fault, trace
         self.counts: Counter[str] = Counter()
-        self.trace = os.open(trace, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def reach(self, name: str) -> None:
         if threading.current_thread() is not threading.main_thread():
@@ -53,7 +56,7 @@ class Points:
         self.counts[name] += 1
         place = f"{name}#{self.counts[name]}"
         os.write(self.trace, f"{place}\n".encode())
-        if self.fault and place == self.fault.place:
+        if place == self.fault.place:
             self.fault.strike()
 
     def around(self, owner: object, function: str, name: Callable[..., str | None]) -> None:
@@ -77,6 +80,8 @@ def lay(points: Points) -> None:
     import mlflow.pytorch
     import torch
     from mlflow import MlflowClient
+
+    from digitlab.classifier import Classifier
 
     def of_checkpoint(path: object) -> bool:
         return Path(os.fspath(path)).parent.name == "checkpoints"
@@ -113,6 +118,8 @@ def lay(points: Points) -> None:
         return opened
 
     io.open = open_
+    points.around(Classifier, "training_step", lambda *_: "batch")
+    points.around(Classifier, "validation_step", lambda *_: "validation")
     points.around(MlflowClient, "create_run", lambda *_, **__: "create")
     points.around(MlflowClient, "update_run", lambda *_, **__: "running")
     points.around(MlflowClient, "log_batch", lambda *_, metrics=(), **__: "points" if metrics else None)
@@ -150,11 +157,34 @@ def keep_every_epoch() -> None:
     EpochCheckpoint.on_train_epoch_end = save_and_copy
 
 
-def main(fault: str, trace: Path, arguments: list[str], changes: list[str]) -> None:
-    """Do what `python src/train.py ARGUMENTS` does, `fault` happening; `changes` names functions to call before."""
+def clock_an_hour_back() -> None:
+    _shift_clock(lambda calls: -3600)
+
+
+def clock_a_day_ahead() -> None:
+    _shift_clock(lambda calls: 86_400)
+
+
+def clock_jumps_back() -> None:
+    """As when the clock is set in mid-run."""
+    _shift_clock(lambda calls: -600 if calls > 100 else 0)
+
+
+def _shift_clock(shift: Callable[[int], float]) -> None:
+    from digitlab import run
+
+    real, calls = time.time, itertools.count()
+    time.time = run.time = lambda: real() + shift(next(calls))
+
+
+def main(fault: str, trace: int, arguments: list[str], changes: list[str]) -> None:
+    """Do what `python src/train.py ARGUMENTS` does, `fault` happening and the `changes` named made to the process.
+
+    Points passed go to the open file `trace`.
+    """
     import digitlab.training  # noqa: F401  so that what is wrapped is there
 
-    lay(Points(Fault(fault) if fault else None, trace))
+    lay(Points(Fault(fault), trace))
     for change in changes:
         globals()[change]()
     sys.argv = ["src/train.py", *arguments]
@@ -163,4 +193,4 @@ def main(fault: str, trace: Path, arguments: list[str], changes: list[str]) -> N
 
 if __name__ == "__main__":
     sys.path.insert(0, str(REPOSITORY / "src"))
-    main(sys.argv[1], Path(os.environ.get("TRACE", os.devnull)), sys.argv[3:], [])
+    main(sys.argv[1], 2, sys.argv[3:], [])

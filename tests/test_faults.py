@@ -5,14 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from bench import Bench, Oracle, ordeal
+from bench import Bench, Disks, Oracle, empty_store, ordeal
 
 AT_ONCE = 2
-
-
-@pytest.fixture(scope="module")
-def oracle(tmp_path_factory) -> Oracle:
-    return Oracle(tmp_path_factory.mktemp("oracle"))
 
 
 @pytest.fixture(scope="module")
@@ -60,3 +55,97 @@ def test_killed_between_its_figures_and_its_model_a_run_goes_on(tmp_path, pictur
     points = [point for point in occurrences(pictured.trace) if point.startswith(("figure:before", "model"))]
     assert len(points) == 7
     assert all_wrong(tmp_path, pictured, [f"KILL@{point}" for point in points], changes=()) == {}
+
+
+@pytest.fixture
+def disks():
+    disks = Disks()
+    yield disks
+    disks.close()
+
+
+def outage(bench: Bench, oracle: Oracle, place: str, options: str, point: str = "") -> list[str]:
+    """Give the disk of a place mount options, from a point on; say what is wrong then, and after they are gone."""
+
+    def change(options: str) -> None:
+        bench.disks.remount(bench.folder / place, options)
+
+    def mend() -> None:
+        change("rw,size=64m")
+
+    if point:
+        return ordeal(bench, oracle, f"STOP@{point}", lambda: change(options), mend)
+    change(options)
+    return ordeal(bench, oracle, mend=mend)
+
+
+CHECKPOINT = 82_000  # bytes, about
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [64 * 1024, *(round(CHECKPOINT * share) for share in (1, 1.5, 2, 2.5, 3, 3.5, 5))])
+def test_a_disk_too_small_for_the_checkpoints_keeps_the_good_ones(tmp_path, oracle, disks, size):
+    bench = Bench(tmp_path / "run", disks=disks, place="artifacts")
+    assert outage(bench, oracle, "artifacts", f"size={size}") == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [12, 24, 48, 72])
+def test_a_disk_too_small_for_the_store_loses_no_point(tmp_path, oracle, disks, more):
+    bench = Bench(tmp_path / "run", disks=disks, place="store")
+    assert outage(bench, oracle, "store", f"size={len(empty_store()) + more * 1024}") == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [4096, 64 * 1024])
+def test_a_temporary_folder_too_small_for_a_figure_or_the_model(tmp_path, pictured, disks, size):
+    bench = Bench(tmp_path / "run", changes=(), disks=disks, place="tmp")
+    assert outage(bench, pictured, "tmp", f"size={size}") == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("place", "point"),
+    [("artifacts", ""), ("artifacts", "points:before#3"), ("artifacts", "arrays:before#4")],
+)
+def test_a_disk_that_turns_read_only_is_noticed_at_the_next_write(tmp_path, oracle, disks, place, point):
+    bench = Bench(tmp_path / "run", disks=disks, place=place)
+    assert outage(bench, oracle, place, "ro", point) == []
+
+
+@pytest.mark.slow
+def test_a_store_that_is_read_only_is_reported_at_the_start(tmp_path, disks):
+    bench = Bench(tmp_path / "run", disks=disks, place="store")
+    disks.remount(tmp_path / "run" / "store", "ro")
+    assert bench.run() == 1
+    assert bench.says.splitlines()[-1].startswith("error: tracking: [Errno 30] Read-only file system: '/")
+    assert bench.runs() == {}
+
+
+@pytest.mark.slow
+def test_the_nth_input_output_error_is_told_once_and_costs_nothing_saved(tmp_path, oracle):
+    calls = ("open:before", "write:half", "sync-file:before", "sync-folder:before", "name-", "delete:before")
+    points = [point for point in oracle.trace if point.startswith(calls) and ":after" not in point]
+    assert len(points) >= 40
+    assert all_wrong(tmp_path / "eio", oracle, [f"EIO@{point}" for point in points]) == {}
+    for file in (tmp_path / "eio").glob("EIO@sync-file*"):
+        _, *after = (file / "first-trace").read_text().split(file.name.partition("@")[2])
+        assert "sync-file" not in "".join(after)  # what a failed fsync left is not synced again: it is written anew
+    denied = [f"EACCES@{point}" for point in points if point.endswith("#1")]
+    assert all_wrong(tmp_path / "denied", oracle, denied) == {}
+
+
+@pytest.mark.slow
+def test_a_save_without_memory_leaves_the_old_ones(tmp_path, oracle):
+    assert all_wrong(tmp_path, oracle, ["MemoryError@pickle:before#1", "MemoryError@pickle:before#6"]) == {}
+
+
+SIGNALLED = ("running:before#1", "text:before#1", "batch:before#11", "validation:before#9", "pickle:before#3",
+             "write:half#4", "name-last:before#2", "sync-folder:before#7", "points:before#4", "delete:before#1",
+             "terminate:before#1", "terminate:after#1", "done:after#1")  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signals", ["TERM", "INT", "TERM,TERM", "INT,INT"])
+def test_a_signal_at_any_moment_ends_a_run_as_killed(tmp_path, oracle, signals):
+    assert all_wrong(tmp_path, oracle, [f"{signals}@{point}" for point in SIGNALLED]) == {}

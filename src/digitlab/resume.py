@@ -19,23 +19,27 @@ import torch
 from lightning_fabric.plugins.io import TorchCheckpointIO
 from pytorch_lightning.callbacks import Callback, Checkpoint
 
+_leaving_on: list[int] = []  # the signal that is ending the program
+
 
 @contextmanager
 def exit_on_signals() -> Iterator[None]:
     """Let SIGINT and SIGTERM end the program at once, through every `finally`, with the shell's codes 130 and 143."""
-
-    def leave(number: int, _) -> None:
-        for each in handlers:
-            signal.signal(each, signal.SIG_IGN)  # the second one must not interrupt what the first one set going
-        print("\ninterrupted; the same command continues after the last finished epoch", file=sys.stderr)
-        sys.exit(128 + number)
-
-    handlers = {each: signal.signal(each, leave) for each in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {each: signal.signal(each, _leave) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
         for each, handler in handlers.items():
             signal.signal(each, handler)
+        if _leave not in handlers.values():
+            _leaving_on.clear()
+
+
+def _leave(number: int, _) -> None:
+    if not _leaving_on:  # the second one must not interrupt what the first one set going
+        _leaving_on.append(number)  # SIG_IGN would not do: Lightning puts back the handler that it found
+        print("\ninterrupted; the same command continues after the last finished epoch", file=sys.stderr)
+        sys.exit(128 + number)
 
 
 class EpochNoise(Callback):

@@ -1,5 +1,6 @@
 """One run under way in MLflow: its status, points, checkpoints and artifacts."""
 
+import errno
 import json
 import os
 import shutil
@@ -134,6 +135,9 @@ class Run:
             output = predictor(torch.from_numpy(example)).numpy()
         self.model = name
         requirements = [f"{package}=={version(package).partition('+')[0]}" for package in MODEL_REQUIREMENTS]
+        folder, size = tempfile.gettempdir(), sum(tensor.nbytes for tensor in predictor.state_dict().values())
+        if shutil.disk_usage(folder).free < size + 2**20:  # torch.export would abort the whole process
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), folder)
         mlflow.set_tracking_uri(self.uri)
         with mlflow.start_run(self.id):
             mlflow.pytorch.log_model(

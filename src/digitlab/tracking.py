@@ -53,7 +53,8 @@ class Store:
         """Connect, creating schema and experiment if need be; raise OSError where the store does not answer in 15 s."""
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.WARNING)
-        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # a traceback for what `failures` says
+        for name in ("mlflow.store.db.utils", "mlflow.system_metrics"):  # many lines for what `failures` says in one
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         if self.file:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             # MLflow breaks a fresh sqlite file that several processes open at once, and for ever one that dies in it.
@@ -71,14 +72,14 @@ class Store:
         try:
             yield
         except (MlflowException, SQLAlchemyError, OSError) as error:
-            file = getattr(error, "filename", None)
-            if file:
-                reason, folders = f"{file}: {error.strerror}", [Path(file).absolute()]
+            if getattr(error, "filename", None):
+                reason, places = f"{error.filename}: {error.strerror}", [error.filename]
             else:
+                inner = getattr(error.__cause__, "orig", error)  # what the database said, in MLflow's many words
                 source = "" if isinstance(error, OSError) else f"uri={self.uri}: "
-                reason = redact(f"{source}{str(error).splitlines()[0][:300]}")
-                folders = [self.file, Path(tempfile.gettempdir(), "any")] if self.file else []
-            raise OSError(f"{reason}{_free(folders)}") from error
+                reason = redact(f"{source}{str(inner).splitlines()[0][:300]}")
+                places = [self.file, tempfile.gettempdir()] if self.file else []
+            raise OSError(f"{reason}{_free(places)}") from error
 
     @property
     def way_in(self) -> str:
@@ -198,9 +199,10 @@ def redact(text: str) -> str:
     return re.sub(r"://[^/@\s]+@", "://***@", text)
 
 
-def _free(files: Iterable[Path]) -> str:
-    """Say how many bytes are free where `files` lie or would lie."""
-    folders = [next(folder for folder in file.parents if folder.exists()) for file in files]
+def _free(places: Iterable[str | Path]) -> str:
+    """Say how many bytes are free in folders, or in those where files lie or would lie."""
+    paths = [Path(place).absolute() for place in places]
+    folders = [next(folder for folder in (path, *path.parents) if folder.is_dir()) for path in paths]
     free = (f"{shutil.disk_usage(folder).free:,} bytes in {folder}" for folder in folders)
     return f" (free: {', '.join(free)})" if folders else ""
 
