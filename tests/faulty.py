@@ -1,9 +1,9 @@
-"""Run the door in a process where something goes wrong: `python tests/faulty.py ACTION@POINT#N src/train.py ...`.
+"""Run the door in a process where things go wrong: `python tests/faulty.py ACTION@POINT#N+CHANGE src/train.py ...`.
 
 ACTION is what goes wrong when POINT is passed for the Nth time: a signal (`KILL`, `TERM`, `INT`, `STOP`) that the
 process sends itself, an errno (`EIO`, `ENOSPC`, ...) that the call fails with, or `MemoryError`. Points are the calls
 by which a run leaves something behind, before and after they do their work: open, write, fsync and rename of a
-checkpoint, and MLflow's own. Nothing in src/ knows of it.
+checkpoint, and MLflow's own. CHANGEs are functions of this file, called first. Nothing in src/ knows of it.
 """
 
 import errno
@@ -193,4 +193,5 @@ def main(fault: str, trace: int, arguments: list[str], changes: list[str]) -> No
 
 if __name__ == "__main__":
     sys.path.insert(0, str(REPOSITORY / "src"))
-    main(sys.argv[1], 2, sys.argv[3:], [])
+    what, *changed = sys.argv[1].split("+")
+    main(what, 2, sys.argv[3:], changed)

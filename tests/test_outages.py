@@ -8,13 +8,13 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 import requests
-from bench import Bench, ordeal
+from bench import Bench, Oracle, ordeal
 
 pytestmark = pytest.mark.slow
 
@@ -33,22 +33,6 @@ LOCKS = {
     "terminate:before#1": (25,),
     "done:before#1": (25,),
 }
-
-
-def test_a_store_locked_by_another_process_costs_no_point_and_no_epoch(tmp_path, oracle):
-    cases = [(point, seconds) for point, times in LOCKS.items() for seconds in times]
-
-    def one(case: tuple[str, int]) -> list[str]:
-        point, seconds = case
-        bench = Bench(tmp_path / f"{point}-{seconds}")
-        wrong = ordeal(bench, oracle, f"STOP@{point}", meanwhile=lambda: lock(bench.database, seconds))
-        if point.startswith("points") and "is done already" not in bench.says:
-            wrong.append("training did not go on")
-        return wrong
-
-    with ThreadPoolExecutor(len(cases)) as pool:  # they do nothing but wait
-        found = dict(zip(cases, pool.map(one, cases), strict=True))
-    assert {case: wrong for case, wrong in found.items() if wrong} == {}
 
 
 class Server:
@@ -88,17 +72,48 @@ class Server:
         self.process.wait()
 
 
-def test_a_server_that_is_gone_for_30_seconds_costs_no_point_and_no_epoch(tmp_path, oracle):
-    bench = Bench(tmp_path / "run")
+def locked(bench: Bench, oracle: Oracle, point: str, seconds: float) -> list[str]:
+    wrong = ordeal(bench, oracle, f"STOP@{point}", meanwhile=lambda: lock(bench.database, seconds))
+    if point.startswith("points") and "is done already" not in bench.says:
+        wrong.append("training did not go on")
+    return wrong
+
+
+def deserted(bench: Bench, oracle: Oracle, seconds: float) -> list[str]:
     server = Server(bench)
     server.start()
 
     def go_and_come_back() -> None:
         server.stop()
-        threading.Timer(30, server.start).start()
+        threading.Timer(seconds, server.start).start()
 
     try:
-        assert ordeal(bench, oracle, "STOP@points:before#3", meanwhile=go_and_come_back) == []
-        assert "is done already" in bench.says
+        wrong = ordeal(bench, oracle, "STOP@points:before#3", meanwhile=go_and_come_back)
+        return wrong if "is done already" in bench.says else [*wrong, "training did not go on"]
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory, oracle) -> dict[str, Future]:
+    """What is wrong after each outage: they run all at once, for they do nothing but wait."""
+    with ThreadPoolExecutor(20) as pool:
+        locks = {
+            f"{point} {seconds} s": pool.submit(
+                locked, Bench(tmp_path_factory.mktemp("locked") / "run"), oracle, point, seconds
+            )
+            for point, times in LOCKS.items()
+            for seconds in times
+        }
+        server = pool.submit(deserted, Bench(tmp_path_factory.mktemp("x") / "run"), oracle, 30)
+        return locks | {"server": server}
+
+
+def test_a_store_locked_by_another_process_costs_no_point_and_no_epoch(outcomes):
+    found = {name: outcome.result() for name, outcome in outcomes.items() if name != "server"}
+    assert len(found) == 8
+    assert {name: wrong for name, wrong in found.items() if wrong} == {}
+
+
+def test_a_server_that_is_gone_for_30_seconds_costs_no_point_and_no_epoch(outcomes):
+    assert outcomes["server"].result() == []
