@@ -37,6 +37,7 @@ SETTINGS = (
     "+trainer.limit_train_batches=8", "model=mlp", "model.hidden=[{units: 8, dropout: 0.2}]",
 )  # fmt: skip
 PRELOAD = ("digitlab.training", "digitlab.sweep", "mlflow.store.tracking.sqlalchemy_store", "mlflow.pytorch", "mlxtend")
+LEAN = ("faulty:skip_pictures",)
 NAMES = ("last", "previous", "best")
 TIMES = re.compile(r"time/|images_per_s|system/")  # what no two runs have alike
 
@@ -111,7 +112,7 @@ class Bench:
     def __init__(
         self,
         folder: Path,
-        changes: Iterable[str] = ("skip_pictures",),
+        changes: Iterable[str] = LEAN,
         disks: Disks | None = None,
         place: str = "",
     ):
@@ -236,8 +237,8 @@ def digest(value: Any) -> str:
 class Oracle:
     """What a run comes to that nothing happens to."""
 
-    def __init__(self, folder: Path, changes: Iterable[str] = ("skip_pictures",), overrides: Iterable[str] = ()):
-        self.bench = Bench(folder / "run", [*changes, "keep_every_epoch"])
+    def __init__(self, folder: Path, changes: Iterable[str] = LEAN, overrides: Iterable[str] = ()):
+        self.bench = Bench(folder / "run", [*changes, "faulty:keep_every_epoch"])
         assert self.bench.run("", *overrides) == 0, self.bench.says
         self.points = self.bench.points()
         self.trace = self.bench.trace
@@ -306,9 +307,10 @@ def ordeal(
 ) -> list[str]:
     """Start with a fault, start again when it is mended, and say what is wrong with what came of it."""
     code = bench.run(fault, meanwhile=meanwhile)
-    place = fault.partition("@")[2]
-    if place and place not in bench.trace:
-        return [f"{place} was not reached: {bench.says[-300:]}"]
+    for each in fault.split(";"):
+        place = each.partition("@")[2]
+        if place and place not in bench.trace:
+            return [f"{place} was not reached: {bench.says[-300:]}"]
     wrong = []
     if code or not (meanwhile or mend):
         wrong = [f"after the fault: {each}" for each in oracle.faults(bench, at_least=bench.saves)]
@@ -328,7 +330,7 @@ def ordeal(
 
 def _manners(bench: Bench, fault: str, code: int) -> list[str]:
     """Say what is wrong with how a start ended that `fault` happened to: exit code, last words, status."""
-    action = fault.partition(",")[0].partition("@")[0]
+    action = re.split("[,@]", fault)[0]
     codes = {"KILL": -signal.SIGKILL, "TERM": 143, "INT": 130}
     status = {"KILL": {"RUNNING"}, "TERM": {"KILLED"}, "INT": {"KILLED"}}.get(action, {"FAILED"})
     if not action or action == "STOP":

@@ -1,15 +1,17 @@
 """Run the door in a process where things go wrong: `python tests/faulty.py ACTION@POINT#N+CHANGE src/train.py ...`.
 
 ACTION is what goes wrong when POINT is passed for the Nth time: a signal (`KILL`, `TERM`, `INT`, `STOP`) that the
-process sends itself, an errno (`EIO`, `ENOSPC`, ...) that the call fails with, or `MemoryError`. Points are the calls
-by which a run leaves something behind, before and after they do their work: open, write, fsync and rename of a
-checkpoint, and MLflow's own. CHANGEs are functions of this file, called first. Nothing in src/ knows of it.
+process sends itself, an errno (`EIO`, `ENOSPC`, ...) that the call fails with, `MemoryError`, or `ROT`, a bit that the
+disk changes; `TERM,TERM@...` is two signals 50 ms apart, `A@...;B@...` two faults. Points are the calls by which a run
+leaves something behind, before and after they do their work: open, write, fsync and rename of a checkpoint, and
+MLflow's own. CHANGEs are functions that are called first. Nothing in src/ knows of it.
 """
 
 import errno
 import io
 import itertools
 import os
+import pkgutil
 import runpy
 import shutil
 import signal
@@ -18,13 +20,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 class Fault:
-    """What goes wrong, and where: `KILL@write:half#2`; `TERM,TERM@...` is two of them 50 ms apart."""
+    """What goes wrong, and where: `KILL@write:half#2`."""
 
     def __init__(self, text: str):
         self.actions, _, self.place = text.partition("@")
@@ -33,6 +36,9 @@ class Fault:
         action, *more = self.actions.split(",")
         if action == "MemoryError":
             raise MemoryError
+        if action == "ROT":
+            rot()
+            return
         if hasattr(errno, action):
             code = getattr(errno, action)
             raise OSError(code, os.strerror(code))
@@ -43,11 +49,22 @@ class Fault:
         os.kill(os.getpid(), getattr(signal, f"SIG{action}"))
 
 
-class Points:
-    """Count how often each point is passed, tell of it in a file, and let the fault strike."""
+def rot() -> None:
+    """Change a bit of every checkpoint that is being written, as a bad disk would."""
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            file = descriptor.readlink()
+            if file.suffix == ".new":
+                content = bytearray(file.read_bytes())
+                content[len(content) // 2] ^= 1
+                file.write_bytes(content)
 
-    def __init__(self, fault: Fault, trace: int):
-        self.fault, self.trace = fault, trace
+
+class Points:
+    """Count how often each point is passed, tell of it in a file, and let the faults strike."""
+
+    def __init__(self, faults: list[Fault], trace: int):
+        self.faults, self.trace = faults, trace
         self.counts: Counter[str] = Counter()
 
     def reach(self, name: str) -> None:
@@ -56,8 +73,9 @@ class Points:
         self.counts[name] += 1
         place = f"{name}#{self.counts[name]}"
         os.write(self.trace, f"{place}\n".encode())
-        if place == self.fault.place:
-            self.fault.strike()
+        for fault in self.faults:
+            if fault.place == place:
+                fault.strike()
 
     def around(self, owner: object, function: str, name: Callable[..., str | None]) -> None:
         """Make every call of `owner.function` pass NAME:before and NAME:after; no name, no points."""
@@ -82,6 +100,7 @@ def lay(points: Points) -> None:
     from mlflow import MlflowClient
 
     from digitlab.classifier import Classifier
+    from digitlab.resume import EpochCheckpoint
 
     def of_checkpoint(path: object) -> bool:
         return Path(os.fspath(path)).parent.name == "checkpoints"
@@ -118,6 +137,7 @@ def lay(points: Points) -> None:
         return opened
 
     io.open = open_
+    points.around(EpochCheckpoint, "on_train_epoch_end", lambda *_: "epoch")
     points.around(Classifier, "training_step", lambda *_: "batch")
     points.around(Classifier, "validation_step", lambda *_: "validation")
     points.around(MlflowClient, "create_run", lambda *_, **__: "create")
@@ -180,13 +200,13 @@ def _shift_clock(shift: Callable[[int], float]) -> None:
 def main(fault: str, trace: int, arguments: list[str], changes: list[str]) -> None:
     """Do what `python src/train.py ARGUMENTS` does, `fault` happening and the `changes` named made to the process.
 
-    Points passed go to the open file `trace`.
+    Points passed go to the open file `trace`; a change is a function, as MODULE:NAME, that is called before all.
     """
     import digitlab.training  # noqa: F401  so that what is wrapped is there
 
-    lay(Points(Fault(fault), trace))
+    lay(Points([Fault(each) for each in fault.split(";")], trace))
     for change in changes:
-        globals()[change]()
+        pkgutil.resolve_name(change)()
     sys.argv = ["src/train.py", *arguments]
     runpy.run_path(str(REPOSITORY / "src" / "train.py"), run_name="__main__")
 

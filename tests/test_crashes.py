@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from bench import NAMES, REPOSITORY, SETTINGS, Bench, Oracle, read
+from bench import LEAN, NAMES, REPOSITORY, SETTINGS, Bench, Oracle, read
 
 pytestmark = pytest.mark.slow
 
@@ -100,7 +100,7 @@ def states(log: Path) -> Iterator[State]:
             step = texts[0].decode(errors="replace").strip()
             if step.startswith("name-last:after"):
                 named += 1
-            if step.startswith("sync-folder:after"):
+            if step.startswith("epoch:after"):
                 saves = named  # for good: the save has returned
             if step.startswith("name-last:after"):
                 yield State(disk.after_kill(), named, step)
@@ -117,7 +117,7 @@ def record(folder: Path, *changes: str) -> Path:
     """Run the small run under strace; return what its main thread asked of the kernel."""
     bench = Bench(folder)
     strace = ["strace", "-ff", "-o", folder / "strace", "-xx", "-s", "1000000", "-e", f"trace={CALLS}"]
-    faulty = [REPOSITORY / "tests" / "faulty.py", "+".join(["", "skip_pictures", *changes]), "src/train.py"]
+    faulty = [REPOSITORY / "tests" / "faulty.py", "+".join(["", *LEAN, *changes]), "src/train.py"]
     subprocess.run(
         [*strace, sys.executable, *faulty, *SETTINGS],
         env=os.environ | {"MLFLOW_TRACKING_URI": bench.uri, "OMP_NUM_THREADS": "1"},

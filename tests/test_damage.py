@@ -100,7 +100,7 @@ def test_a_flipped_bit_anywhere_is_refused_or_changes_nothing(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("change", ["clock_an_hour_back", "clock_a_day_ahead", "clock_jumps_back"])
+@pytest.mark.parametrize("change", ["faulty:clock_an_hour_back", "faulty:clock_a_day_ahead", "faulty:clock_jumps_back"])
 def test_a_clock_that_is_wrong_changes_no_result(tmp_path, oracle, change):
     bench = Bench(tmp_path / "run")
     assert bench.run("KILL@name-last:before#2") != 0

@@ -1,5 +1,8 @@
 """Faults at every point at which a run leaves something behind: what is there stays good, the same command goes on."""
 
+import os
+import random
+import signal
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,6 +11,7 @@ import pytest
 from bench import Bench, Disks, Oracle, empty_store, ordeal
 
 AT_ONCE = 2
+RANDOM_KILLS = 20
 
 
 @pytest.fixture(scope="module")
@@ -43,18 +47,31 @@ def test_one_kill_one_full_disk_and_one_signal_in_a_save(tmp_path, oracle):
     assert all_wrong(tmp_path, oracle, faults) == {}
 
 
+def kills(trace: Iterable[str]) -> list[str]:
+    return [f"KILL@{point}" for point in occurrences(trace)]
+
+
+def kills_in_pictures(trace: Iterable[str]) -> list[str]:
+    return [fault for fault in kills(trace) if fault.startswith(("KILL@figure:before", "KILL@model"))]
+
+
 @pytest.mark.slow
 def test_killed_at_every_point_a_run_goes_on_as_if_nothing_had_happened(tmp_path, oracle):
-    points = occurrences(oracle.trace)
-    assert len({point.partition("#")[0] for point in points}) >= 12
-    assert all_wrong(tmp_path, oracle, [f"KILL@{point}" for point in points]) == {}
+    assert all_wrong(tmp_path, oracle, kills(oracle.trace)) == {}
 
 
 @pytest.mark.slow
 def test_killed_between_its_figures_and_its_model_a_run_goes_on(tmp_path, pictured):
-    points = [point for point in occurrences(pictured.trace) if point.startswith(("figure:before", "model"))]
-    assert len(points) == 7
-    assert all_wrong(tmp_path, pictured, [f"KILL@{point}" for point in points], changes=()) == {}
+    assert all_wrong(tmp_path, pictured, kills_in_pictures(pictured.trace), changes=()) == {}
+
+
+@pytest.mark.slow
+def test_the_readme_gives_as_many(repository, oracle, pictured):
+    tried = kills(oracle.trace) + kills_in_pictures(pictured.trace)
+    points = {fault.partition("#")[0] for fault in tried}
+    text = " ".join((repository / "README.md").read_text().split())
+    assert f"{len(tried) + RANDOM_KILLS} kills" in text
+    assert f"{len(points)} points" in text
 
 
 @pytest.fixture
@@ -149,3 +166,49 @@ SIGNALLED = ("running:before#1", "text:before#1", "batch:before#11", "validation
 @pytest.mark.parametrize("signals", ["TERM", "INT", "TERM,TERM", "INT,INT"])
 def test_a_signal_at_any_moment_ends_a_run_as_killed(tmp_path, oracle, signals):
     assert all_wrong(tmp_path, oracle, [f"{signals}@{point}" for point in SIGNALLED]) == {}
+
+
+@pytest.mark.slow
+def test_killed_at_random_again_and_again_a_run_loses_no_epoch_and_no_point(tmp_path, oracle):
+    moments = random.Random(0)
+    kills = starts = 0
+    while kills < RANDOM_KILLS:
+        bench = Bench(tmp_path / f"after {starts} starts")
+        newest, code = 0, None
+        while code is None and kills < RANDOM_KILLS:
+            starts += 1
+            process = bench.start()
+            process.join(moments.uniform(0.2, 1.5))
+            code = process.exitcode
+            if code is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.join()
+                kills += 1
+            assert oracle.faults(bench, at_least=newest) == []
+            newest = max((oracle.epoch(each) for each in bench.saved().values()), default=0)
+        assert bench.run() == 0
+        assert oracle.remains(bench) == []
+        assert starts < 100
+
+
+@pytest.mark.slow
+def test_killed_while_it_makes_its_store_the_next_start_makes_it(tmp_path, oracle):
+    moments = random.Random(0)
+    for number in range(6):
+        bench = Bench(tmp_path / str(number))
+        bench.database.unlink()
+        for _ in range(3):
+            process = bench.start()
+            process.join(moments.uniform(0.3, 2.0))
+            if process.exitcode is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.join()
+        assert bench.run() == 0, bench.says
+        (status,) = bench.runs().values()
+        assert status == ("FINISHED", True)
+        assert not list(bench.folder.glob("store/.mlflow.db*"))
+
+
+@pytest.mark.slow
+def test_what_a_bad_disk_changes_is_seen_before_it_takes_the_place_of_a_good_one(tmp_path, oracle):
+    assert all_wrong(tmp_path, oracle, [f"ROT@sync-file:after#{number}" for number in (1, 3, 4)]) == {}
