@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from bench import Oracle
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -90,6 +91,12 @@ class Lab:
 @pytest.fixture
 def lab(tmp_path) -> Lab:
     return Lab(tmp_path / "lab")
+
+
+@pytest.fixture(scope="session")
+def oracle(tmp_path_factory) -> Oracle:
+    """What a small run comes to that nothing happens to."""
+    return Oracle(tmp_path_factory.mktemp("oracle"))
 
 
 @pytest.fixture(autouse=True)

@@ -8,9 +8,21 @@ import pytest
 import torch
 
 from digitlab import resume
-from digitlab.resume import DurableCheckpointIO, is_whole, last_checkpoint
+from digitlab.resume import DamagedError, DurableCheckpointIO, EpochCheckpoint, Saved, load_whole, saved_checkpoints
 
 STATE = {"weights": torch.arange(20_000.0), "epoch": 3}
+
+
+def state(epoch: int, run: str = "this") -> dict:
+    return STATE | {"callbacks": {EpochCheckpoint.__qualname__: {"run": run, "epoch": epoch, "finished": False}}}
+
+
+def is_whole(checkpoint) -> bool:
+    try:
+        load_whole(checkpoint)
+    except DamagedError:
+        return False
+    return True
 
 
 @pytest.fixture
@@ -43,21 +55,29 @@ def test_a_changed_bit_is_seen(saved):
     assert seen == 100
 
 
-@pytest.mark.parametrize("there", [[], ["last"], ["previous", "best"], ["last", "previous", "best"]])
-def test_the_newest_whole_checkpoint_is_taken(tmp_path, there):
-    for name in there:
-        DurableCheckpointIO().save_checkpoint(STATE, tmp_path / f"{name}.ckpt")
-    assert last_checkpoint(tmp_path) == (tmp_path / f"{there[0]}.ckpt" if there else None)
-    if len(there) > 1:
-        (tmp_path / f"{there[0]}.ckpt").write_bytes(b"torn")
-        assert last_checkpoint(tmp_path) == tmp_path / f"{there[1]}.ckpt"
+def test_what_cannot_be_used_is_named_and_set_aside(tmp_path):
+    files = {name: tmp_path / f"{name}.ckpt" for name in ("last", "previous", "best")}
+    for epoch, file in enumerate(files.values(), 1):
+        DurableCheckpointIO().save_checkpoint(state(epoch), file)
+    assert saved_checkpoints(tmp_path, "this") == {
+        name: Saved(file, epoch, False) for epoch, (name, file) in enumerate(files.items(), 1)
+    }
+    files["last"].write_bytes(b"torn")
+    files["previous"].unlink()
+    files["previous"].mkdir()
+    with pytest.warns(UserWarning, match=r"(last|previous)\.ckpt does not read back: not used") as said:
+        assert list(saved_checkpoints(tmp_path, "this")) == ["best"]
+    assert len(said) == 2
+    assert sorted(os.listdir(tmp_path)) == ["best.ckpt", "last.ckpt.damaged", "previous.ckpt.damaged"]
+    with pytest.warns(UserWarning, match=r"best\.ckpt is not of this run"):
+        assert saved_checkpoints(tmp_path, "another") == {}
 
 
 def test_a_full_disk_leaves_the_old_checkpoint_and_no_scrap(saved):
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, hard))
     try:
-        with pytest.raises((OSError, RuntimeError)):
+        with pytest.raises(OSError, match=r"File too large: '.*last\.ckpt'"):
             DurableCheckpointIO().save_checkpoint({"weights": torch.zeros(20_000)}, saved)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
@@ -75,7 +95,11 @@ def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatc
 
 
 def test_what_does_not_read_back_never_gets_the_name(saved, monkeypatch):
-    monkeypatch.setattr(resume, "is_whole", lambda file: False)
+    def fail(file):
+        raise DamagedError("does not read back")
+
+    monkeypatch.setattr(resume, "load_whole", fail)
     with pytest.raises(OSError, match="does not read back"):
         DurableCheckpointIO().save_checkpoint({"weights": torch.zeros(3)}, saved)
     assert torch.load(saved, weights_only=True)["epoch"] == 3
+    assert os.listdir(saved.parent) == ["last.ckpt"]

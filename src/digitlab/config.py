@@ -295,14 +295,14 @@ def job_errors(cfg: DictConfig) -> AbstractContextManager:
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """End the program with one line for a mistake of the user's; HYDRA_FULL_ERROR=1 shows the traceback instead."""
+    """End the program with one line for a mistake of the user's or a failing disk; HYDRA_FULL_ERROR=1 shows it all."""
     before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints its own many lines and exits
     try:
         yield
     except KeyboardInterrupt:
         sys.exit(130)
-    except (UserError, HydraException, OmegaConfBaseException, YAMLError) as error:
+    except (UserError, OSError, HydraException, OmegaConfBaseException, YAMLError) as error:
         if WANTS_TRACEBACK:
             raise
         sys.exit(f"error: {one_line(error)}")

@@ -1,13 +1,17 @@
 """Make an interrupted run end as if nothing had happened: signals, noise per epoch, checkpoints that survive."""
 
+import errno
+import io
 import math
 import os
 import signal
 import sys
+import warnings
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
@@ -15,23 +19,27 @@ import torch
 from lightning_fabric.plugins.io import TorchCheckpointIO
 from pytorch_lightning.callbacks import Callback, Checkpoint
 
+_leaving_on: list[int] = []  # the signal that is ending the program
+
 
 @contextmanager
 def exit_on_signals() -> Iterator[None]:
     """Let SIGINT and SIGTERM end the program at once, through every `finally`, with the shell's codes 130 and 143."""
-
-    def leave(number: int, _) -> None:
-        for each in handlers:
-            signal.signal(each, signal.SIG_IGN)  # the second one must not interrupt what the first one set going
-        print("\ninterrupted; the same command continues after the last finished epoch", file=sys.stderr)
-        sys.exit(128 + number)
-
-    handlers = {each: signal.signal(each, leave) for each in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {each: signal.signal(each, _leave) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
         for each, handler in handlers.items():
             signal.signal(each, handler)
+        if _leave not in handlers.values():
+            _leaving_on.clear()
+
+
+def _leave(number: int, _) -> None:
+    if not _leaving_on:  # the second one must not interrupt what the first one set going
+        _leaving_on.append(number)  # SIG_IGN would not do: Lightning puts back the handler that it found
+        print("\ninterrupted; the same command continues after the last finished epoch", file=sys.stderr)
+        sys.exit(128 + number)
 
 
 class EpochNoise(Callback):
@@ -50,10 +58,11 @@ class EpochCheckpoint(Checkpoint):
     """Save `last.ckpt` after each epoch, keeping the one before as `previous.ckpt`, and the best one as `best.ckpt`.
 
     Best is the lowest val/loss, the first of equals. Lightning's ModelCheckpoint remembers its best by an absolute path
-    and forgets it when the folder moves; this one remembers the number.
+    and forgets it when the folder moves; this one remembers the number, and the id of the run that it saves.
     """
 
     folder: Path
+    run: str
 
     def __init__(self):
         self.best_loss, self.best_epoch, self.epoch, self.finished = math.inf, 0, 0, False
@@ -76,7 +85,7 @@ class EpochCheckpoint(Checkpoint):
             logger.after_save_checkpoint(self)
 
     def state_dict(self) -> dict:
-        return {name: getattr(self, name) for name in ("best_loss", "best_epoch", "epoch", "finished")}
+        return {name: getattr(self, name) for name in ("run", "best_loss", "best_epoch", "epoch", "finished")}
 
     def load_state_dict(self, state: dict) -> None:
         vars(self).update(state)
@@ -86,48 +95,77 @@ class DurableCheckpointIO(TorchCheckpointIO):
     """Write a checkpoint so that its name never stands for less than all of it, whatever happens meanwhile.
 
     Lightning writes in $TMPDIR and moves: without fsync, and across file systems onto the old file, so that a full disk
-    destroys the good checkpoint. This writes beside the target, syncs, reads back, then replaces.
+    destroys the good checkpoint. This writes beside the target, syncs, reads back, then replaces. Whatever fails raises
+    an OSError that names the file, which stays as it was; nothing of what was half written is used again.
     """
 
     def save_checkpoint(self, checkpoint: dict, path: str | os.PathLike, storage_options=None) -> None:
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary = path.with_name(f".{path.name}.new")
+        content = io.BytesIO()
+        torch.save(checkpoint, content)  # writing to a file, it would tell of a full disk in words of its own
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:
-                torch.save(checkpoint, file)
+                file.write(content.getbuffer())
                 file.flush()
                 os.fsync(file.fileno())
-            if not is_whole(temporary):
-                raise OSError(f"{path}: what was written does not read back")
+            load_whole(temporary)
             os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        _sync_folder(path.parent)
+            _sync_folder(path.parent)
+        except (OSError, DamagedError) as error:
+            with suppress(OSError):
+                temporary.unlink()
+            number, words = (error.errno, error.strerror) if isinstance(error, OSError) else (errno.EIO, str(error))
+            raise OSError(number, words, str(path)) from error
 
 
-def is_whole(checkpoint: Path) -> bool:
-    """Say whether a checkpoint is there and reads back as it was written."""
+class DamagedError(Exception):
+    """A checkpoint that does not read back as it was written, or is another run's."""
+
+
+class Saved(NamedTuple):
+    """A checkpoint that reads back: its file, how many epochs it has behind it, whether its run needs no more."""
+
+    file: Path
+    epoch: int
+    finished: bool
+
+
+def saved_checkpoints(folder: Path, run: str) -> dict[str, Saved]:
+    """Return by name the checkpoints of `run` in `folder`; set aside, with a warning, what cannot be used."""
+    found = {}
+    for name in ("last", "previous", "best"):
+        file = folder / f"{name}.ckpt"
+        if file.exists():
+            try:
+                found[name] = read_checkpoint(file, run)
+            except DamagedError as error:
+                aside = file.with_name(f"{file.name}.damaged")  # where it never takes the place of a good one
+                warnings.warn(f"{file} {error}: not used, set aside as {aside.name}", stacklevel=2)
+                os.replace(file, aside)
+    return found
+
+
+def read_checkpoint(file: Path, run: str) -> Saved:
+    """Return what a checkpoint says of itself; raise DamagedError if it is not whole or not of `run`."""
+    state = load_whole(file).get("callbacks", {}).get(EpochCheckpoint.__qualname__, {})
+    if state.get("run") != run:
+        raise DamagedError("is not of this run")
+    return Saved(file, state["epoch"], state["finished"])
+
+
+def load_whole(file: Path) -> dict:
+    """Load a checkpoint; raise DamagedError if it does not read back as it was written."""
     try:
-        with zipfile.ZipFile(checkpoint) as archive:  # torch.load does not look at the checksums
-            if archive.testzip() is not None:
-                return False
-        torch.load(checkpoint, weights_only=True, map_location="cpu")
-    except Exception:  # what damage raises depends on where it is
-        return False
-    return True
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """Return the newest checkpoint in `folder` that can be read whole, or None."""
-    files = (folder / name for name in ("last.ckpt", "previous.ckpt", "best.ckpt"))
-    return next(filter(is_whole, files), None)
-
-
-def read_progress(checkpoint: Path) -> tuple[int, bool]:
-    """Return how many epochs a checkpoint has behind it, and whether its run needs no more."""
-    state = torch.load(checkpoint, weights_only=True, map_location="cpu")["callbacks"][EpochCheckpoint.__qualname__]
-    return state["epoch"], state["finished"]
+        with zipfile.ZipFile(file) as archive:  # torch.load does not look at the checksums
+            damaged = archive.testzip()
+        content = torch.load(file, weights_only=True, map_location="cpu")
+    except Exception as error:  # what damage raises depends on where it is
+        raise DamagedError("does not read back") from error
+    if damaged:
+        raise DamagedError("does not read back")
+    return content
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,12 +1,14 @@
 """One run under way in MLflow: its status, points, checkpoints and artifacts."""
 
+import errno
 import json
 import os
 import shutil
 import socket
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from importlib.metadata import version
 from pathlib import Path
 from time import time
@@ -29,6 +31,7 @@ from pytorch_lightning.loggers import MLFlowLogger
 from torch import nn
 
 BATCH = 1000  # points that one call of MLflow takes at most
+ATTEMPTS = 6  # to write points while the store's file is locked, each of the 20 s that MLflow waits
 SYSTEM_METRICS_EVERY = 2  # seconds
 MODEL_REQUIREMENTS = ("torch", "numpy", "mlflow")
 
@@ -44,39 +47,49 @@ class Run:
         self.is_local = urlparse(self.artifacts).scheme in ("", "file")
 
     def __enter__(self) -> "Run":
-        self.logger = RunLogger(self)
-        if self.is_local:
-            folder = url2pathname(urlparse(self.artifacts).path)
-        else:  # a server keeps the checkpoints; this folder is where they are written and read
-            folder = tempfile.mkdtemp(prefix="digitlab-")
-            if any(each.path == "checkpoints" for each in self.client.list_artifacts(self.id)):
-                download_artifacts(run_id=self.id, artifact_path="checkpoints", dst_path=folder, tracking_uri=self.uri)
-        self.checkpoints = Path(folder) / "checkpoints"
-        self.client.update_run(self.id, status="RUNNING")
-        self.client.set_tag(self.id, "owner", this_process())
-        if self.had_error:  # it is being made good
-            self.client.delete_tag(self.id, "error")
-        self.monitor = SystemMetricsMonitor(self.id, SYSTEM_METRICS_EVERY, resume_logging=True, tracking_uri=self.uri)
-        if self.is_monitored:
-            self.monitor.start()
+        with ExitStack() as undo:
+            undo.push(self._conclude)
+            if self.is_local:
+                folder = url2pathname(urlparse(self.artifacts).path)
+            else:  # a server keeps the checkpoints; this folder is where they are written and read
+                folder = undo.enter_context(tempfile.TemporaryDirectory(prefix="digitlab-", ignore_cleanup_errors=True))
+                if any(each.path == "checkpoints" for each in self.client.list_artifacts(self.id)):
+                    download_artifacts(
+                        run_id=self.id, artifact_path="checkpoints", dst_path=folder, tracking_uri=self.uri
+                    )
+            self.checkpoints = Path(folder) / "checkpoints"
+            self.client.update_run(self.id, status="RUNNING")
+            self.client.set_tag(self.id, "owner", this_process())
+            if self.had_error:  # it is being made good
+                self.client.delete_tag(self.id, "error")
+            self.logger = RunLogger(self)
+            monitor = SystemMetricsMonitor(self.id, SYSTEM_METRICS_EVERY, resume_logging=True, tracking_uri=self.uri)
+            undo.callback(monitor.finish)
+            if self.is_monitored:
+                monitor.start()
+            self.undo = undo.pop_all()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _) -> None:
+    def __exit__(self, *error: Any) -> None:
+        self.undo.__exit__(*error)
+
+    def _conclude(self, _, error: BaseException | None, __) -> None:
+        if error:
+            self._break_off(error)
+            return
         try:
-            self.monitor.finish()
-            if error is None:
-                self.logger.save()
-                self.client.set_terminated(self.id, "FINISHED")
-                self.client.set_tag(self.id, "done", "true")
-                return
-            with suppress(MlflowException, OSError):  # what happened matters more than that it cannot be written down
-                self.logger.save()
-                self.client.set_tag(self.id, "error", f"{kind.__name__}: {error}"[:5000])
-                was_stopped = isinstance(error, KeyboardInterrupt | SystemExit)
-                self.client.set_terminated(self.id, "KILLED" if was_stopped else "FAILED")
-        finally:
-            if not self.is_local:
-                shutil.rmtree(self.checkpoints.parent, ignore_errors=True)
+            self.logger.save()
+            self.client.set_terminated(self.id, "FINISHED")
+            self.client.set_tag(self.id, "done", "true")
+        except BaseException as late:
+            self._break_off(late)
+            raise
+
+    def _break_off(self, error: BaseException) -> None:
+        with suppress(MlflowException, OSError):  # what happened matters more than that it cannot be written down
+            was_stopped = isinstance(error, KeyboardInterrupt | SystemExit)
+            self.client.set_terminated(self.id, "KILLED" if was_stopped else "FAILED")
+            self.client.set_tag(self.id, "error", f"{type(error).__name__}: {error}"[:5000])
 
     def history(self, key: str) -> tuple[list[int], list[float]]:
         """Return the steps and values of one metric."""
@@ -122,6 +135,9 @@ class Run:
             output = predictor(torch.from_numpy(example)).numpy()
         self.model = name
         requirements = [f"{package}=={version(package).partition('+')[0]}" for package in MODEL_REQUIREMENTS]
+        folder, size = tempfile.gettempdir(), sum(tensor.nbytes for tensor in predictor.state_dict().values())
+        if shutil.disk_usage(folder).free < size + 2**20:  # torch.export would abort the whole process
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), folder)
         mlflow.set_tracking_uri(self.uri)
         with mlflow.start_run(self.id):
             mlflow.pytorch.log_model(
@@ -148,7 +164,7 @@ class Run:
         """Delete every checkpoint but the one named."""
         for file in self.checkpoints.iterdir():
             if file.name != checkpoint:
-                file.unlink()
+                shutil.rmtree(file) if file.is_dir() else file.unlink()
                 if not self.is_local:
                     get_artifact_repository(self.artifacts, tracking_uri=self.uri).delete_artifacts(
                         f"checkpoints/{file.name}"
@@ -182,13 +198,22 @@ class RunLogger(MLFlowLogger):
             self.save()
 
     def save(self) -> None:
-        """Write what is buffered."""
+        """Write what is buffered, waiting while another process holds the store's file."""
+        attempts_left = ATTEMPTS
         while self.points:
-            self.run.client.log_batch(self.run.id, metrics=self.points[:BATCH])
-            del self.points[:BATCH]
+            try:
+                self.run.client.log_batch(self.run.id, metrics=self.points[:BATCH])  # the same twice is stored once
+                del self.points[:BATCH]
+            except MlflowException as error:
+                attempts_left -= 1
+                if not attempts_left or "database is locked" not in str(error):
+                    raise
+                warnings.warn("another process holds the store's file; trying again", stacklevel=2)
 
     def finalize(self, status: str = "success") -> None:
-        self.save()  # the status is the Run's to set: after fit come the test and the artifacts
+        """Write what is buffered; the status is the Run's to set: after fit come the test and the artifacts."""
+        if status == "success":  # else the epoch under way is trained again, and gives the same points
+            self.save()
 
     def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
         self.run.share_checkpoints()

@@ -3,10 +3,11 @@
 import logging
 import os
 import re
+import shutil
 import socket
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from getpass import getuser
 from hashlib import sha256
@@ -54,6 +55,8 @@ class Store:
         """Connect, creating schema and experiment if need be; raise OSError where the store does not answer in 15 s."""
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.WARNING)
+        for name in ("mlflow.store.db.utils", "mlflow.system_metrics"):  # many lines for what `failures` says in one
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         if self.file:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             # MLflow breaks a fresh sqlite file that several processes open at once, and for ever one that dies in it.
@@ -64,6 +67,21 @@ class Store:
         else:
             with _impatient():
                 self._connect(None)
+
+    @contextmanager
+    def failures(self) -> Iterator[None]:
+        """Turn what MLflow or a disk fails with into an OSError of one line: the place, the reason, the bytes free."""
+        try:
+            yield
+        except (MlflowException, SQLAlchemyError, OSError) as error:
+            if getattr(error, "filename", None):
+                reason, places = f"{error.filename}: {error.strerror}", [error.filename]
+            else:
+                inner = getattr(error.__cause__, "orig", error)  # what the database said, in MLflow's many words
+                source = "" if isinstance(error, OSError) else f"uri={self.uri}: "
+                reason = redact(f"{source}{str(inner).splitlines()[0][:300]}")
+                places = [self.file, tempfile.gettempdir()] if self.file else []
+            raise OSError(f"{reason}{_free(places)}") from error
 
     @property
     def way_in(self) -> str:
@@ -191,6 +209,14 @@ def is_done(run: entities.Run) -> bool:
 def redact(text: str) -> str:
     """Hide the user and password of every address in `text`."""
     return re.sub(r"://[^/@\s]+@", "://***@", text)
+
+
+def _free(places: Iterable[str | Path]) -> str:
+    """Say how many bytes are free in folders, or in those where files lie or would lie."""
+    paths = [Path(place).absolute() for place in places]
+    folders = [next(folder for folder in (path, *path.parents) if folder.is_dir()) for path in paths]
+    free = (f"{shutil.disk_usage(folder).free:,} bytes in {folder}" for folder in folders)
+    return f" (free: {', '.join(free)})" if folders else ""
 
 
 def _user() -> str:

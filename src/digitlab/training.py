@@ -25,9 +25,8 @@ from digitlab.resume import (
     EpochCheckpoint,
     EpochNoise,
     exit_on_signals,
-    is_whole,
-    last_checkpoint,
-    read_progress,
+    read_checkpoint,
+    saved_checkpoints,
 )
 from digitlab.run import Run
 from digitlab.statistics import wilson
@@ -52,7 +51,7 @@ def train(cfg: DictConfig) -> float:
         store = Store(cfg.tracking.uri, cfg.tracking.experiment)
         store.open()
 
-    with store.owner(identity):
+    with store.failures(), store.owner(identity):
         done, broken = store.find(identity)
         if done and not cfg.rerun:
             of, results = done.info, done.data.metrics
@@ -159,23 +158,26 @@ def fit(run: Run, cfg: DictConfig, data: ImageData, classifier: Classifier, trai
     """Train from the start or from the last checkpoint; return the number of epochs."""
     trainer.logger = run.logger
     keeper = next(each for each in trainer.checkpoint_callbacks if isinstance(each, EpochCheckpoint))
-    keeper.folder = run.checkpoints
+    keeper.folder, keeper.run = run.checkpoints, run.id
     if cfg.sweep.parent:
         for speaker in (each for each in trainer.callbacks if isinstance(each, console.Progress)):
             speaker.label = f"{run.name}: "
-    checkpoint = last_checkpoint(run.checkpoints)
-    if checkpoint and cfg.evaluate_on == "best" and not is_whole(run.checkpoints / "best.ckpt"):
-        checkpoint = None  # the best weights are lost, and only training from the start brings them back
-    if checkpoint is None:
-        trainer.validate(classifier, data, verbose=False)  # the untrained network: step 0 of the curves
+    saved = saved_checkpoints(run.checkpoints, run.id)
+    if cfg.evaluate_on == "best" and "best" not in saved:
+        saved = {}  # only training from the start brings the best weights back
+    newest = max(saved.values(), key=lambda each: each.epoch, default=None)
+    if newest:
+        console.say(f"after epoch {newest.epoch} of {cfg.trainer.max_epochs}")
     else:
-        console.say(f"after epoch {read_progress(checkpoint)[0]} of {cfg.trainer.max_epochs}")
-    if checkpoint is None or not read_progress(checkpoint)[1]:
+        if run.logger.stored:
+            console.say("from the start: there is no checkpoint to continue from")
+        trainer.validate(classifier, data, verbose=False)  # the untrained network: step 0 of the curves
+    if not newest or not (newest.finished or "test/acc" in run.logger.stored):
         try:
-            trainer.fit(classifier, data, ckpt_path=checkpoint, weights_only=True)
+            trainer.fit(classifier, data, ckpt_path=newest and newest.file, weights_only=True)
         finally:
             classifier.release()
-    return read_progress(last_checkpoint(run.checkpoints))[0]
+    return run.history("val/loss")[0][-1]
 
 
 def evaluate(
@@ -184,7 +186,7 @@ def evaluate(
     """Test the best or the last weights and record results, predictions, figures and model; return their epoch."""
     checkpoint = run.checkpoints / f"{cfg.evaluate_on}.ckpt"
     trainer.test(classifier, data, ckpt_path=checkpoint, weights_only=True, verbose=False)
-    epoch, _ = read_progress(checkpoint)
+    epoch = read_checkpoint(checkpoint, run.id).epoch
     run.logger.log_metrics(classifier.results, epoch)
     run.logger.save()
     images, labels = (tensor.numpy() for tensor in data.splits["test"])
