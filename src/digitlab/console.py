@@ -4,11 +4,12 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
@@ -67,6 +68,16 @@ def show_cells(rows: Iterable[Iterable[str]]) -> None:
     table.add_column("reason", overflow="fold")
     for row in rows:
         table.add_row(*row)
+    console.print(table)
+
+
+def show_table(headings: Sequence[str], rows: Iterable[Sequence[str]], text_columns: int = 1, title: str = "") -> None:
+    """Print a table; the first `text_columns` are words, the others numbers."""
+    table = Table(title=title or None, title_justify="left", title_style="bold")
+    for index, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if index < text_columns else "right")
+    for row in rows:
+        table.add_row(*map(escape, row))
     console.print(table)
 
 

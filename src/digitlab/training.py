@@ -140,12 +140,13 @@ def describe(run: Run, cfg: DictConfig, names: dict[str, str], data: ImageData, 
     if not cfg.sweep.parent:
         console.say(layers)
     cfg = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "tracking"])  # an address may hold a password
-    run.log_params(names | flatten(cfg))
-    run.log_tags(names | _git())
+    environment = machine.environment()
+    run.log_params(names | flatten(cfg) | {"parameters": str(sum(each.numel() for each in classifier.parameters()))})
+    run.log_tags(names | _git() | {"environment": environment})
     if cfg.sweep.parent:
         run.log_tags({"mlflow.parentRunId": cfg.sweep.parent, "sweep": str(cfg.sweep.name)})
     run.log_text(OmegaConf.to_yaml(OmegaConf.merge({"groups": names}, cfg)), "config.yaml")
-    run.log_text(machine.environment(), "environment.txt")
+    run.log_text(environment, "environment.txt")
     run.log_text(layers, "model_summary.txt")
     run.log_dataset(data.name, data.digest, data.sizes, source=str(data.root or data.name))
     some = np.random.default_rng(0).permutation(data.sizes["train"])[:40]  # the first ones may be all of one class
