@@ -75,7 +75,7 @@ def test_pairs_are_those_of_scipy_corrected_over_all():
 def answers(right: int, of: int = IMAGES):
     predicted = np.zeros(of, int)
     predicted[right:] = 1
-    return Predictions(predicted, np.ones(of), np.zeros(of, int))
+    return Predictions(predicted, np.zeros(of, int))
 
 
 def test_single_runs_are_compared_by_their_answers():

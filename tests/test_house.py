@@ -9,12 +9,17 @@ import pytest
 FLOORS = (
     {"layers", "graph"},
     {"config", "networks", "sources", "statistics", "plots", "console", "machine", "document"},
-    {"run", "comparison"},
+    {"run", "comparison", "progress"},
     {"data", "classifier", "tracking", "resume", "pages"},
     {"training"},
     {"sweep", "report"},
 )
-OWNERS = {"mlflow": {"run", "tracking"}, "matplotlib": {"plots"}, "rich": {"console"}, "scipy": {"statistics"}}
+OWNERS = {
+    "mlflow": {"run", "tracking"},
+    "matplotlib": {"plots"},
+    "rich": {"console", "progress"},
+    "scipy": {"statistics"},
+}
 
 
 def imports(file) -> set[str]:
@@ -79,6 +84,11 @@ def test_looking_at_the_configuration_does_not_load_torch(repository):
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_a_report_does_not_load_torch(repository):
+    code = f"import sys; sys.path.insert(0, {str(repository / 'src')!r}); import digitlab.report\n"
+    subprocess.run([sys.executable, "-c", f"{code}assert 'torch' not in sys.modules"], check=True)
 
 
 def test_the_lock_is_exact_and_names_no_host(repository):

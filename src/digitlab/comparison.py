@@ -55,11 +55,12 @@ class Result:
 
 @dataclass(frozen=True)
 class Predictions:
-    """What one run answered to the test images: classes (N,), with which probability, and the labels (N,)."""
+    """What one run answered to the test images: classes (N,), and the labels (N,); with the images of mistakes."""
 
     predicted: np.ndarray
-    confidence: np.ndarray
     labels: np.ndarray
+    classes: Sequence[str] = ()
+    images: Mapping[int, np.ndarray] = field(default_factory=dict)  # by row, uint8 (H, W)
 
     @property
     def right(self) -> np.ndarray:

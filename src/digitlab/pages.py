@@ -1,23 +1,39 @@
 """Put a comparison into words, tables and figures."""
 
+import io
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import chain
-from math import isinf, isnan
+from math import isfinite, isinf, isnan, nan
+from statistics import mean
+from typing import Any
 
-from digitlab.comparison import ALPHA, ENOUGH, TARGETS, Cell, Comparison, Pair, Reach
-from digitlab.document import BEST, TIED, Section, Table
+import numpy as np
+
+from digitlab import plots
+from digitlab.comparison import ALPHA, ENOUGH, TARGETS, Cell, Comparison, Pair, Predictions, Reach
+from digitlab.document import BEST, TIED, Picture, Section, Table
+from digitlab.statistics import pareto_front
 
 
-def sections(comparison: Comparison) -> list[Section]:
-    """Return the report, the matrix first."""
-    return [
-        Section(matrix(comparison).title, [*_warnings(comparison), matrix(comparison), _legend(comparison)]),
+def sections(comparison: Comparison, answers: Sequence[Predictions]) -> list[Section]:
+    """Return the report, the matrix first; `answers` are the predictions of the best cell's runs that have any."""
+    sections = [
+        Section(
+            matrix(comparison).title,
+            [*_warnings(comparison), matrix(comparison), _legend(comparison), _heat_map(comparison)],
+        ),
         Section("Every cell, the best first", [cells(comparison), _cells_note(comparison)]),
         Section("Differences", _differences(comparison)),
         Section("Optimizers over networks", _aggregates(comparison)),
         Section("Time to target", _reaches(comparison)),
+        Section("Curves", [_curves(comparison)]),
+        Section("What accuracy costs", _costs(comparison)),
+        Section("Learning rates", _rates(comparison)),
+        Section("Mistakes of the best", _mistakes(comparison, answers)),
         Section("Made from", _origin(comparison)),
     ]
+    return [section for section in sections if section.blocks]
 
 
 def matrix(comparison: Comparison) -> Table:
@@ -245,3 +261,103 @@ def _origin(comparison: Comparison) -> list[str | list[str]]:
             *([f"and {len(commands) - 3} other commands"] if len(commands) > 3 else []),
         ]
     ]
+
+
+def _heat_map(comparison: Comparison) -> Picture:
+    by_place = {(cell.model, cell.arm): cell for cell in comparison.cells}
+    places = [[by_place.get((model, arm)) for arm in comparison.arms] for model in comparison.models]
+    values = np.array([[cell.accuracy if cell else nan for cell in row] for row in places])
+    texts = [[_place(cell).replace(" ±", "\n±").replace(" (", "\n(") for cell in row] for row in places]
+    title = f"Test accuracy on {comparison.data}, {comparison.seeds}: darker is better"
+    figure = plots.accuracy_matrix(values, texts, comparison.models, comparison.arms, title)
+    return _picture("matrix.svg", figure, "The matrix above, as shades")
+
+
+def _curves(comparison: Comparison) -> Picture:
+    panels: dict[str, dict[str, np.ndarray]] = {}
+    for cell in comparison.cells:
+        longest = max(run.val_acc.size for run in cell.runs)
+        values = [np.pad(run.val_acc, (0, longest - run.val_acc.size), constant_values=nan) for run in cell.runs]
+        if longest:
+            panels.setdefault(cell.model, {})[cell.arm] = np.array(values)
+    band = (
+        ": mean, and band from the lowest seed to the highest" if any(cell.n > 1 for cell in comparison.cells) else ""
+    )
+    title = f"Validation accuracy on {comparison.data}, {comparison.seeds}{band}"
+    return _picture("curves.svg", plots.learning_curves(panels, title), "Validation accuracy by epoch for each network")
+
+
+def _costs(comparison: Comparison) -> list[str | Picture]:
+    cells = comparison.cells
+    values = {
+        "parameters": [float(cell.parameters or nan) for cell in cells],
+        "seconds of training": [cell.seconds for cell in cells],
+    }
+    accuracies, costs, blocks = [cell.accuracy for cell in cells], {}, []
+    for name, of in values.items():
+        known = [i for i, value in enumerate(of) if isfinite(value)]
+        if known:
+            front = pareto_front([of[i] for i in known], [accuracies[i] for i in known])
+            costs[name] = of, [known[i] for i in front]
+            names = ", ".join(cells[known[i]].name for i in front)
+            blocks.append(f"Not beaten in test accuracy by anything with as few {name}: {names}.")
+    if not costs:
+        return []
+    title = f"Test accuracy on {comparison.data} with 95 % intervals, {comparison.seeds}"
+    figure = plots.trade_offs(
+        costs,
+        [(cell.accuracy, *cell.interval) for cell in cells],
+        [cell.model for cell in cells],
+        [cell.arm for cell in cells],
+        title,
+    )
+    return [_picture("costs.svg", figure, f"Test accuracy against {' and '.join(costs)}"), *blocks]
+
+
+def _rates(comparison: Comparison) -> list[str | Table | Picture]:
+    if not comparison.rates:
+        return []
+    panels: dict[str, dict[str, tuple[list[float], list[list[float]], int]]] = {}
+    rows = []
+    for cell in comparison.cells:
+        if cell.rates:
+            chosen = next(i for i, rate in enumerate(cell.rates) if rate.is_chosen)
+            lists = [float(rate.lr) for rate in cell.rates], [rate.values for rate in cell.rates], chosen
+            panels.setdefault(cell.model, {})[cell.arm] = lists
+        for rate in cell.rates:
+            is_chosen = "chosen" if rate.is_chosen else ""
+            rows.append([cell.name, rate.lr, is_chosen, f"{mean(rate.values):.4f}", str(len(rate.values))])
+    title = f"Best validation accuracy on {comparison.data} by learning rate: mean and range over seeds, chosen ringed"
+    table = Table(["cell", "learning rate", "", "mean best validation accuracy", "n"], rows, "Every rate", 3, True)
+    return [_picture("rates.svg", plots.rate_sensitivity(panels, title), "Accuracy against learning rate"), table]
+
+
+def _mistakes(comparison: Comparison, answers: Sequence[Predictions]) -> list[str | Picture]:
+    if len(answers) < 2:
+        return []
+    labels, predicted = answers[0].labels, np.array([each.predicted for each in answers])
+    wrong, n, name = np.sum(predicted != labels, axis=0), len(answers), comparison.best.name
+    by_all, by_one = np.flatnonzero(wrong == n), np.flatnonzero(wrong == 1)
+    blocks: list[str | Picture] = [
+        f"Of {len(labels):,} test images {np.sum(wrong > 0):,} are mistaken by some run of {name}: {len(by_all):,} by "
+        f"all {n} seeds, which another seed will not mend, {len(by_one):,} by one seed only, which is chance."
+    ]
+    images = {row: image for each in answers for row, image in each.images.items()}
+    for rows, whose, file in (
+        (by_all, f"all {n} seeds", "mistaken_by_all"),
+        (by_one, "one seed only", "mistaken_by_one"),
+    ):
+        shown = [row for row in rows if row in images][:32]
+        if shown:
+            title = f"{name} on {comparison.data}, n = {n}: mistaken by {whose}, {len(shown)} of {len(rows)}"
+            pixels = np.array([images[row] for row in shown])
+            figure = plots.shared_mistakes(pixels, labels[shown], predicted[:, shown], answers[0].classes, title)
+            blocks.append(_picture(f"{file}.png", figure, f"Test images mistaken by {whose}"))
+    return blocks
+
+
+def _picture(file: str, figure: Any, alt: str) -> Picture:
+    content = io.BytesIO()
+    metadata = {"Date": None} if file.endswith(".svg") else None  # the same runs give the same file
+    figure.savefig(content, format=file.rpartition(".")[2], metadata=metadata)
+    return Picture(file, content.getvalue(), alt)

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +36,15 @@ def report(cfg: DictConfig) -> None:
         store.open(create=False)
     with user_errors("report"):
         parent, results, missing = _find(store, cfg.report.sweep, cfg.report.filter)
-        comparison = compare(_complete(store, results), lambda result: _predictions(store, result))
+        predict = cache(partial(_predictions, store))
+        comparison = compare(_complete(store, results), lambda result: predict(result.run_id))
     comparison.notes[:0] = missing
+    answers = [found for run in comparison.best.runs if (found := predict(run.run_id))]
     name = parent.data.tags["sweep"] if parent else "runs"
     folder = Path(cfg.report.dir).expanduser() if cfg.report.dir else REPOSITORY / "reports" / name
     title = f"{name}: {len(comparison.models)} networks × {len(comparison.arms)} optimizers on {comparison.data}"
     with user_errors(f"report.dir={folder}"):
-        files = write(folder, title, comparison, pages.sections(comparison))
+        files = write(folder, title, comparison, pages.sections(comparison, answers))
     show(comparison)
     console.say(f"written to {folder}: report.html, .md, .csv, .tex, pairs.csv, figures/")
     if parent:
@@ -188,10 +191,11 @@ def _crowded(results: Sequence[Result], busy: Iterable[tuple[str, str, int, floa
     return crowded
 
 
-def _predictions(store: Store, result: Result) -> Predictions | None:
-    with store.artifact(result.run_id, "predictions.npz") as file:
+def _predictions(store: Store, run_id: str) -> Predictions | None:
+    with store.artifact(run_id, "predictions.npz") as file:
         if file is None:
             return None
         with np.load(file) as arrays:
-            probabilities = arrays["probabilities"]
-            return Predictions(probabilities.argmax(1), probabilities.max(1), arrays["labels"])
+            shown = [arrays[key] for key in ("mistaken", "mistaken_images") if key in arrays]  # older runs have none
+            images = dict(zip(shown[0].tolist(), shown[1], strict=True)) if shown else {}
+            return Predictions(arrays["probabilities"].argmax(1), arrays["labels"], arrays["classes"].tolist(), images)

@@ -14,6 +14,7 @@ from getpass import getuser
 from hashlib import sha256
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
 import psutil
 from filelock import FileLock, Timeout
@@ -24,7 +25,9 @@ from mlflow.utils.rest_utils import http_request_safe
 from sqlalchemy.exc import SQLAlchemyError
 
 from digitlab import REPOSITORY
-from digitlab.run import Run, this_process
+
+if TYPE_CHECKING:
+    from digitlab.run import Run  # loads torch, which only those need who write
 
 OURS = f"sqlite:///{REPOSITORY / 'mlruns' / 'mlflow.db'}"
 SCHEMES = ("sqlite:///", "postgresql", "mysql", "mssql", "http://", "https://")
@@ -169,22 +172,28 @@ class Store:
                 if not run.data.tags.get("fingerprint", "").startswith("sweep-"):
                     yield run.info.run_id, host, run.info.start_time, run.info.end_time or math.inf
 
-    def begin(self, name: str, tags: Mapping[str, str]) -> Run:
+    def begin(self, name: str, tags: Mapping[str, str]) -> "Run":
         """Start a new run."""
+        from digitlab.run import Run, this_process
+
         source = {"mlflow.source.type": "LOCAL", "mlflow.source.name": "src/train.py"}
         tags = {"mlflow.user": _user(), "owner": this_process(), **source, **tags}
         return Run(self.client, self.client.create_run(self.experiment_id, run_name=name, tags=tags))
 
-    def parent(self, sweep: str) -> Run:
+    def parent(self, sweep: str) -> "Run":
         """Start the parent run of the sweep named, or reopen it."""
+        from digitlab.run import Run
+
         fingerprint = f"sweep-{sweep}"
         done, broken = self.find(fingerprint)
         tags = {"fingerprint": fingerprint, "sweep": sweep, "mlflow.user": _user()}
         run = broken or done or self.client.create_run(self.experiment_id, run_name=sweep, tags=tags)
         return Run(self.client, run, is_monitored=False)
 
-    def resume(self, run: entities.Run) -> Run:
+    def resume(self, run: entities.Run) -> "Run":
         """Continue a run that is not done."""
+        from digitlab.run import Run
+
         return Run(self.client, run)
 
     def is_alive(self, run: entities.Run) -> bool:

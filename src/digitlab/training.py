@@ -20,6 +20,7 @@ from digitlab.classifier import Classifier
 from digitlab.config import IN_DIGEST, UserError, build, check, deviations, fingerprint, flatten, groups, user_errors
 from digitlab.data import ImageData
 from digitlab.networks import Predictor
+from digitlab.progress import Progress
 from digitlab.resume import (
     DurableCheckpointIO,
     EpochCheckpoint,
@@ -32,6 +33,8 @@ from digitlab.resume import (
 from digitlab.run import Run
 from digitlab.statistics import wilson
 from digitlab.tracking import Store, redact
+
+MISTAKES = 1000  # images that a run keeps at most of those that it got wrong
 
 
 @exit_on_signals()
@@ -160,7 +163,7 @@ def fit(run: Run, cfg: DictConfig, data: ImageData, classifier: Classifier, trai
     keeper = next(each for each in trainer.checkpoint_callbacks if isinstance(each, EpochCheckpoint))
     keeper.folder = run.checkpoints
     if cfg.sweep.parent:
-        for speaker in (each for each in trainer.callbacks if isinstance(each, console.Progress)):
+        for speaker in (each for each in trainer.callbacks if isinstance(each, Progress)):
             speaker.label = f"{run.name}: "
     checkpoint = last_checkpoint(run.checkpoints)
     if checkpoint and cfg.evaluate_on == "best" and not is_whole(run.checkpoints / "best.ckpt"):
@@ -188,9 +191,12 @@ def evaluate(
     run.logger.save()
     images, labels = (tensor.numpy() for tensor in data.splits["test"])
     probabilities = classifier.probabilities
-    run.log_arrays("predictions.npz", probabilities=probabilities, labels=labels, classes=np.array(data.classes))
+    predicted, classes = probabilities.argmax(1), np.array(data.classes)
+    mistaken = np.flatnonzero(predicted != labels)[:MISTAKES]  # with their images, for who has not got the data
+    shown = {"mistaken": mistaken, "mistaken_images": images[mistaken]}
+    run.log_arrays("predictions.npz", probabilities=probabilities, labels=labels, classes=classes, **shown)
 
-    matrix = confusion_matrix(labels, probabilities.argmax(1), labels=range(data.num_classes))
+    matrix = confusion_matrix(labels, predicted, labels=range(data.num_classes))
     model = re.sub(r"[^\w-]", "_", "{model}-{optim}-s{seed}".format_map(names))  # a LoggedModel's name may hold no more
     title = f"{model} on {data.name}: {len(labels):,} test images, accuracy {classifier.results['test/acc']:.4f}"
     curves = {
