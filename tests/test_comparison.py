@@ -8,7 +8,8 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from digitlab.comparison import CHANGED, Predictions, Result, compare
+from digitlab.caveats import CHANGED, limits, unfair
+from digitlab.comparison import Predictions, Result, compare
 
 IMAGES = 10_000
 
@@ -86,7 +87,7 @@ def test_single_runs_are_compared_by_their_answers():
         stats.binomtest(count, count).pvalue for count in (5, 200, 195)
     ]  # every image that only one of two has right is on the same side
     assert [each.is_tied for each in found.cells] == [False, True, False]
-    assert any(note.startswith("One seed only: the interval is Wilson's over 10,000") for note in found.notes)
+    assert any(note.startswith("One seed only: the interval is Wilson's over 10,000") for note in limits(found))
     low, high = found.best.interval
     assert low == pytest.approx(0.98785, abs=1e-4)
     assert low < 0.99 < high
@@ -96,7 +97,7 @@ def test_without_predictions_single_runs_cannot_be_told_apart_and_the_report_say
     found = compare(cell("cnn", "adam", 0.99) + cell("mlp", "adam", 0.5), nothing)
     assert [each.is_tied for each in found.cells] == [False, True]
     assert isnan(found.pairs[0].p)
-    assert any(note.startswith("1 of 1 pairs are not tested") for note in found.notes)
+    assert any(note.startswith("1 of 1 pairs are not tested") for note in limits(found))
     other_images = compare(
         cell("cnn", "adam", 0.99) + cell("mlp", "adam", 0.5),
         lambda run: answers(5) if run.model == "mlp" else replace(answers(5), labels=np.ones(IMAGES, int)),
@@ -112,7 +113,7 @@ def test_seeds_that_only_one_cell_has_are_left_out_of_the_difference():
     assert by_name(found)["mlp/adam"].n == 4
     assert any(
         note.startswith("Unequal seeds: most cells have seeds 0 to 2, mlp/adam has seeds 0 to 3")
-        for note in found.notes
+        for note in limits(found)
     )
 
 
@@ -122,7 +123,7 @@ def test_a_diverged_run_counts_and_misses():
     sgd = by_name(found)["cnn/sgd"]
     assert sgd.accuracy == pytest.approx((0.991 + 0.992 + 0.098) / 3)
     assert sgd.diverged == 1
-    assert any(note.startswith("Diverged: cnn-sgd-s2") for note in found.notes)
+    assert any(note.startswith("Diverged: cnn-sgd-s2") for note in limits(found))
     reach = next(each for each in found.reaches if each.cell is sgd and each.target == 0.97)
     assert (reach.reached, reach.epochs, reach.steps, reach.seconds) == (2, 2, 844, 5)
     assert [each.reached for each in found.reaches if each.cell is sgd] == [2, 2, 2]
@@ -141,7 +142,7 @@ def test_seconds_are_only_from_runs_that_were_alone():
     found = compare(slow + GOOD[2:], nothing)
     assert (found.best.epoch_s, found.best.seconds) == (pytest.approx(7 / 3), 7)
     assert found.reaches[0].seconds == 5
-    assert any(note.startswith("Seconds are from 1 of 3 runs") for note in found.notes)
+    assert any(note.startswith("Seconds are from 1 of 3 runs") for note in limits(found))
     crowded = compare([replace(run, was_alone=False) for run in GOOD], nothing)
     assert isnan(crowded.best.epoch_s)
     assert crowded.reaches[0].epochs == 2
@@ -162,7 +163,7 @@ def test_learning_rates_are_chosen_on_validation_alone():
         ("0.01", [0.98, 0.98], False),
         ("1.0", [0.99, 0.99], True),
     ]
-    assert any(note.startswith("Learning rates were chosen by mean validation accuracy") for note in found.notes)
+    assert any(note.startswith("Learning rates were chosen by mean validation accuracy") for note in limits(found))
 
 
 def test_what_else_was_swept_is_compared_too():
@@ -173,7 +174,7 @@ def test_what_else_was_swept_is_compared_too():
     ]
     found = compare(runs, nothing)
     assert [each.name for each in found.cells] == ["cnn/adam model.dropout=true", "cnn/adam model.dropout=false"]
-    assert not found.differs
+    assert not unfair(found)
 
 
 def test_of_the_same_run_twice_the_last_counts():
@@ -184,7 +185,7 @@ def test_of_the_same_run_twice_the_last_counts():
 def test_what_should_agree_and_does_not_is_named_with_the_runs_apart():
     odd = [replace(run, settings=run.settings | {"trainer.max_epochs": "5"}) for run in WORSE[:1]]
     found = compare(GOOD + EQUAL + odd + WORSE[1:], nothing)
-    assert found.differs == ["trainer.max_epochs: 3 (8 runs); 5 (mlp-adam-s0)"]
+    assert unfair(found) == ["trainer.max_epochs: 3 (8 runs); 5 (mlp-adam-s0)"]
 
 
 def test_keys_of_one_network_or_optimizer_are_not_unfair_but_two_values_of_one_are():
@@ -192,18 +193,24 @@ def test_keys_of_one_network_or_optimizer_are_not_unfair_but_two_values_of_one_a
         named = {key.replace("_", "."): value for key, value in settings.items()}
         return [replace(run, settings=run.settings | named) for run in runs]
 
-    fair = having(GOOD, optim_eps="1e-07") + having(EQUAL, optim_rho="0.95") + having(WORSE, optim_eps="1e-07")
-    assert compare(fair, nothing).differs == []
-    unfair = having(GOOD, optim_eps="1e-07") + having(EQUAL, optim_rho="0.95") + having(WORSE, optim_eps="1e-08")
-    assert compare(unfair, nothing).differs == ["optim.eps of adam: 1e-07 (3 runs); 1e-08 (3 runs)"]
+    alike = having(GOOD, optim_eps="1e-07") + having(EQUAL, optim_rho="0.95") + having(WORSE, optim_eps="1e-07")
+    assert unfair(compare(alike, nothing)) == []
+    unlike = having(GOOD, optim_eps="1e-07") + having(EQUAL, optim_rho="0.95") + having(WORSE, optim_eps="1e-08")
+    assert unfair(compare(unlike, nothing)) == ["optim.eps of adam: 1e-07 (3 runs); 1e-08 (3 runs)"]
 
 
 def test_code_that_no_commit_holds_is_named():
     dirty = [replace(run, settings=run.settings | {CHANGED: "true"}) for run in GOOD]
-    assert compare(dirty, nothing).differs == [
+    assert unfair(compare(dirty, nothing)) == [
         f"{CHANGED}: true (3 runs, all of them): no commit holds the code that they ran"
     ]
-    assert compare(dirty + WORSE, nothing).differs == [f"{CHANGED}: true (3 runs); false (3 runs)"]
+    assert unfair(compare(dirty + WORSE, nothing)) == [f"{CHANGED}: true (3 runs); false (3 runs)"]
+
+
+def test_validation_on_the_test_set_is_named():
+    peeking = [replace(run, settings=run.settings | {"data.split": "test"}) for run in GOOD]
+    assert any(note.startswith("Validated on the test set: 3 runs") for note in limits(compare(peeking, nothing)))
+    assert limits(compare(GOOD, nothing)) == []
 
 
 def test_nothing_and_mixed_data_are_errors_that_say_what_can_be_done():

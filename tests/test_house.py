@@ -10,7 +10,7 @@ FLOORS = (
     {"layers", "graph"},
     {"config", "networks", "sources", "statistics", "plots", "console", "machine", "document"},
     {"run", "comparison", "progress"},
-    {"data", "classifier", "tracking", "resume", "pages"},
+    {"data", "classifier", "tracking", "resume", "pages", "caveats"},
     {"training"},
     {"sweep", "report"},
 )

@@ -16,12 +16,18 @@ from digitlab.document import BEST, TIED, Picture, Section, Table
 from digitlab.statistics import pareto_front
 
 
-def sections(comparison: Comparison, answers: Sequence[Predictions]) -> list[Section]:
-    """Return the report, the matrix first; `answers` are the predictions of the best cell's runs that have any."""
+def sections(
+    comparison: Comparison, differs: Sequence[str], notes: Sequence[str], answers: Sequence[Predictions]
+) -> list[Section]:
+    """Return the report, the matrix first.
+
+    `differs` names what should agree and does not, `notes` what cannot be told; `answers` are the predictions of the
+    best cell's runs that have any.
+    """
     sections = [
         Section(
             matrix(comparison).title,
-            [*_warnings(comparison), matrix(comparison), _legend(comparison), _heat_map(comparison)],
+            [*_warnings(differs, notes), matrix(comparison), _legend(comparison), _heat_map(comparison)],
         ),
         Section("Every cell, the best first", [cells(comparison), _cells_note(comparison)]),
         Section("Differences", _differences(comparison)),
@@ -122,11 +128,9 @@ def _place(cell: Cell | None) -> str:
     return f"{symbol(cell)} {accuracy(cell)}".strip() if cell else "–"
 
 
-def _warnings(comparison: Comparison) -> list[str | list[str]]:
-    blocks: list[str | list[str]] = []
-    if comparison.differs:
-        blocks += ["These runs differ in more than what is compared:", comparison.differs]
-    return blocks + ([comparison.notes] if comparison.notes else [])
+def _warnings(differs: Sequence[str], notes: Sequence[str]) -> list[str | list[str]]:
+    named = ["These runs differ in more than what is compared:", list(differs)] if differs else []
+    return named + ([list(notes)] if notes else [])
 
 
 def _legend(comparison: Comparison) -> str:
@@ -241,7 +245,7 @@ def _count(reach: Reach) -> str:
 
 def _origin(comparison: Comparison) -> list[str | list[str]]:
     """Say what the runs were, on what, and by which commands."""
-    runs = [run for cell in comparison.cells for run in cell.runs]
+    runs = comparison.runs
     same = {key: value for key, value in runs[0].settings.items() if all(x.settings.get(key) == value for x in runs)}
     wanted = ("trainer.max_epochs", "data.batch_size", "trainer.precision", "evaluate_on", "early_stopping.patience")
     settings = ", ".join(f"{key}={same[key]}" for key in wanted if key in same)
@@ -250,7 +254,7 @@ def _origin(comparison: Comparison) -> list[str | list[str]]:
         if f"environment {name}" in same
     )  # fmt: skip
     commands = list(dict.fromkeys(run.command for run in sorted(runs, key=lambda run: run.ended)))
-    days = sorted({f"{datetime.fromtimestamp(run.ended / 1000, UTC):%Y-%m-%d}" for run in (runs)})
+    days = sorted({f"{datetime.fromtimestamp(run.ended / 1000, UTC):%Y-%m-%d}" for run in runs})
     return [
         [
             f"{len(runs)} runs, {' to '.join(dict.fromkeys((days[0], days[-1])))}"

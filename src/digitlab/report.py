@@ -12,7 +12,8 @@ import numpy as np
 from omegaconf import DictConfig
 
 from digitlab import REPOSITORY, console, pages
-from digitlab.comparison import CHANGED, Comparison, Predictions, Result, compare
+from digitlab.caveats import CHANGED, limits, unfair
+from digitlab.comparison import Comparison, Predictions, Result, compare
 from digitlab.config import IRRELEVANT, UserError, user_errors
 from digitlab.document import Picture, Section, to_csv, to_html, to_latex, to_markdown
 from digitlab.tracking import Store, is_done
@@ -38,14 +39,14 @@ def report(cfg: DictConfig) -> None:
         parent, results, missing = _find(store, cfg.report.sweep, cfg.report.filter)
         predict = cache(partial(_predictions, store))
         comparison = compare(_complete(store, results), lambda result: predict(result.run_id))
-    comparison.notes[:0] = missing
+    differs, notes = unfair(comparison), missing + limits(comparison)
     answers = [found for run in comparison.best.runs if (found := predict(run.run_id))]
     name = parent.data.tags["sweep"] if parent else "runs"
     folder = Path(cfg.report.dir).expanduser() if cfg.report.dir else REPOSITORY / "reports" / name
     title = f"{name}: {len(comparison.models)} networks × {len(comparison.arms)} optimizers on {comparison.data}"
     with user_errors(f"report.dir={folder}"):
-        files = write(folder, title, comparison, pages.sections(comparison, answers))
-    show(comparison)
+        files = write(folder, title, comparison, pages.sections(comparison, differs, notes, answers))
+    show(comparison, differs, notes)
     console.say(f"written to {folder}: report.html, .md, .csv, .tex, pairs.csv, figures/")
     if parent:
         for file in files:
@@ -53,11 +54,11 @@ def report(cfg: DictConfig) -> None:
         console.say(f"and to MLflow: artifact report/report.html of run {name} ({store.way_in})")
 
 
-def show(comparison: Comparison) -> None:
-    """Print the conclusion, what it rests on, and the tables."""
-    for line in comparison.differs:
+def show(comparison: Comparison, differs: Sequence[str], notes: Sequence[str]) -> None:
+    """Print what limits the conclusion, the tables, and the conclusion."""
+    for line in differs:
         console.warn(f"not the same in all runs: {line}")
-    for line in comparison.notes:
+    for line in notes:
         console.say(f"note: {line}")
     tables = [pages.matrix(comparison), pages.cells(comparison)]
     for table in [*tables, pages.against_best(comparison)] if comparison.pairs else tables:
