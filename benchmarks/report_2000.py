@@ -8,7 +8,6 @@ learning rate, with noise of the seed.
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -157,12 +156,17 @@ def main() -> None:
         size = store.file.stat().st_size / 2**20
         print(f"{count:,} runs made in {time.perf_counter() - began:.0f} s, {size:,.0f} MiB")
         command = [sys.executable, REPOSITORY / "src" / "report.py", f"report.dir={folder / 'report'}"]
-        began = time.perf_counter()
-        subprocess.run(
-            command, check=True, env=os.environ | {"MLFLOW_TRACKING_URI": store.uri}, stdout=subprocess.DEVNULL
-        )
-        seconds = time.perf_counter() - began
-        memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+        began, peak = time.perf_counter(), 0
+        environment = os.environ | {"MLFLOW_TRACKING_URI": store.uri}
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+        status = Path(f"/proc/{process.pid}/status")
+        while process.poll() is None:
+            lines = status.read_text().splitlines()
+            peak = max([peak, *(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))])
+            time.sleep(0.02)
+        seconds, memory = time.perf_counter() - began, peak / 1024
+        if process.returncode:
+            sys.exit(process.returncode)
         print(f"reported in {seconds:.1f} s with {memory:,.0f} MiB at the peak")
 
 

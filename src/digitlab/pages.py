@@ -258,7 +258,7 @@ def _origin(comparison: Comparison) -> list[str | list[str]]:
     return [
         [
             f"{len(runs)} runs, {' to '.join(dict.fromkeys((days[0], days[-1])))}"
-            + (f", commit {same['code commit'][:10]}" if same.get("code commit", "none") != "none" else ""),
+            + (f", commit {same['code commit']}" if same.get("code commit", "none") != "none" else ""),
             *([f"on {machine}"] if machine else []),
             f"with {settings}",
             *commands[:3],

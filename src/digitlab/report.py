@@ -1,5 +1,6 @@
 """Find the runs of a sweep, compare them, and write down what follows."""
 
+import gc
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -29,6 +30,7 @@ def report(cfg: DictConfig) -> None:
     Raises UserError where there is nothing to say, before anything is written.
     """
     console.prepare()
+    gc.freeze()  # else collections go through all that was imported, again and again: half the time of reading runs
     for key in cfg:
         if key not in ("report", "tracking"):
             raise UserError(f"{key}: unknown key; allowed: report, tracking")
@@ -146,7 +148,7 @@ def _settings(params: Mapping[str, str]) -> dict[str, str]:
 
 def _circumstances(tags: Mapping[str, str]) -> dict[str, str]:
     """Return the code and the environment that a run came from: "python": "3.11.4", "CPU": "AMD ..."."""
-    found = {"code commit": tags.get("mlflow.source.git.commit", "none"), CHANGED: tags.get("git.dirty", "none")}
+    found = {"code commit": tags.get("mlflow.source.git.commit", "none")[:10], CHANGED: tags.get("git.dirty", "none")}
     for line in tags.get("environment", "").splitlines():
         name, separator, value = line.partition(": ") if ": " in line else line.partition(" ")
         found[f"environment {name if separator else 'platform'}"] = value or line
@@ -159,8 +161,9 @@ def _complete(store: Store, results: Sequence[Result]) -> list[Result]:
         return []
     ids = [result.run_id for result in results]
     accuracies, seconds = (store.histories(ids, key) for key in ("val/acc", "time/epoch_s"))
-    others = store.busy(min(result.began for result in results), max(result.ended for result in results))
-    crowded = _crowded(results, others)
+    spans = {result.run_id: (result.host, result.began, result.ended) for result in results}
+    first, last = min(began for _, began, _ in spans.values()), max(ended for *_, ended in spans.values())
+    crowded = _crowded(spans | store.busy(first, last, but=ids[:2000]))
     return [
         replace(
             result,
@@ -177,18 +180,17 @@ def _by_epoch(history: Mapping[int, float]) -> np.ndarray:
     return np.array([history.get(epoch, math.nan) for epoch in range(1, max(history, default=0) + 1)])
 
 
-def _crowded(results: Sequence[Result], busy: Iterable[tuple[str, str, int, float]]) -> set[str]:
-    """Return the ids of the results during which another run was at work on the same host."""
-    by_host: dict[str, list[tuple[str, str, int, float]]] = {}
-    for span in busy:
-        by_host.setdefault(span[1], []).append(span)
+def _crowded(spans: Mapping[str, tuple[str, int, float]]) -> set[str]:
+    """Return which of the runs, given by host, start and end, shared their host with another for a time."""
+    by_host: dict[str, list[str]] = {}
+    for run_id, (host, *_) in spans.items():
+        by_host.setdefault(host, []).append(run_id)
     crowded = set()
-    for host, spans in by_host.items():
-        began, ended = (np.array([span[index] for span in spans], dtype=float) for index in (2, 3))
-        for result in results:
-            # One of those at work is the run itself.
-            if result.host == host and np.sum((began < result.ended) & (ended > result.began)) > 1:
-                crowded.add(result.run_id)
+    for ids in by_host.values():
+        began, ended = np.array([spans[run_id][1:] for run_id in ids], dtype=float).T
+        for run_id, start, end in zip(ids, began, ended, strict=True):
+            if np.sum((began < end) & (ended > start)) > 1:  # one of them is the run itself
+                crowded.add(run_id)
     return crowded
 
 

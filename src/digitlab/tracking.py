@@ -162,15 +162,20 @@ class Store:
         half = len(ids) // 2  # there may be more
         return self._points(ids[:half], key) + self._points(ids[half:], key)
 
-    def busy(self, first: int, last: int) -> Iterator[tuple[str, str, int, float]]:
-        """Yield id, host, start and end, in ms, of each run in any experiment that was at work between two times."""
+    def busy(self, first: int, last: int, but: Sequence[str]) -> dict[str, tuple[str, int, float]]:
+        """Return, by id, host, start and end, in ms, of the runs of all experiments at work between two times.
+
+        Without those known already, `but`, of which MLflow takes some thousands at most.
+        """
         experiments = [each.experiment_id for each in self.client.search_experiments()]
-        began = f"attributes.start_time <= {last}"
+        known, spans = ", ".join(f"'{each}'" for each in but), {}
+        began = f"attributes.run_id NOT IN ({known}) and attributes.start_time <= {last}"
         for like in (f"{began} and attributes.end_time >= {first}", f"{began} and attributes.status = 'RUNNING'"):
             for run in self._search(experiments, like):
                 host = run.data.tags.get("owner", "").partition(":")[0]
                 if not run.data.tags.get("fingerprint", "").startswith("sweep-"):
-                    yield run.info.run_id, host, run.info.start_time, run.info.end_time or math.inf
+                    spans[run.info.run_id] = host, run.info.start_time, run.info.end_time or math.inf
+        return spans
 
     def begin(self, name: str, tags: Mapping[str, str]) -> "Run":
         """Start a new run."""
