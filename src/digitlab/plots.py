@@ -238,7 +238,6 @@ def trade_offs(
             if np.isfinite(value):
                 look = looks[arm] | {"linestyle": "none", "markersize": 6}
                 ax.errorbar(value, means[i], [[means[i] - lows[i]], [highs[i] - means[i]]], elinewidth=0.6, **look)
-                ax.annotate(numbers[networks[i]], (value, means[i]), (5, 3), textcoords="offset points", size=8)
         _scale_cost(ax)
         ax.set_xlabel(name)
         ax.grid()
@@ -246,11 +245,24 @@ def trade_offs(
     margins = 1 - np.array([3, 1 / 3]) * [1 - means.min(), 1 - means.max()]
     _scale_accuracy(axes[0], np.clip([*means, *lows, *highs], *margins))
     axes[0].set_ylabel("test accuracy")
+    for ax, (values, _) in zip(axes, costs.values(), strict=True):
+        _number(ax, values, means, [numbers[name] for name in networks])
     handles = [Line2D([], [], label=arm, **look | {"linestyle": "none"}) for arm, look in looks.items()]
     handles += [Line2D([], [], color="0.6", linewidth=4, alpha=0.5, label="Pareto front")]
     handles += [Line2D([], [], linestyle="none", label=f"{number}  {name}") for name, number in numbers.items()]
     fig.legend(handles=handles, loc="outside right center")
     return fig
+
+
+def _number(ax: Axes, x: Sequence[float], y: Sequence[float], numbers: Sequence[int]) -> None:
+    """Write its number beside each point, but once where points of the same number lie together."""
+    places: list[tuple[int, np.ndarray]] = []
+    for point, number in zip(zip(x, y, strict=True), numbers, strict=True):
+        place = ax.transData.transform(point)
+        near = any(known == number and np.hypot(*(place - other)) < 16 for known, other in places)
+        if np.isfinite(point).all() and not near:
+            ax.annotate(number, point, (5, 3), textcoords="offset points", size=8)
+            places.append((number, place))
 
 
 def _looks(names: Sequence[str]) -> dict[str, dict]:
