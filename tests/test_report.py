@@ -240,6 +240,29 @@ def test_an_unfair_arm_is_named_before_the_table(book, capsys):
     assert markdown.index("trainer.max_epochs: 3 (3 runs)") < markdown.index("| network |")
 
 
+def test_a_tuned_rate_is_shown_with_how_many_were_tried(book):
+    tried = {"0.01": (0.97, 0.975), "0.1": (0.98, 0.985), "1.0": (0.9, 0.91)}
+    ids = [
+        book.record("cnn", "sgd", seed, accuracy, **{"optim.lr": rate})
+        for rate, accuracies in tried.items() for seed, accuracy in enumerate(accuracies)
+    ]  # fmt: skip
+    book.sweep("tune", *ids)
+    assert book.report() is None
+    row = book.cells()["cnn/sgd"]
+    assert (row["lr"], row["rates_tried"], float(row["test_acc"])) == ("0.1", "3", pytest.approx(0.9825))
+    markdown = (book.folder / "report.md").read_text()
+    assert "0.1 of 3 tried" in markdown
+    assert "(figures/rates.svg)" in markdown
+    assert (book.folder / "figures" / "rates.svg").stat().st_size > 1000
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(book, tmp_path):
+    book.sweep("one", book.record("cnn", "adam", 0, 0.9))
+    (tmp_path / "file").touch()
+    said = book.lab.main(f"report.dir={tmp_path / 'file'}", door="report")
+    assert said.startswith(f"error: report.dir={tmp_path / 'file'}: ")
+
+
 def test_seconds_of_runs_that_shared_their_machine_do_not_count(book, capsys):
     ids = [book.record("cnn", "adam", seed, 0.99) for seed in range(2)]
     book.clock -= 10_000
