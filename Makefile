@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup train sweep ui relocate gc test test-all lint
+.PHONY: help setup train sweep report ui relocate gc test test-all lint
 PYTHON ?= python3
 PORT ?= 5000
 BIN := .venv/bin
@@ -26,6 +26,9 @@ train: setup  ## train cnn_pool with adadelta on the embedded data (ARGS="..." a
 
 sweep: setup  ## run the seven small networks x three optimizers, what is not done yet (ARGS="sweep=smoke sweep.seeds=3")
 	$(BIN)/python src/train.py $(if $(filter sweep=%,$(ARGS)),,sweep=grid) $(ARGS)
+
+report: setup  ## say which differences in the latest sweep are real, in reports/ (ARGS="report.sweep=smoke")
+	$(BIN)/python src/report.py $(ARGS)
 
 ui: setup  ## open the MLflow UI on what was tracked: http://127.0.0.1:5000 (PORT=...)
 	@echo "Ctrl-C stops it; PORT=5001 takes another port. Runs: http://127.0.0.1:$(PORT)/#/experiments/1?workflowType=machine_learning"

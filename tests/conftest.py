@@ -70,14 +70,14 @@ class Lab:
             timeout=120,
         )
 
-    def main(self, *arguments: str) -> str | int | None:
-        """Run `src/train.py` in this process; return what it exits with: None, a code, or its last words."""
+    def main(self, *arguments: str, door: str = "train") -> str | int | None:
+        """Run `src/train.py` or another in this process; return what it exits with: None, a code, or its last words."""
         GlobalHydra.instance().clear()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "argv", ["src/train.py", *arguments])
+            patch.setattr(sys, "argv", [f"src/{door}.py", *arguments])
             patch.setenv("MLFLOW_TRACKING_URI", self.uri)
             try:
-                runpy.run_path(str(REPOSITORY / "src" / "train.py"), run_name="__main__")
+                runpy.run_path(str(REPOSITORY / "src" / f"{door}.py"), run_name="__main__")
             except SystemExit as end:
                 return end.code
         return None

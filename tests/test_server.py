@@ -1,5 +1,6 @@
 """A tracking server in place of the file: everything goes through it, and one that is silent is reported soon."""
 
+import csv
 import os
 import signal
 import socket
@@ -83,3 +84,18 @@ def test_a_server_that_does_not_answer_is_reported_within_15_seconds(lab, is_the
         end = lab.main(*SETTINGS)
     assert end.startswith(f"error: tracking: uri={lab.uri}: the store does not answer")
     assert time.monotonic() - began < 15
+
+
+def test_a_sweep_is_reported_through_a_server(server, tmp_path):
+    assert server.main("-m", *SETTINGS, "optim=adam,sgd", "sweep.name=two") is None
+    assert server.main(f"report.dir={tmp_path / 'report'}", door="report") is None
+    runs = {run.data.tags.get("optim"): run for run in server.runs()}
+    for row in csv.DictReader((tmp_path / "report" / "report.csv").read_text().splitlines()):
+        run = runs[row["optim"]]
+        assert float(row["test_acc"]) == pytest.approx(run.data.metrics["test/acc"], abs=1e-6)
+        points = [point.value for point in server.client.get_metric_history(run.info.run_id, "time/epoch_s")]
+        assert float(row["seconds"]) == pytest.approx(sum(points))
+    (pair,) = csv.DictReader((tmp_path / "report" / "pairs.csv").read_text().splitlines())
+    assert pair["test"] == "McNemar"
+    kept = {each.path for each in server.client.list_artifacts(runs[None].info.run_id, "report")}
+    assert "report/report.html" in kept

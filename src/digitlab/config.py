@@ -288,6 +288,14 @@ def flatten(cfg: DictConfig) -> dict[str, str]:
     return {key: _show(value) for key, value in _leaves(cfg).items()}
 
 
+def quoted(argument: str, key: str) -> str:
+    """Quote the value of `key` in `key=value` unless it is: it is text of another grammar, which Hydra's trips over."""
+    name, separator, value = argument.partition("=")
+    if name != key or not separator or value[:1] in ("'", '"') or value == "null":
+        return argument
+    return f"{name}={json.dumps(value, ensure_ascii=False)}"
+
+
 def job_errors(cfg: DictConfig) -> AbstractContextManager:
     """In a single run a mistake ends the program in one line; in a sweep it is the cell's, for the sweep to report."""
     return nullcontext() if cfg.sweep.parent else one_line_errors()

@@ -1,32 +1,43 @@
 """Keep runs in MLflow: where the store is, and which run is which. Only this file and run.py import mlflow."""
 
+import json
 import logging
+import math
 import os
 import re
 import shutil
 import socket
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from getpass import getuser
 from hashlib import sha256
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
 import psutil
 from filelock import FileLock, Timeout
 from mlflow import MlflowClient, entities
+from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
+from mlflow.utils.rest_utils import http_request_safe
 from sqlalchemy.exc import SQLAlchemyError
 
 from digitlab import REPOSITORY
-from digitlab.run import Run, this_process
+
+if TYPE_CHECKING:
+    from digitlab.run import Run  # loads torch, which only those need who write
 
 OURS = f"sqlite:///{REPOSITORY / 'mlruns' / 'mlflow.db'}"
 SCHEMES = ("sqlite:///", "postgresql", "mysql", "mssql", "http://", "https://")
+
+PAGE = 200  # runs that one search returns: each has a hundred parameters and metrics
+BULK, POINTS = 100, 25_000  # runs that a server takes in one question for their points, and points that it returns
+BULK_ENDPOINT = "/ajax-api/2.0/mlflow/metrics/get-history-bulk"
 
 
 class Store:
@@ -51,8 +62,13 @@ class Store:
         """Say whether there is a store yet; a server is taken to be there."""
         return self.file is None or self.file.exists()
 
-    def open(self) -> None:
-        """Connect, creating schema and experiment if need be; raise OSError where the store does not answer in 15 s."""
+    def open(self, create: bool = True) -> None:
+        """Connect, creating schema and experiment if need be; raise OSError where the store does not answer in 15 s.
+
+        Without `create` a store or experiment that is not there is a ValueError.
+        """
+        if not create and not self.exists():
+            raise ValueError(f"uri={self.uri}: there is no such file; no run has been recorded yet")
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.WARNING)
         for name in ("mlflow.store.db.utils", "mlflow.system_metrics"):  # many lines for what `failures` says in one
@@ -63,10 +79,10 @@ class Store:
             with FileLock(f"{self.file}.lock"):
                 if not self.file.exists():
                     self._create_schema()
-                self._connect((self.file.parent / "artifacts").as_uri())
+                self._connect((self.file.parent / "artifacts").as_uri(), create)
         else:
             with _impatient():
-                self._connect(None)
+                self._connect(None, create)
 
     @contextmanager
     def failures(self) -> Iterator[None]:
@@ -98,22 +114,111 @@ class Store:
         done = next((run for run in runs if is_done(run)), None)
         return done, runs[0] if runs and runs[0] is not done else None
 
-    def begin(self, name: str, tags: Mapping[str, str]) -> Run:
+    def search(self, like: str) -> Iterator[entities.Run]:
+        """Yield the runs of the experiment that MLflow's filter `like` finds; raise ValueError for a bad one."""
+        yield from self._search([self.experiment_id], like)
+
+    def _search(self, experiments: Sequence[str], like: str) -> Iterator[entities.Run]:
+        token = None
+        while token != "":
+            try:
+                page = self.client.search_runs(experiments, like, max_results=PAGE, page_token=token)
+            except MlflowException as error:
+                raise ValueError(f"filter={like}: {str(error).splitlines()[0]}") from error
+            yield from page
+            token = page.token or ""
+
+    def fetch(self, ids: Sequence[str]) -> Iterator[entities.Run]:
+        """Yield the runs of these ids that are still there."""
+        for start in range(0, len(ids), PAGE):
+            listed = ", ".join(f"'{each}'" for each in ids[start : start + PAGE])
+            yield from self.search(f"attributes.run_id IN ({listed})")
+
+    def sweep(self, name: str | None) -> entities.Run:
+        """Return the parent run of the sweep `name`, or of the one at work last; ValueError where there is none."""
+        parents = {run.data.tags["sweep"]: run for run in self.search("tags.fingerprint LIKE 'sweep-%'")}
+        if not parents:
+            raise ValueError("no sweep has been run in this experiment yet")
+        if name is None:
+            return max(parents.values(), key=lambda run: run.info.end_time or run.info.start_time)
+        if name not in parents:
+            raise ValueError(f"sweep={name}: not found; there are: {', '.join(sorted(parents))}")
+        return parents[name]
+
+    def cells_of(self, parent: entities.Run) -> list[dict]:
+        """Return what a sweep's sweep.json says of its cells."""
+        with self.artifact(parent.info.run_id, "sweep.json") as file:
+            return json.loads(file.read_text()) if file else []
+
+    @contextmanager
+    def artifact(self, run_id: str, name: str) -> Iterator[Path | None]:
+        """Give the path of an artifact, of a copy where the store is elsewhere; None where the run has none."""
+        with tempfile.TemporaryDirectory() as folder:
+            found = None
+            with suppress(MlflowException, OSError):
+                found = download_artifacts(run_id=run_id, artifact_path=name, dst_path=folder, tracking_uri=self.uri)
+            yield Path(found) if found else None
+
+    def histories(self, ids: Sequence[str], key: str) -> dict[str, dict[int, float]]:
+        """Return the values of one metric by run and step, read in bulk; runs without any are left out."""
+        found: dict[str, dict[int, float]] = {}
+        for start in range(0, len(ids), BULK):
+            for run_id, step, value in self._points(ids[start : start + BULK], key):
+                found.setdefault(run_id, {})[step] = value
+        return found
+
+    def _points(self, ids: Sequence[str], key: str) -> list[tuple[str, int, float]]:
+        """Return run, step and value of each point, by the call behind MLflow's own charts: its client has none."""
+        store = self.client._tracking_client.store
+        if self.uri.startswith("http"):
+            query = {"run_id": list(ids), "metric_key": key, "max_results": POINTS}
+            answer = http_request_safe(store.get_host_creds(), BULK_ENDPOINT, "GET", params=query)
+            points = [(each["run_id"], each["step"], each["value"]) for each in answer.json()["metrics"]]
+        else:
+            found = store.get_metric_history_bulk(list(ids), key, POINTS)
+            points = [(each.run_id, each.step, each.value) for each in found]
+        if len(points) < POINTS or len(ids) == 1:
+            return points
+        half = len(ids) // 2  # there may be more
+        return self._points(ids[:half], key) + self._points(ids[half:], key)
+
+    def busy(self, first: int, last: int, but: Sequence[str]) -> dict[str, tuple[str, int, float]]:
+        """Return, by id, host, start and end, in ms, of the runs of all experiments at work between two times.
+
+        Without those known already, `but`, of which MLflow takes some thousands at most.
+        """
+        experiments = [each.experiment_id for each in self.client.search_experiments()]
+        known, spans = ", ".join(f"'{each}'" for each in but), {}
+        began = f"attributes.run_id NOT IN ({known}) and attributes.start_time <= {last}"
+        for like in (f"{began} and attributes.end_time >= {first}", f"{began} and attributes.status = 'RUNNING'"):
+            for run in self._search(experiments, like):
+                host = run.data.tags.get("owner", "").partition(":")[0]
+                if not run.data.tags.get("fingerprint", "").startswith("sweep-"):
+                    spans[run.info.run_id] = host, run.info.start_time, run.info.end_time or math.inf
+        return spans
+
+    def begin(self, name: str, tags: Mapping[str, str]) -> "Run":
         """Start a new run."""
+        from digitlab.run import Run, this_process
+
         source = {"mlflow.source.type": "LOCAL", "mlflow.source.name": "src/train.py"}
         tags = {"mlflow.user": _user(), "owner": this_process(), **source, **tags}
         return Run(self.client, self.client.create_run(self.experiment_id, run_name=name, tags=tags))
 
-    def parent(self, sweep: str) -> Run:
+    def parent(self, sweep: str) -> "Run":
         """Start the parent run of the sweep named, or reopen it."""
+        from digitlab.run import Run
+
         fingerprint = f"sweep-{sweep}"
         done, broken = self.find(fingerprint)
         tags = {"fingerprint": fingerprint, "sweep": sweep, "mlflow.user": _user()}
         run = broken or done or self.client.create_run(self.experiment_id, run_name=sweep, tags=tags)
         return Run(self.client, run, is_monitored=False)
 
-    def resume(self, run: entities.Run) -> Run:
+    def resume(self, run: entities.Run) -> "Run":
         """Continue a run that is not done."""
+        from digitlab.run import Run
+
         return Run(self.client, run)
 
     def is_alive(self, run: entities.Run) -> bool:
@@ -170,7 +275,7 @@ class Store:
         store = "" if self.file else f"{sha256(self.uri.encode()).hexdigest()[:8]}-"
         return FileLock(folder / f"{store}{fingerprint}.lock")
 
-    def _connect(self, artifacts: str | None) -> None:
+    def _connect(self, artifacts: str | None, create: bool) -> None:
         try:
             self.client = MlflowClient(self.uri)
             found = self.client.get_experiment_by_name(self.experiment)
@@ -180,6 +285,9 @@ class Store:
                 raise ValueError(
                     f"uri={self.uri}: was moved here from {found.artifact_location}; make relocate puts that right"
                 )
+            if not found and not create:
+                names = ", ".join(sorted(each.name for each in self.client.search_experiments()))
+                raise ValueError(f"experiment={self.experiment}: not found; there are: {names}")
             self.experiment_id = (
                 found.experiment_id if found else self.client.create_experiment(self.experiment, artifacts)
             )

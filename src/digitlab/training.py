@@ -20,6 +20,7 @@ from digitlab.classifier import Classifier
 from digitlab.config import IN_DIGEST, UserError, build, check, deviations, fingerprint, flatten, groups, user_errors
 from digitlab.data import ImageData
 from digitlab.networks import Predictor
+from digitlab.progress import Progress
 from digitlab.resume import (
     DurableCheckpointIO,
     EpochCheckpoint,
@@ -31,6 +32,8 @@ from digitlab.resume import (
 from digitlab.run import Run
 from digitlab.statistics import wilson
 from digitlab.tracking import Store, redact
+
+MISTAKES = 1000  # images that a run keeps at most of those that it got wrong
 
 
 @exit_on_signals()
@@ -141,12 +144,13 @@ def describe(run: Run, cfg: DictConfig, names: dict[str, str], data: ImageData, 
     if not cfg.sweep.parent:
         console.say(layers)
     cfg = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "tracking"])  # an address may hold a password
-    run.log_params(names | flatten(cfg))
-    run.log_tags(names | _git())
+    environment = machine.environment()
+    run.log_params(names | flatten(cfg) | {"parameters": str(sum(each.numel() for each in classifier.parameters()))})
+    run.log_tags(names | _git() | {"environment": environment})
     if cfg.sweep.parent:
         run.log_tags({"mlflow.parentRunId": cfg.sweep.parent, "sweep": str(cfg.sweep.name)})
     run.log_text(OmegaConf.to_yaml(OmegaConf.merge({"groups": names}, cfg)), "config.yaml")
-    run.log_text(machine.environment(), "environment.txt")
+    run.log_text(environment, "environment.txt")
     run.log_text(layers, "model_summary.txt")
     run.log_dataset(data.name, data.digest, data.sizes, source=str(data.root or data.name))
     some = np.random.default_rng(0).permutation(data.sizes["train"])[:40]  # the first ones may be all of one class
@@ -160,7 +164,7 @@ def fit(run: Run, cfg: DictConfig, data: ImageData, classifier: Classifier, trai
     keeper = next(each for each in trainer.checkpoint_callbacks if isinstance(each, EpochCheckpoint))
     keeper.folder, keeper.run = run.checkpoints, run.id
     if cfg.sweep.parent:
-        for speaker in (each for each in trainer.callbacks if isinstance(each, console.Progress)):
+        for speaker in (each for each in trainer.callbacks if isinstance(each, Progress)):
             speaker.label = f"{run.name}: "
     saved = saved_checkpoints(run.checkpoints, run.id)
     if cfg.evaluate_on == "best" and "best" not in saved:
@@ -191,9 +195,12 @@ def evaluate(
     run.logger.save()
     images, labels = (tensor.numpy() for tensor in data.splits["test"])
     probabilities = classifier.probabilities
-    run.log_arrays("predictions.npz", probabilities=probabilities, labels=labels, classes=np.array(data.classes))
+    predicted, classes = probabilities.argmax(1), np.array(data.classes)
+    mistaken = np.flatnonzero(predicted != labels)[:MISTAKES]  # with their images, for who has not got the data
+    shown = {"mistaken": mistaken, "mistaken_images": images[mistaken]}
+    run.log_arrays("predictions.npz", probabilities=probabilities, labels=labels, classes=classes, **shown)
 
-    matrix = confusion_matrix(labels, probabilities.argmax(1), labels=range(data.num_classes))
+    matrix = confusion_matrix(labels, predicted, labels=range(data.num_classes))
     model = re.sub(r"[^\w-]", "_", "{model}-{optim}-s{seed}".format_map(names))  # a LoggedModel's name may hold no more
     title = f"{model} on {data.name}: {len(labels):,} test images, accuracy {classifier.results['test/acc']:.4f}"
     curves = {

@@ -1,0 +1,380 @@
+"""What follows from a set of runs: which network with which optimizer is best, and which differences are real."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import combinations
+from math import inf, isfinite, nan
+from statistics import mean, median
+
+import numpy as np
+
+from digitlab.statistics import against_best, epochs_to, holm, iqm, mcnemar, paired_t, seeds_needed, t_interval, wilson
+
+TARGETS = (0.97, 0.98, 0.99)  # of val/acc
+ALPHA = 0.05
+ENOUGH = 5  # networks, and seeds of each, that an aggregate over networks takes
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run that is done. Curves are by finished epoch, from 1; `settings` holds what else was chosen or found."""
+
+    run_id: str
+    name: str
+    fingerprint: str
+    model: str
+    optim: str
+    seed: int
+    data: str
+    lr: str
+    accuracy: float
+    loss: float
+    test_images: int
+    val_acc: np.ndarray
+    epoch_s: np.ndarray
+    steps_per_epoch: int
+    parameters: int | None
+    settings: Mapping[str, str]
+    command: str
+    host: str
+    began: int  # ms
+    ended: int
+    was_alone: bool = True  # on its machine: else its seconds are not its own
+
+    @property
+    def has_diverged(self) -> bool:
+        return not isfinite(self.loss) or self.loss > 1e300  # which is how the store writes infinity
+
+    @property
+    def best_val_acc(self) -> float:
+        return float(np.max(self.val_acc, initial=0))
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What one run answered to the test images: classes (N,), and the labels (N,); with the images of mistakes."""
+
+    predicted: np.ndarray
+    labels: np.ndarray
+    classes: Sequence[str] = ()
+    images: Mapping[int, np.ndarray] = field(default_factory=dict)  # by row, uint8 (H, W)
+
+    @property
+    def right(self) -> np.ndarray:
+        return self.predicted == self.labels
+
+
+Predict = Callable[[Result], Predictions | None]
+
+
+@dataclass
+class Cell:
+    """The runs of one network with one optimizer, one for each seed, in the order of the seeds."""
+
+    model: str
+    optim: str
+    variant: str  # what else was swept: "data.batch_size=64", or nothing
+    runs: list[Result]
+    rates: list["Rate"] = field(default_factory=list)  # the learning rates that were tried, if more than one
+    p_best: float = nan  # of being as good as the best one or better; nan of the best itself, and of what is untested
+    is_best: bool = False
+
+    @property
+    def is_tied(self) -> bool:
+        """Say whether the cell cannot be told from the best one."""
+        return not self.is_best and not self.p_best < ALPHA
+
+    @property
+    def name(self) -> str:
+        return f"{self.model}/{self.arm}"
+
+    @property
+    def arm(self) -> str:
+        """What is compared for one network: the optimizer, and what else was swept."""
+        return " ".join(filter(None, (self.optim, self.variant)))
+
+    @property
+    def n(self) -> int:
+        return len(self.runs)
+
+    @property
+    def accuracies(self) -> dict[int, float]:
+        return {run.seed: run.accuracy for run in self.runs}
+
+    @property
+    def accuracy(self) -> float:
+        return mean(run.accuracy for run in self.runs)
+
+    @cached_property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval: Student's over seeds, or Wilson's over the test images of a single run."""
+        if self.n > 1:
+            return t_interval([run.accuracy for run in self.runs])
+        (run,) = self.runs
+        return wilson(round(run.accuracy * run.test_images), run.test_images)
+
+    @property
+    def loss(self) -> float:
+        return mean(run.loss for run in self.runs) if not self.diverged else nan
+
+    @property
+    def diverged(self) -> int:
+        return sum(run.has_diverged for run in self.runs)
+
+    @property
+    def parameters(self) -> int | None:
+        return self.runs[-1].parameters
+
+    @property
+    def epochs(self) -> float:
+        return median(len(run.val_acc) for run in self.runs)
+
+    @property
+    def timed(self) -> list[Result]:
+        """The runs whose seconds are their own."""
+        return [run for run in self.runs if run.was_alone and run.epoch_s.size]
+
+    @property
+    def epoch_s(self) -> float:
+        return median(float(np.mean(run.epoch_s)) for run in self.timed) if self.timed else nan
+
+    @property
+    def seconds(self) -> float:
+        """The median seconds of training, in all epochs."""
+        return median(float(np.sum(run.epoch_s)) for run in self.timed) if self.timed else nan
+
+
+@dataclass(frozen=True)
+class Rate:
+    """One learning rate that was tried for a network with an optimizer, and what it came to on validation."""
+
+    cell: str
+    model: str
+    optim: str
+    lr: str
+    values: list[float]  # the best val/acc of each seed
+    is_chosen: bool
+
+
+@dataclass
+class Pair:
+    """The difference of two cells: mean, interval, p-value as it is and as corrected for all pairs."""
+
+    one: Cell
+    other: Cell
+    test: str  # paired t, McNemar, or none
+    n: int  # seeds in common
+    difference: float
+    low: float = nan
+    high: float = nan
+    p: float = nan
+    p_holm: float = nan
+    seeds_needed: float = nan
+
+    @property
+    def is_real(self) -> bool:
+        return self.p_holm < ALPHA
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How soon the runs of a cell came to a validation accuracy: medians, in which a miss is infinite."""
+
+    cell: Cell
+    target: float
+    reached: int
+    epochs: float
+    steps: float
+    seconds: float  # nan where no run had its machine to itself
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """An optimizer over networks: interquartile mean of the test accuracy and its bootstrap interval."""
+
+    optim: str
+    networks: int
+    runs: int
+    value: float
+    low: float
+    high: float
+
+
+@dataclass
+class Comparison:
+    """What follows from the runs of one data set: cells by falling accuracy, and what is said of them."""
+
+    data: str
+    test_images: int
+    cells: list[Cell]
+    pairs: list[Pair]
+    reaches: list[Reach]
+    aggregates: list[Aggregate]
+    swept: list[str]  # settings that runs of the same network, optimizer and seed differ in
+
+    @property
+    def best(self) -> Cell:
+        return next(cell for cell in self.cells if cell.is_best)
+
+    @property
+    def runs(self) -> list[Result]:
+        return [run for cell in self.cells for run in cell.runs]
+
+    @property
+    def rates(self) -> list[Rate]:
+        return [rate for cell in self.cells for rate in cell.rates]
+
+    @property
+    def models(self) -> list[str]:
+        """The networks, that of the best cell first."""
+        return list(dict.fromkeys(cell.model for cell in self.cells))
+
+    @property
+    def arms(self) -> list[str]:
+        return sorted({cell.arm for cell in self.cells})
+
+    @property
+    def seeds(self) -> str:
+        counts = sorted({cell.n for cell in self.cells})
+        return f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
+
+    def against_best(self) -> list[Pair]:
+        """The pairs of the best cell and each other, by falling accuracy of these."""
+        return [pair for pair in self.pairs if pair.one is self.best]
+
+    @property
+    def conclusion(self) -> str:
+        best, ties = self.best, sum(cell.is_tied for cell in self.cells)
+        low, high = best.interval
+        how_sure = f"± {(high - low) / 2:.4f}" if best.n > 1 else f"({low:.4f} to {high:.4f})"
+        sentence = f"{best.name} is best at {best.accuracy:.4f} {how_sure} (n = {best.n})"
+        others = len(self.cells) - 1
+        if not others:
+            return (
+                f"{best.name} is at {best.accuracy:.4f} {how_sure} (n = {best.n}); there is nothing to compare it with."
+            )
+        if ties == others:
+            return f"{sentence}; none of the {others} other cells can be told from it."
+        verb = "is" if ties == 1 else "are"
+        return f"{sentence}; {ties} of the {others} other cells {verb} not distinguishable from it."
+
+
+def compare(results: Sequence[Result], predict: Predict) -> Comparison:
+    """Draw the conclusions from the runs of one data set; `predict` gives a run's stored answers, if there are any.
+
+    Of several runs of the same settings and seed the one that ended last counts. Raises ValueError without any run,
+    and for runs of several data sets.
+    """
+    if not results:
+        raise ValueError("no run is done, so there is nothing to report")
+    counts = Counter(result.data for result in results)
+    if len(counts) > 1:
+        listed = ", ".join(f"{name} ({count} runs)" for name, count in counts.items())
+        raise ValueError(f"mixed data: {listed}: an accuracy on one says nothing about another. Each can be reported "
+                         f"alone: report.filter=\"tags.data = '{max(counts, key=counts.get)}'\"")  # fmt: skip
+    results = sorted(results, key=lambda result: result.ended)
+    swept = _swept(results)
+    cells = sorted(_choose(results, swept), key=lambda cell: -cell.accuracy)
+    cells[0].is_best = True
+    pairs = _pair(cells, predict)
+    nearest = [pair for pair in pairs if pair.one is cells[0]]
+    corrected = against_best([pair.difference for pair in nearest], [pair.p for pair in nearest])
+    for pair, p_best in zip(nearest, corrected, strict=True):
+        pair.other.p_best = float(p_best)
+    return Comparison(
+        data=results[0].data,
+        test_images=results[0].test_images,
+        cells=cells,
+        pairs=pairs,
+        reaches=[_reach(cell, target) for cell in cells for target in TARGETS],
+        aggregates=_aggregate(cells),
+        swept=swept,
+    )
+
+
+def _swept(results: Iterable[Result]) -> list[str]:
+    """Return the settings in which runs of the same network, optimizer and seed differ: somebody compares them."""
+    same = defaultdict(list)
+    for result in results:
+        same[result.model, result.optim, result.seed].append(result.settings)
+    found = set()
+    for settings in same.values():
+        if len(settings) > 1:
+            keys = set().union(*settings)
+            found |= {key for key in keys if len({each.get(key) for each in settings}) > 1}
+    return sorted(key for key in found if " " not in key)  # what was found, not chosen, has a name of several words
+
+
+def _choose(results: Iterable[Result], swept: Sequence[str]) -> list[Cell]:
+    """Return the cells; of several learning rates each takes the one with the best mean validation accuracy."""
+    shown = [key for key in swept if key != "optim.lr"]
+    runs: dict[tuple, dict[str, dict[int, Result]]] = defaultdict(lambda: defaultdict(dict))
+    for result in results:
+        variant = " ".join(f"{key}={result.settings.get(key, 'null')}" for key in shown)
+        runs[result.model, result.optim, variant][result.lr][result.seed] = result
+    cells = []
+    for (model, optim, variant), by_rate in runs.items():
+        validated = {lr: [run.best_val_acc for run in by_seed.values()] for lr, by_seed in by_rate.items()}
+        chosen = max(validated, key=lambda lr: mean(validated[lr]))
+        cell = Cell(model, optim, variant, [by_rate[chosen][seed] for seed in sorted(by_rate[chosen])])
+        if len(by_rate) > 1:
+            cell.rates = [
+                Rate(cell.name, model, optim, lr, validated[lr], lr == chosen) for lr in sorted(validated, key=float)
+            ]
+        cells.append(cell)
+    return cells
+
+
+def _pair(cells: Sequence[Cell], predict: Predict) -> list[Pair]:
+    """Compare every two cells; `one` is the better."""
+    pairs = [_difference(one, other, predict) for one, other in combinations(cells, 2)]
+    for pair, p_holm in zip(pairs, holm([pair.p for pair in pairs]), strict=True):
+        pair.p_holm = float(p_holm)
+    return pairs
+
+
+def _difference(one: Cell, other: Cell, predict: Predict) -> Pair:
+    common = sorted(one.accuracies.keys() & other.accuracies.keys())
+    if len(common) > 1:
+        values, others = ([cell.accuracies[seed] for seed in common] for cell in (one, other))
+        step = 1 / one.runs[0].test_images
+        found = paired_t(values, others, step)
+        return Pair(one, other, "paired t", len(common), *found, seeds_needed=seeds_needed(values, others, step))
+    # Two single runs: their answers to the same images are what is paired.
+    run, against = (next((run for run in cell.runs if run.seed in common), cell.runs[0]) for cell in (one, other))
+    pair = Pair(one, other, "none", len(common), run.accuracy - against.accuracy)
+    answers = [predict(run), predict(against)]
+    if all(answers) and np.array_equal(answers[0].labels, answers[1].labels):
+        pair.test, pair.p = "McNemar", mcnemar(answers[0].right, answers[1].right)
+    return pair
+
+
+def _reach(cell: Cell, target: float) -> Reach:
+    epochs = [epochs_to(run.val_acc, target) for run in cell.runs]
+    steps = [count * run.steps_per_epoch for count, run in zip(epochs, cell.runs, strict=True)]
+    seconds = [_seconds_to(run, target) for run in cell.timed]
+    reached = sum(isfinite(count) for count in epochs)
+    return Reach(cell, target, reached, median(epochs), median(steps), median(seconds) if seconds else nan)
+
+
+def _seconds_to(run: Result, target: float) -> float:
+    epochs = epochs_to(run.val_acc, target)
+    return float(np.sum(run.epoch_s[: int(epochs)])) if isfinite(epochs) else inf
+
+
+def _aggregate(cells: Sequence[Cell]) -> list[Aggregate]:
+    """Return the optimizers by interquartile mean, over the networks that every one has enough seeds of."""
+    by_optim = defaultdict(dict)
+    for cell in cells:
+        if cell.n >= ENOUGH:
+            by_optim[cell.arm][cell.model] = cell
+    common = set.intersection(*map(set, by_optim.values())) if by_optim else set()
+    if len(common) < ENOUGH:
+        return []
+    rows = []
+    for optim, by_model in by_optim.items():
+        groups = [list(by_model[model].accuracies.values()) for model in sorted(common)]
+        rows.append(Aggregate(optim, len(groups), sum(map(len, groups)), *iqm(groups)))
+    return sorted(rows, key=lambda row: -row.value)

@@ -1,0 +1,331 @@
+"""The report through its door: on runs really made, on made-up ones whose truth is known, and on bad input."""
+
+import csv
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+from conftest import Lab
+from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunStatus, RunTag
+from scipy import stats
+
+IMAGES = 1000
+
+
+class Book:
+    """A store that is written through MLflow's client alone: as many made-up runs as a test wants."""
+
+    def __init__(self, folder: Path, empty: Path):
+        self.lab = Lab(folder)
+        folder.mkdir(parents=True)
+        shutil.copy(empty, folder / "mlflow.db")  # whose making takes seconds
+        self.experiment = self.lab.client.create_experiment("digitlab", (folder / "artifacts").as_uri())
+        self.clock = 1_700_000_000_000
+
+    def record(self, model, optim, seed, accuracy, *, done=True, loss=0.1, epochs=3, predictions=True, **params) -> str:
+        """Record a run that gets `accuracy` of its 1,000 test images right, the first ones; return its id."""
+        client, started = self.lab.client, self.clock
+        settings = {"data": "mnist5k", "optim.lr": "0.1", "data.batch_size": "100", "parameters": "1234"} | params
+        settings |= {"model": model, "optim": optim, "seed": str(seed), "trainer.max_epochs": str(epochs)}
+        tags = {"fingerprint": f"{sorted(settings.items())}", "owner": "here:1:1", "git.dirty": "false"}
+        tags |= {"mlflow.source.git.commit": "abc", "environment": "torch 2.15.0\nCPU: fast, 2 cores\n"}
+        run = client.create_run(self.experiment, started, tags, run_name=f"{model}-{optim}-s{seed}").info
+        points = [
+            Metric(key, value, started, epochs) for key, value in {"test/acc": accuracy, "test/loss": loss}.items()
+        ]
+        for epoch in range(epochs + 1):
+            points.append(Metric("val/acc", accuracy - 0.01 * (epochs - epoch), started, epoch))
+            points += [Metric("time/epoch_s", 2.0, started, epoch)] if epoch else []
+        client.log_batch(run.run_id, points, [Param(*each) for each in settings.items()])
+        sizes = json.dumps({"train": 4000, "val": 500, "test": IMAGES})
+        client.log_inputs(run.run_id, [DatasetInput(Dataset(settings["data"], "d1ge57", "local", "{}", profile=sizes))])
+        if predictions:
+            wrong = np.arange(IMAGES) >= round(accuracy * IMAGES)
+            with tempfile.TemporaryDirectory() as folder:
+                file = Path(folder) / "predictions.npz"
+                probabilities = np.stack([~wrong, wrong], axis=1).astype(np.float32)
+                arrays = {"probabilities": probabilities, "labels": np.zeros(IMAGES, np.int64), "classes": ["0", "1"]}
+                images = np.full((sum(wrong), 28, 28), 200, np.uint8)
+                np.savez_compressed(file, **arrays, mistaken=np.flatnonzero(wrong), mistaken_images=images)
+                client.log_artifact(run.run_id, file)
+        self.clock += 10_000
+        client.set_terminated(run.run_id, RunStatus.to_string(RunStatus.FINISHED), self.clock - 1000)
+        if done:
+            client.set_tag(run.run_id, "done", "true")
+        return run.run_id
+
+    def sweep(self, name: str, *ids: str) -> str:
+        """Record the parent of a sweep over these runs; return its id."""
+        client, fingerprint = self.lab.client, f"sweep-{name}"
+        tags = {"fingerprint": fingerprint, "sweep": name, "done": "true"}
+        parent = client.create_run(self.experiment, self.clock, tags, run_name=name).info.run_id
+        cells = []
+        for run_id in ids:
+            run = client.get_run(run_id)
+            client.log_batch(run_id, tags=[RunTag("mlflow.parentRunId", parent)])
+            recorded = run_id if "done" in run.data.tags else None
+            cells.append({"name": run.info.run_name, "fingerprint": run.data.tags["fingerprint"], "run_id": recorded})
+        client.log_text(parent, json.dumps(cells), "sweep.json")
+        self.clock += 10_000
+        client.set_terminated(parent, RunStatus.to_string(RunStatus.FINISHED), self.clock)
+        return parent
+
+    def report(self, *arguments: str):
+        return self.lab.main(*arguments, f"report.dir={self.folder}", door="report")
+
+    @property
+    def folder(self) -> Path:
+        return self.lab.folder / "report"
+
+    def cells(self) -> dict[str, dict[str, str]]:
+        with (self.folder / "report.csv").open() as file:
+            return {f"{row['model']}/{row['optim']}": row for row in csv.DictReader(file)}
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory) -> Path:
+    """A store with nothing in it."""
+    lab = Lab(tmp_path_factory.mktemp("empty"))
+    lab.client.search_experiments()
+    return lab.folder / "mlflow.db"
+
+
+@pytest.fixture
+def book(tmp_path, empty) -> Book:
+    return Book(tmp_path / "book", empty)
+
+
+ACCURACIES = {
+    ("cnn", "adam"): (0.98, 0.986, 0.983),
+    ("cnn", "sgd"): (0.979, 0.987, 0.98),
+    ("mlp", "adam"): (0.9, 0.91, 0.9),
+}
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory, empty):
+    """A sweep of three cells x three seeds, and its report."""
+    book = Book(tmp_path_factory.mktemp("reported") / "book", empty)
+    ids = [
+        book.record(model, optim, seed, accuracy)
+        for (model, optim), accuracies in ACCURACIES.items()
+        for seed, accuracy in enumerate(accuracies)
+    ]
+    book.parent = book.sweep("small", *ids)
+    assert book.report("report.sweep=small") is None
+    return book
+
+
+def test_the_table_has_the_numbers_of_scipy(reported):
+    cells = reported.cells()
+    assert set(cells) == {"cnn/adam", "cnn/sgd", "mlp/adam"}
+    for (model, optim), accuracies in ACCURACIES.items():
+        row = cells[f"{model}/{optim}"]
+        mean = np.mean(accuracies)
+        low, high = stats.t.interval(0.95, 2, mean, stats.sem(accuracies))
+        found = [float(row[key]) for key in ("test_acc", "low", "high")]
+        assert found == pytest.approx([mean, low, high], abs=1e-6)
+        assert (row["n"], row["parameters"], row["epochs"], row["epoch_s"]) == ("3", "1234", "3", "2.0")
+    assert [cells[name]["is_best"] for name in cells] == ["True", "False", "False"]
+    assert [cells[name]["is_tied"] for name in cells] == ["False", "True", "False"]
+    # val/acc is 1 and 2 points lower an epoch and two before the last; 40 steps of 100 images an epoch
+    assert [cells["cnn/adam"][f"{what}_to_0.97"] for what in ("reached", "epochs", "steps", "seconds")] == [
+        "3", "2.0", "80.0", "4.0"
+    ]  # fmt: skip
+    assert cells["mlp/adam"]["epochs_to_0.97"] == "inf"
+
+
+def test_every_format_says_the_same(reported):
+    html, markdown, tex = ((reported.folder / f"report.{kind}").read_text() for kind in ("html", "md", "tex"))
+    sentence = "cnn/adam is best at 0.9830 ± 0.0075 (n = 3); 1 of the 2 other cells is not distinguishable from it."
+    assert sentence in html
+    assert sentence in markdown
+    assert "| cnn | ★ 0.9830 ± 0.0075 | ≈ 0.9820 ± 0.0108 |" in markdown
+    assert r"cnn & $\star$ 0.9830 $\pm$ 0.0075 & $\approx$ 0.9820 $\pm$ 0.0108 \\" in tex
+    with (reported.folder / "pairs.csv").open() as file:
+        pairs = {(row["one"], row["other"]): float(row["p"]) for row in csv.DictReader(file)}
+    assert pairs["cnn/adam", "cnn/sgd"] == pytest.approx(
+        stats.ttest_rel(*(ACCURACIES["cnn", optim] for optim in ("adam", "sgd"))).pvalue
+    )
+
+
+def test_the_sweeps_run_has_the_report(reported):
+    listed = {each.path for each in reported.lab.client.list_artifacts(reported.parent, "report")}
+    assert {f"report/report.{kind}" for kind in ("html", "md", "csv", "tex")} < listed
+
+
+def test_the_terminal_shows_the_matrix_and_the_conclusion(reported, capsys):
+    assert reported.report() is None  # the latest sweep
+    said = capsys.readouterr().out
+    assert "★ 0.9830 ± 0.0075" in said
+    assert "cnn/adam is best at 0.9830" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["report.sweep=larg"], "error: report: sweep=larg: not found; there are: small"),
+        (["report.filter=tags.model ="], "error: report: filter=tags.model =: "),
+        (["report.filter=tags.seed = 'no'"], "error: report: no run is done, so there is nothing to report"),
+        (["+seed=1"], "error: seed: unknown key; allowed: report, tracking"),
+        (["report.swep=x"], "error: report.swep: unknown key; allowed: sweep, filter, dir"),
+        (["tracking.experiment=other"], "error: tracking: experiment=other: not found; there are: Default, digitlab"),
+        (
+            ["tracking.uri=sqlite:////nowhere/x.db"],
+            "error: tracking: uri=sqlite:////nowhere/x.db: there is no such file",
+        ),
+    ],
+)
+def test_bad_input_gets_one_line_and_leaves_nothing(reported, tmp_path, arguments, complaint):
+    before = len(reported.lab.client.search_experiments())
+    said = reported.lab.main(*arguments, f"report.dir={tmp_path / 'none'}", door="report")
+    assert str(said).startswith(complaint)
+    assert "\n" not in said
+    assert not (tmp_path / "none").exists()
+    assert len(reported.lab.client.search_experiments()) == before
+
+
+def test_a_filter_narrows_a_sweep_or_stands_alone(reported):
+    assert reported.report("report.filter=tags.fingerprint LIKE '%sgd%'") is None
+    assert set(reported.cells()) == {"cnn/sgd"}
+    assert reported.report("report.sweep=small", "report.filter=params.model = 'cnn'") is None
+    assert set(reported.cells()) == {"cnn/sgd", "cnn/adam"}
+    assert reported.report("report.sweep=small") is None
+
+
+def test_only_done_runs_count_and_what_lacks_is_named(book, capsys):
+    done = book.record("cnn", "adam", 0, 0.98)
+    broken = book.record("cnn", "sgd", 0, 0.99, done=False)
+    book.sweep("half", done, broken)
+    assert book.report() is None
+    assert set(book.cells()) == {"cnn/adam"}
+    said = capsys.readouterr().out
+    assert "1 of 2 cells of the sweep are not done, and not in this report: cnn-sgd-s0" in said
+    assert "One seed only" in said
+
+
+def test_two_single_runs_are_told_apart_by_their_predictions(book, capsys):
+    book.sweep("pair", book.record("cnn", "adam", 0, 0.99), book.record("mlp", "adam", 0, 0.95))
+    assert book.report() is None
+    with (book.folder / "pairs.csv").open() as file:
+        (pair,) = csv.DictReader(file)
+    assert (pair["test"], float(pair["p"])) == ("McNemar", pytest.approx(2 * 0.5**40))
+    assert book.cells()["mlp/adam"]["is_tied"] == "False"
+
+
+def test_missing_predictions_are_said(book, capsys):
+    book.sweep("pair", *(book.record(model, "adam", 0, 0.9, predictions=False) for model in ("cnn", "mlp")))
+    assert book.report() is None
+    assert "1 of 1 pairs are not tested" in capsys.readouterr().out
+
+
+def test_mixed_data_is_refused_with_a_way_out(book):
+    ids = [book.record("cnn", "adam", 0, 0.9), book.record("cnn", "adam", 0, 0.9, data="mnist")]
+    book.sweep("mixed", *ids)
+    assert str(book.report()).startswith("error: report: mixed data: ")
+    assert book.report("report.sweep=mixed", "report.filter=params.data = 'mnist'") is None
+
+
+def test_an_unfair_arm_is_named_before_the_table(book, capsys):
+    ids = [book.record("cnn", "adam", seed, 0.98, epochs=3) for seed in range(3)]
+    ids.append(book.record("cnn", "sgd", 0, 0.98, epochs=9))
+    book.sweep("unfair", *ids)
+    assert book.report() is None
+    assert "not the same in all runs: trainer.max_epochs: 3 (3 runs); 9 (cnn-sgd-s0)" in capsys.readouterr().out
+    markdown = (book.folder / "report.md").read_text()
+    assert markdown.index("trainer.max_epochs: 3 (3 runs)") < markdown.index("| network |")
+
+
+def test_a_tuned_rate_is_shown_with_how_many_were_tried(book):
+    tried = {"0.01": (0.97, 0.975), "0.1": (0.98, 0.985), "1.0": (0.9, 0.91)}
+    ids = [
+        book.record("cnn", "sgd", seed, accuracy, **{"optim.lr": rate})
+        for rate, accuracies in tried.items() for seed, accuracy in enumerate(accuracies)
+    ]  # fmt: skip
+    book.sweep("tune", *ids)
+    assert book.report() is None
+    row = book.cells()["cnn/sgd"]
+    assert (row["lr"], row["rates_tried"], float(row["test_acc"])) == ("0.1", "3", pytest.approx(0.9825))
+    markdown = (book.folder / "report.md").read_text()
+    assert "0.1 of 3 tried" in markdown
+    assert "(figures/rates.svg)" in markdown
+    assert (book.folder / "figures" / "rates.svg").stat().st_size > 1000
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(book, tmp_path):
+    book.sweep("one", book.record("cnn", "adam", 0, 0.9))
+    (tmp_path / "file").touch()
+    said = book.lab.main(f"report.dir={tmp_path / 'file'}", door="report")
+    assert said.startswith(f"error: report.dir={tmp_path / 'file'}: ")
+
+
+def test_seconds_of_runs_that_shared_their_machine_do_not_count(book, capsys):
+    ids = [book.record("cnn", "adam", seed, 0.99) for seed in range(2)]
+    book.clock -= 10_000
+    ids.append(book.record("cnn", "adam", 2, 0.99))  # while seed 1 ran
+    book.sweep("crowded", *ids)
+    assert book.report() is None
+    assert "Seconds are from 1 of 3 runs" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """A sweep really run: one network x two optimizers."""
+    lab = Lab(tmp_path_factory.mktemp("swept") / "lab")
+    cells = ("model=mlp", "optim=adam,sgd", "data=mnist5k", "data.test_fraction=0.8", "trainer=smoke")
+    assert lab.main("-m", *cells, "sweep.name=two") is None
+    return lab
+
+
+def test_a_sweep_is_reported_with_everything_that_its_runs_recorded(swept, tmp_path, capsys):
+    assert swept.main(f"report.dir={tmp_path}", door="report") is None
+    said = capsys.readouterr().out
+    assert "mlp/adam is best at 0." in said
+    assert "not the same in all runs: code" not in said.replace("code changed since its commit", "")
+    adam, sgd = csv.DictReader((tmp_path / "report.csv").read_text().splitlines())
+    runs = {run.data.tags.get("optim"): run.data.metrics for run in swept.runs()}
+    for row, optim in ((adam, "adam"), (sgd, "sgd")):
+        assert float(row["test_acc"]) == pytest.approx(runs[optim]["test/acc"], abs=1e-6)
+        assert row["parameters"] == "669706"
+        assert float(row["epoch_s"]) > 0
+    parent = next(run for run in swept.runs() if run.data.tags["fingerprint"] == "sweep-two")
+    assert mlflow.artifacts.load_text(f"{parent.info.artifact_uri}/report/report.md").startswith("# two: ")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("chromium"), reason="there is no chromium on the PATH")
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_is_whole_and_fits_a_phone_and_a_desk(reported, tmp_path, width):
+    from playwright.sync_api import sync_playwright
+
+    page_file, outside, errors = reported.folder / "report.html", [], []
+    shutil.copy(page_file, tmp_path / "alone.html")  # away from its figures/
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": width, "height": 844})
+        page.on("request", lambda request: outside.append(request.url))
+        page.on("console", lambda message: errors.append(message.text))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto((tmp_path / "alone.html").as_uri())
+        assert page.locator(".lead").inner_text().startswith("cnn/adam is best at 0.9830")
+        matrix = page.locator("table").first
+        assert matrix.locator("tbody tr").count() == 2
+        assert matrix.locator("td.best").inner_text() == "★ 0.9830 ± 0.0075"
+        assert page.locator("img").count() >= 3
+        for image in page.locator("img").all():
+            image.scroll_into_view_if_needed()
+            assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") > 300
+            assert image.get_attribute("alt")
+        page.locator("summary").first.click()
+        assert page.locator("details table tbody tr").first.is_visible()
+        # Wide tables scroll in their own box: the page does not.
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.screenshot(path=tmp_path / "page.png", full_page=True)
+        browser.close()
+    assert errors == []
+    assert all(url.startswith(("file:", "data:")) for url in outside)
+    assert sum(url.startswith("file:") for url in outside) == 1
