@@ -29,10 +29,11 @@ RESULTS = 2  # raise it with every change of the code that changes what a run of
 WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
 
 GROUPS = ("model", "optim", "data", "scheduler", "trainer")
-ROOT_KEYS = (*GROUPS, "seed", "loss", "evaluate_on", "early_stopping", "rerun", "sweep", "tracking")
+ROOT_KEYS = (*GROUPS, "seed", "loss", "evaluate_on", "early_stopping", "rerun", "sweep", "tracking", "claim")
 
 # What cannot change a run's result.
 IRRELEVANT = (
+    "claim",
     "tracking",
     "rerun",
     "sweep",
@@ -240,7 +241,7 @@ def groups(cfg: DictConfig) -> dict[str, str]:
     """Return what was chosen in each group: {"model": "cnn_pool", ...}; outside Hydra, the names of the targets."""
     if HydraConfig.initialized():
         choices = HydraConfig.get().runtime.choices
-        return {group: choices[group] for group in GROUPS if choices.get(group)}
+        return {group: choices[group] for group in (*GROUPS, "claim", "counterpart") if choices.get(group)}
     return {group: cfg[group]._target_.rpartition(".")[2].lower() for group in GROUPS if cfg.get(group)}
 
 
@@ -252,7 +253,7 @@ def deviations() -> list[str]:
     for override in overrides:
         key = override.lstrip("+~").partition("=")[0]
         value = override.partition("=")[2]
-        if key == "trainer" and value not in ("default", "cpu", "gpu"):
+        if key in ("claim", "counterpart") or (key == "trainer" and value not in ("default", "cpu", "gpu")):
             changes.append(value)
         elif key not in named and not any(key == each or key.startswith(f"{each}.") for each in IRRELEVANT):
             changes.append(override.lstrip("+~"))
