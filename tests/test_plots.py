@@ -350,6 +350,15 @@ def test_the_pareto_front_goes_through_its_points_and_every_network_is_named():
     assert no_overlap([fig._suptitle.get_window_extent(), fig.legends[0].get_window_extent()])
 
 
+@pytest.mark.parametrize("accuracy", [1.0, 0.0, 0.1135])
+def test_accuracies_at_the_ends_are_inside_the_view(accuracy):
+    fig = plots.learning_curves({"mlp": {"adam": np.full((2, 3), accuracy)}}, "ends")
+    (ax,) = fig.axes
+    png(fig)
+    heights = ax.transAxes.inverted().transform(ax.lines[0].get_transform().transform(ax.lines[0].get_xydata()))[:, 1]
+    assert ((heights >= -1e-6) & (heights <= 1 + 1e-6)).all()
+
+
 def test_the_chosen_learning_rate_has_a_ring():
     panels = {"mlp": {"adam": ([0.0001, 0.001, 0.01], [[0.9, 0.92], [0.98, 0.981], [0.5, 0.6]], 1)}}
     fig = plots.rate_sensitivity(panels, "rates")

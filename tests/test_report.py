@@ -223,6 +223,14 @@ def test_missing_predictions_are_said(book, capsys):
     assert "1 of 1 pairs are not tested" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("predictions", "said"), [(True, "by all 2 seeds"), (False, "have no predictions.npz")])
+def test_mistakes_are_compared_where_answers_were_recorded(book, predictions, said):
+    book.sweep("seeds", *(book.record("cnn", "adam", seed, 0.9, predictions=predictions) for seed in range(2)))
+    assert book.report() is None
+    assert said in (book.folder / "report.md").read_text()
+    assert (book.folder / "figures" / "mistaken_by_all.png").exists() is predictions
+
+
 def test_mixed_data_is_refused_with_a_way_out(book):
     ids = [book.record("cnn", "adam", 0, 0.9), book.record("cnn", "adam", 0, 0.9, data="mnist")]
     book.sweep("mixed", *ids)

@@ -136,10 +136,11 @@ def _warnings(differs: Sequence[str], notes: Sequence[str]) -> list[str | list[s
 def _legend(comparison: Comparison) -> str:
     tied = ""
     if comparison.pairs:
+        best = "cell" if any(cell.n > 1 for cell in comparison.cells) else "of these trained networks"
         tied = (
             f", {TIED} not distinguishable from the best: p ≥ {ALPHA} in a {_tests(comparison)}, one-sided and "
-            f"corrected for {len(comparison.cells) - 1} comparisons with the best, so that the truly best cell is "
-            "among the marked ones in 95 % of cases"
+            f"corrected for {len(comparison.cells) - 1} comparisons with the best, so that the truly best "
+            f"{best} is among the marked ones in 95 % of cases"
         )
     return f"{BEST} best{tied}. {_interval(comparison)}"
 
@@ -337,8 +338,10 @@ def _rates(comparison: Comparison) -> list[str | Table | Picture]:
 
 
 def _mistakes(comparison: Comparison, answers: Sequence[Predictions]) -> list[str | Picture]:
-    if len(answers) < 2:
+    if comparison.best.n < 2:
         return []
+    if len(answers) < 2:
+        return [f"The runs of {comparison.best.name} have no predictions.npz, so their mistakes cannot be compared."]
     labels, predicted = answers[0].labels, np.array([each.predicted for each in answers])
     wrong, n, name = np.sum(predicted != labels, axis=0), len(answers), comparison.best.name
     by_all, by_one = np.flatnonzero(wrong == n), np.flatnonzero(wrong == 1)
@@ -347,6 +350,8 @@ def _mistakes(comparison: Comparison, answers: Sequence[Predictions]) -> list[st
         f"all {n} seeds, which another seed will not mend, {len(by_one):,} by one seed only, which is chance."
     ]
     images = {row: image for each in answers for row, image in each.images.items()}
+    if not images and wrong.any():
+        blocks.append("These runs did not record the images of their mistakes.")
     for rows, whose, file in (
         (by_all, f"all {n} seeds", "mistaken_by_all"),
         (by_one, "one seed only", "mistaken_by_one"),

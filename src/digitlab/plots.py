@@ -299,9 +299,9 @@ def _label(fig: Figure, axes: Sequence[Axes], across: str, up: str, values: Sequ
 def _scale_accuracy(ax: Axes, values: Sequence[float]) -> None:
     """Scale an axis of accuracies by the logarithm of the error: 0.99 is as far from 0.999 as 0.9 is from 0.99."""
     errors = np.clip(1 - np.asarray(values, dtype=float), 1e-4, 1)
-    worst, best = 1.15 * np.nanmax(errors), np.nanmin(errors) / 1.15
+    worst, best = 1.15 * np.nanmax(errors), np.nanmin(errors) / 1.3
     ax.set_yscale(
-        "function", functions=(lambda y: -np.log10(np.maximum(1 - y, 1e-5)), lambda y: 1 - 10.0 ** -np.asarray(y))
+        "function", functions=(lambda y: -np.log10(np.maximum(1 - y, 8e-5)), lambda y: 1 - 10.0 ** -np.asarray(y))
     )
     low, high = max(1 - worst, 0), 1 - best
     ax.set_ylim(low, high)
