@@ -105,9 +105,10 @@ def test_a_clock_that_is_wrong_changes_no_result(tmp_path, oracle, change):
     bench = Bench(tmp_path / "run")
     assert bench.run("KILL@name-last:before#2") != 0
     bench.changes.append(change)
-    assert bench.run("KILL@name-last:before#2") != 0
+    assert bench.run("EIO@name-last:before#2") == 1
     assert bench.saves == 1
-    bench.changes.remove(change)
     assert bench.run() == 0
     assert oracle.remains(bench) == []
     assert min(value for (value,) in bench.ask("select value from metrics where key = 'time/epoch_s'")) > 0
+    ((seconds,),) = bench.ask("select value from tags where key = 'seconds'")
+    assert 0 < float(seconds) < 600

@@ -151,3 +151,15 @@ def test_the_same_run_twice_at_once_is_run_once(lab):
     words = [program.says() for program in programs]
     assert sum("another process runs the same; waiting for it to end" in each for each in words) == 1
     assert sum("is done already" in each for each in words) == 1
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_while_it_starts_leaves_nothing_in_the_way(lab, number, code):
+    for delay in (0.1, 0.5, 1.0, 2.0, 3.0):  # while Python, Hydra, torch and digitlab load
+        program = Program(lab, "trainer.max_epochs=2", "model=mlp")
+        time.sleep(delay)
+        program.process.send_signal(number)
+        assert program.wait(timeout=15) in (code, -number)  # which is the same to a shell
+    assert Program(lab, "trainer.max_epochs=2", "model=mlp").wait() == 0
+    (run,) = lab.runs()
+    assert run.data.tags["done"] == "true"

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from importlib.metadata import version
 from pathlib import Path
-from time import time
+from time import monotonic, time
 from typing import Any
 from urllib.parse import urlparse
 from urllib.request import url2pathname
@@ -41,12 +41,14 @@ class Run:
 
     def __init__(self, client: MlflowClient, run: mlflow.entities.Run, is_monitored: bool = True):
         self.is_monitored, self.had_error = is_monitored, "error" in run.data.tags
+        self.seconds = float(run.data.tags.get("seconds", 0))
         self.client, self.uri = client, client.tracking_uri
         self.id, self.name, self.artifacts = run.info.run_id, run.info.run_name, run.info.artifact_uri
         self.experiment_id = run.info.experiment_id
         self.is_local = urlparse(self.artifacts).scheme in ("", "file")
 
     def __enter__(self) -> "Run":
+        self.began = monotonic()
         with ExitStack() as undo:
             undo.push(self._conclude)
             if self.is_local:
@@ -79,6 +81,7 @@ class Run:
             return
         try:
             self.logger.save()
+            self._log_seconds()
             self.client.set_terminated(self.id, "FINISHED")
             self.client.set_tag(self.id, "done", "true")
         except BaseException as late:
@@ -90,6 +93,11 @@ class Run:
             was_stopped = isinstance(error, KeyboardInterrupt | SystemExit)
             self.client.set_terminated(self.id, "KILLED" if was_stopped else "FAILED")
             self.client.set_tag(self.id, "error", f"{type(error).__name__}: {error}"[:5000])
+            self._log_seconds()
+
+    def _log_seconds(self) -> None:
+        """Record how long the run has been at work, in all its starts but those that were killed without a word."""
+        self.client.set_tag(self.id, "seconds", f"{self.seconds + monotonic() - self.began:.1f}")
 
     def history(self, key: str) -> tuple[list[int], list[float]]:
         """Return the steps and values of one metric."""

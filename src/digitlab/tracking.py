@@ -94,8 +94,8 @@ class Store:
                 reason, places = f"{error.filename}: {error.strerror}", [error.filename]
             else:
                 inner = getattr(error.__cause__, "orig", error)  # what the database said, in MLflow's many words
-                source = "" if isinstance(error, OSError) else f"uri={self.uri}: "
-                reason = redact(f"{source}{str(inner).splitlines()[0][:300]}")
+                reason = str(inner).partition("\n")[0][:300] or type(inner).__name__
+                reason = redact(reason if isinstance(error, OSError) else f"uri={self.uri}: {reason}")
                 places = [self.file, tempfile.gettempdir()] if self.file else []
             raise OSError(f"{reason}{_free(places)}") from error
 
@@ -245,8 +245,8 @@ class Store:
 
     @staticmethod
     def seconds(run: entities.Run) -> float:
-        """Return how long a finished run took."""
-        return (run.info.end_time - run.info.start_time) / 1000
+        """Return how long a finished run took, whatever clocks and interruptions did meanwhile."""
+        return float(run.data.tags.get("seconds", (run.info.end_time - run.info.start_time) / 1000))
 
     def pace(self, model: str, data: str) -> float | None:
         """Return the median seconds for each epoch of the done runs of a model on data, all told; None without any."""
