@@ -10,8 +10,8 @@ FLOORS = (
     {"layers", "graph"},
     {"config", "networks", "sources", "statistics", "plots", "console", "machine", "document"},
     {"run", "comparison", "progress"},
-    {"data", "classifier", "tracking", "resume", "pages", "caveats"},
-    {"training", "upkeep"},
+    {"data", "classifier", "tracking", "resume", "pages", "caveats", "verdicts"},
+    {"training", "upkeep", "claims"},
     {"sweep", "report"},
 )
 OWNERS = {

@@ -172,7 +172,7 @@ def test_the_terminal_shows_the_matrix_and_the_conclusion(reported, capsys):
         (["report.filter=tags.model ="], "error: report: filter=tags.model =: "),
         (["report.filter=tags.seed = 'no'"], "error: report: no run is done, so there is nothing to report"),
         (["+seed=1"], "error: seed: unknown key; allowed: report, tracking"),
-        (["report.swep=x"], "error: report.swep: unknown key; allowed: sweep, filter, dir"),
+        (["report.swep=x"], "error: report.swep: unknown key; allowed: sweep, filter, counterparts, dir"),
         (["tracking.experiment=other"], "error: tracking: experiment=other: not found; there are: Default, digitlab"),
         (
             ["tracking.uri=sqlite:////nowhere/x.db"],

@@ -4,7 +4,7 @@ import base64
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,6 +50,17 @@ class Section:
 
     title: str
     blocks: list[str | list[str] | Table | Picture] = field(default_factory=list)
+
+
+@dataclass
+class Document:
+    """What is written down: a title, the conclusion in a sentence, sections; its tables in short, its plain numbers."""
+
+    title: str
+    lead: str
+    sections: Sequence[Section]
+    tables: Sequence[Table]  # for a terminal and for LaTeX
+    numbers: Mapping[str, tuple[Sequence[str], Sequence[Sequence[object]]]]  # headings and rows of each CSV file
 
 
 def to_html(title: str, lead: str, sections: Sequence[Section]) -> str:

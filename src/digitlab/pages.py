@@ -179,12 +179,13 @@ def _pair_headings(corrected: str) -> list[str]:
 
 
 def _pair(pair: Pair, corrected: float) -> list[str]:
-    interval = "–" if isnan(pair.low) else f"{_signed(pair.low)} to {_signed(pair.high)}"
+    interval = "–" if isnan(pair.low) else f"{signed(pair.low)} to {signed(pair.high)}"
     needed = "> 1,000" if pair.seeds_needed > 1000 else number(pair.seeds_needed, "g")
-    return [_signed(pair.difference), interval, str(pair.n), pair.test, _p(pair.p), _p(corrected), needed]
+    return [signed(pair.difference), interval, str(pair.n), pair.test, _p(pair.p), _p(corrected), needed]
 
 
-def _signed(value: float) -> str:
+def signed(value: float) -> str:
+    """Write a difference."""
     return f"{value:+.4f}".replace("-", "−")
 
 
@@ -275,7 +276,7 @@ def _heat_map(comparison: Comparison) -> Picture:
     texts = [[_place(cell).replace(" ±", "\n±").replace(" (", "\n(") for cell in row] for row in places]
     title = f"Test accuracy on {comparison.data}, {comparison.seeds}: darker is better"
     figure = plots.accuracy_matrix(values, texts, comparison.models, comparison.arms, title)
-    return _picture("matrix.svg", figure, "The matrix above, as shades")
+    return picture("matrix.svg", figure, "The matrix above, as shades")
 
 
 def _curves(comparison: Comparison) -> Picture:
@@ -289,7 +290,7 @@ def _curves(comparison: Comparison) -> Picture:
         ": mean, and band from the lowest seed to the highest" if any(cell.n > 1 for cell in comparison.cells) else ""
     )
     title = f"Validation accuracy on {comparison.data}, {comparison.seeds}{band}"
-    return _picture("curves.svg", plots.learning_curves(panels, title), "Validation accuracy by epoch for each network")
+    return picture("curves.svg", plots.learning_curves(panels, title), "Validation accuracy by epoch for each network")
 
 
 def _costs(comparison: Comparison) -> list[str | Picture]:
@@ -316,7 +317,7 @@ def _costs(comparison: Comparison) -> list[str | Picture]:
         [cell.arm for cell in cells],
         title,
     )
-    return [_picture("costs.svg", figure, f"Test accuracy against {' and '.join(costs)}"), *blocks]
+    return [picture("costs.svg", figure, f"Test accuracy against {' and '.join(costs)}"), *blocks]
 
 
 def _rates(comparison: Comparison) -> list[str | Table | Picture]:
@@ -334,7 +335,7 @@ def _rates(comparison: Comparison) -> list[str | Table | Picture]:
             rows.append([cell.name, rate.lr, is_chosen, f"{mean(rate.values):.4f}", str(len(rate.values))])
     title = f"Best validation accuracy on {comparison.data} by learning rate: mean and range over seeds, chosen ringed"
     table = Table(["cell", "learning rate", "", "mean best validation accuracy", "n"], rows, "Every rate", 3, True)
-    return [_picture("rates.svg", plots.rate_sensitivity(panels, title), "Accuracy against learning rate"), table]
+    return [picture("rates.svg", plots.rate_sensitivity(panels, title), "Accuracy against learning rate"), table]
 
 
 def _mistakes(comparison: Comparison, answers: Sequence[Predictions]) -> list[str | Picture]:
@@ -361,11 +362,11 @@ def _mistakes(comparison: Comparison, answers: Sequence[Predictions]) -> list[st
             title = f"{name} on {comparison.data}, n = {n}: mistaken by {whose}, {len(shown)} of {len(rows)}"
             pixels = np.array([images[row] for row in shown])
             figure = plots.shared_mistakes(pixels, labels[shown], predicted[:, shown], answers[0].classes, title)
-            blocks.append(_picture(f"{file}.png", figure, f"Test images mistaken by {whose}"))
+            blocks.append(picture(f"{file}.png", figure, f"Test images mistaken by {whose}"))
     return blocks
 
 
-def _picture(file: str, figure: Any, alt: str) -> Picture:
+def picture(file: str, figure: Any, alt: str) -> Picture:
     content = io.BytesIO()
     metadata = {"Date": None} if file.endswith(".svg") else None  # the same runs give the same file
     figure.savefig(content, format=file.rpartition(".")[2], metadata=metadata)

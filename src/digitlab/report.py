@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import DictConfig
+from hydra import compose
+from omegaconf import DictConfig, OmegaConf
 
-from digitlab import REPOSITORY, console, pages
+from digitlab import REPOSITORY, claims, console, pages
 from digitlab.caveats import CHANGED, limits, unfair
-from digitlab.comparison import Comparison, Predictions, Result, compare
-from digitlab.config import IRRELEVANT, UserError, user_errors
-from digitlab.document import Picture, Section, to_csv, to_html, to_latex, to_markdown
+from digitlab.comparison import Predictions, Result, compare
+from digitlab.config import IRRELEVANT, UserError, build, user_errors
+from digitlab.document import Document, Picture, to_csv, to_html, to_latex, to_markdown
 from digitlab.tracking import Store, is_done
+from digitlab.verdicts import Claim, Outcome, Statement
 
 # What may differ between runs that are fair to compare: names, and what the digest of the data stands for.
 NO_SETTINGS = ("model", "optim", "data", "scheduler", "trainer", "seed", "parameters")
@@ -39,17 +41,21 @@ def report(cfg: DictConfig) -> None:
         store.open(create=False)
     with user_errors("report"), _few_collections():
         parent, results, missing = _find(store, cfg.report.sweep, cfg.report.filter)
-        predict = cache(partial(_predictions, store))
-        comparison = compare(_complete(store, results), lambda result: predict(result.run_id))
-    differs, notes = unfair(comparison), missing + limits(comparison)
-    answers = [found for run in comparison.best.runs if (found := predict(run.run_id))]
-    name = parent.data.tags["sweep"] if parent else "runs"
+        name, recipes = "runs", {}
+        if parent:
+            name, recipes = parent.data.tags["sweep"], _recipes(store.cells_of(parent))
+        if recipes and cfg.report.counterparts in store.sweeps():
+            other, changed, _ = _find(store, cfg.report.counterparts, cfg.report.filter)
+            results, recipes = [*results, *changed], recipes | _recipes(store.cells_of(other))
+        if recipes:
+            document, differs, notes = _judge(store, name, recipes, results, missing)
+        else:
+            document, differs, notes = _compare(store, name, results, missing)
     folder = Path(cfg.report.dir).expanduser() if cfg.report.dir else REPOSITORY / "reports" / name
-    title = f"{name}: {len(comparison.models)} networks × {len(comparison.arms)} optimizers on {comparison.data}"
     with user_errors(f"report.dir={folder}"):
-        files = write(folder, title, comparison, pages.sections(comparison, differs, notes, answers))
-    show(comparison, differs, notes)
-    console.say(f"written to {folder}: report.html, .md, .csv, .tex, pairs.csv, figures/")
+        files = write(folder, document)
+    show(document, differs, notes)
+    console.say(f"written to {folder}: report.html, .md, .csv, .tex, figures/")
     if parent:
         for file in files:
             store.client.log_artifact(parent.info.run_id, folder / file, f"report/{file.parent}".rstrip("/."))
@@ -66,34 +72,108 @@ def _few_collections() -> Iterator[None]:
         gc.unfreeze()
 
 
-def show(comparison: Comparison, differs: Sequence[str], notes: Sequence[str]) -> None:
+def show(document: Document, differs: Sequence[str], notes: Sequence[str]) -> None:
     """Print what limits the conclusion, the tables, and the conclusion."""
     for line in differs:
         console.warn(f"not the same in all runs: {line}")
     for line in notes:
         console.say(f"note: {line}")
-    tables = [pages.matrix(comparison), pages.cells(comparison)]
-    for table in [*tables, pages.against_best(comparison)] if comparison.pairs else tables:
+    for table in document.tables:
         console.show_table(table.headings, table.rows, table.text_columns, table.title)
-    console.say(comparison.conclusion)
+    console.say(document.lead)
 
 
-def write(folder: Path, title: str, comparison: Comparison, sections: Sequence[Section]) -> list[Path]:
+def write(folder: Path, document: Document) -> list[Path]:
     """Write the document in every format, and its pictures; return the files' paths inside `folder`."""
+    sections = document.sections
     pictures = [block for section in sections for block in section.blocks if isinstance(block, Picture)]
     texts = {
-        "report.html": to_html(title, comparison.conclusion, sections),
-        "report.md": to_markdown(title, comparison.conclusion, sections),
-        "report.csv": to_csv(*pages.csv_of_cells(comparison)),
-        "pairs.csv": to_csv(*pages.csv_of_pairs(comparison)),
-        "report.tex": "\n".join(to_latex(table) for table in (pages.matrix(comparison), pages.cells(comparison))),
+        "report.html": to_html(document.title, document.lead, sections),
+        "report.md": to_markdown(document.title, document.lead, sections),
+        "report.tex": "\n".join(map(to_latex, document.tables)),
     }
+    texts |= {file: to_csv(*numbers) for file, numbers in document.numbers.items()}
     contents = {name: text.encode() for name, text in texts.items()}
     contents |= {f"figures/{picture.file}": picture.content for picture in pictures}
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
         (folder / name).write_bytes(content)
     return [Path(name) for name in contents]
+
+
+def _compare(store: Store, name: str, results: Sequence[Result], missing: Sequence[str]) -> tuple[Document, list, list]:
+    """Return what a comparison of the runs says, what is not the same in them, and what they cannot tell."""
+    predict = cache(partial(_predictions, store))
+    comparison = compare(_complete(store, results), lambda result: predict(result.run_id))
+    differs, notes = unfair(comparison), [*missing, *limits(comparison)]
+    answers = [found for run in comparison.best.runs if (found := predict(run.run_id))]
+    tables = [pages.matrix(comparison), pages.cells(comparison)]
+    document = Document(
+        f"{name}: {len(comparison.models)} networks × {len(comparison.arms)} optimizers on {comparison.data}",
+        comparison.conclusion,
+        pages.sections(comparison, differs, notes, answers),
+        [*tables, pages.against_best(comparison)] if comparison.pairs else tables,
+        {"report.csv": pages.csv_of_cells(comparison), "pairs.csv": pages.csv_of_pairs(comparison)},
+    )
+    return document, differs, notes
+
+
+def _judge(
+    store: Store, name: str, recipes: Mapping[str, str], results: Sequence[Result], missing: Sequence[str]
+) -> tuple[Document, list, list]:
+    """Return what became of the claims whose `recipes`, by fingerprint, the runs followed."""
+    if not results:
+        raise ValueError("no run is done, so there is nothing to report")
+    by_recipe: dict[str, dict[int, Result]] = {}
+    for result in sorted(_complete(store, results), key=lambda each: each.ended):
+        by_recipe.setdefault(recipes[result.fingerprint], {})[result.seed] = result
+    ordered = [recipe for recipe in dict.fromkeys(recipes.values()) if recipe in by_recipe]
+    outcomes = [Outcome(*_claim(recipe), [run for _, run in sorted(by_recipe[recipe].items())]) for recipe in ordered]
+    document = Document(
+        f"{name}: published claims, run again",
+        claims.conclusion(outcomes),
+        claims.sections(outcomes, missing, _predictions(store, results[0].run_id)),
+        [claims.table(outcomes)],
+        {"report.csv": claims.csv(outcomes)},
+    )
+    return document, [], list(missing)
+
+
+def _recipes(cells: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return, by fingerprint, the override that names the claim or counterpart of each cell that has one."""
+    return {
+        cell["fingerprint"]: override
+        for cell in cells
+        for override in cell.get("overrides", ())
+        if override.partition("=")[0] in ("claim", "counterpart")
+    }
+
+
+def _claim(recipe: str) -> tuple[Claim, str]:
+    """Compose the claim that `recipe` names, as in "claim=simple_004"; return it and the counterpart, if it is one."""
+    cfg = compose("train", overrides=[recipe], return_hydra_config=True)
+    choices = cfg.hydra.runtime.choices
+    said = OmegaConf.to_container(cfg.claim, resolve=True)
+    said["statements"] = [
+        Statement(each["says"], _parameters(each["of"]) / _parameters(each["to"]), each["low"], each["high"])
+        for each in said["statements"]
+    ]
+    claim = Claim(
+        name=choices.claim,
+        model=choices.model,
+        optim=choices.optim,
+        data=cfg.data.source.name,
+        is_validated_on_test=cfg.data.split == "test",
+        **said,
+    )
+    return claim, choices.get("counterpart") or ""
+
+
+@cache
+def _parameters(model: str) -> int:
+    """Count the parameters of a network of conf/model."""
+    network = build(compose("train", overrides=[f"model={model}"]), "model")
+    return sum(weights.numel() for weights in network.parameters())
 
 
 def _find(store: Store, sweep: str | None, like: str | None) -> tuple[Any, list[Result], list[str]]:

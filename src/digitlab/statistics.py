@@ -28,6 +28,13 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float
     return float(np.mean(values) - half), float(np.mean(values) + half)
 
 
+def prediction_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
+    """Return the interval in which one more value of the same normal distribution will lie: two values or more."""
+    spread = np.std(values, ddof=1) * np.sqrt(1 + 1 / len(values))
+    half = stats.t.ppf((1 + confidence) / 2, len(values) - 1) * spread
+    return float(np.mean(values) - half), float(np.mean(values) + half)
+
+
 def paired_t(one: Sequence[float], other: Sequence[float], step: float, confidence: float = 0.95) -> Difference:
     """Compare two paired samples of two values or more by Student's t-test of their differences.
 

@@ -134,9 +134,13 @@ class Store:
             listed = ", ".join(f"'{each}'" for each in ids[start : start + PAGE])
             yield from self.search(f"attributes.run_id IN ({listed})")
 
+    def sweeps(self) -> dict[str, entities.Run]:
+        """Return the parent run of each sweep by its name."""
+        return {run.data.tags["sweep"]: run for run in self.search("tags.fingerprint LIKE 'sweep-%'")}
+
     def sweep(self, name: str | None) -> entities.Run:
         """Return the parent run of the sweep `name`, or of the one at work last; ValueError where there is none."""
-        parents = {run.data.tags["sweep"]: run for run in self.search("tags.fingerprint LIKE 'sweep-%'")}
+        parents = self.sweeps()
         if not parents:
             raise ValueError("no sweep has been run in this experiment yet")
         if name is None:

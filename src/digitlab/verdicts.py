@@ -1,0 +1,140 @@
+"""Say whether a published number holds: what was claimed on one side, our runs of the same recipe on the other."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from math import isclose, isfinite, log
+from statistics import mean
+
+import numpy as np
+
+from digitlab.comparison import Cell, Result
+from digitlab.statistics import prediction_interval, t_interval
+
+ENOUGH = 5  # runs that a verdict takes
+CLIPPED = -log(1e-7)  # the loss of an image that a network of Keras <= 2.2 is sure to get wrong
+REPRODUCED, BETTER, WORSE = "REPRODUCED", "BETTER", "WORSE"
+DIVERGED, NOT_COMPARABLE, TOO_FEW = "DIVERGED AS PRINTED", "NOT COMPARABLE", "TOO FEW"
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What a document says of two networks' parameters, as a range of their ratio, and the ratio that was counted."""
+
+    says: str
+    ratio: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.says}: {'true' if self.low <= self.ratio <= self.high else 'FALSE'}, it is {self.ratio:.2f} times."
+        )
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a document says of one recipe. Accuracy and loss are on the test images, None where it gives none."""
+
+    name: str
+    document: str
+    model: str
+    optim: str
+    data: str
+    is_validated_on_test: bool
+    accuracy: float | None = None
+    loss: float | None = None
+    parameters: int | None = None
+    seconds: float | None = None  # an epoch took
+    unstated: str = ""
+    caveat: str = ""
+    diverges: bool = False  # the printed numbers are those of a network that names one class for everything
+    printed: Mapping[str, Sequence[float]] = field(default_factory=dict)  # metrics by epoch
+    statements: Sequence[Statement] = ()
+
+    @property
+    def rounding(self) -> float:
+        """Half a unit of the last digit that the accuracy is given with."""
+        return float(Decimal(1).scaleb(Decimal(str(self.accuracy)).as_tuple().exponent) / 2)
+
+
+@dataclass
+class Outcome:
+    """Our runs of a claim's recipe, or of its `counterpart`, which changes one thing; there is one at least."""
+
+    claim: Claim
+    counterpart: str
+    runs: list[Result]
+
+    @property
+    def name(self) -> str:
+        return self.counterpart or self.claim.name
+
+    @property
+    def cell(self) -> Cell:
+        return Cell(self.claim.model, self.claim.optim, "", self.runs)
+
+    @property
+    def accuracies(self) -> list[float]:
+        return [run.accuracy for run in self.runs]
+
+    @property
+    def difference(self) -> float | None:
+        """Ours less claimed."""
+        return None if self.claim.accuracy is None else mean(self.accuracies) - self.claim.accuracy
+
+    @property
+    def one_class(self) -> int:
+        """How many runs name one class for everything, as their accuracy and clipped loss imply."""
+        return sum(isclose(run.loss, (1 - run.accuracy) * CLIPPED, rel_tol=0.005) for run in self.runs)
+
+    @property
+    def best_less_last(self) -> list[float]:
+        """How much each run's best epoch on its validation images is above its last."""
+        return [run.best_val_acc - float(run.val_acc[-1]) for run in self.runs]
+
+
+def judge(outcome: Outcome) -> tuple[str, str]:
+    """Return the verdict on a claim, and the reason in a few words.
+
+    REPRODUCED: the claimed accuracy, widened by its rounding, lies in the 95 % prediction interval for one run of ours.
+    BETTER or WORSE: ours is. DIVERGED AS PRINTED: every run names one class, as the printed numbers mean. The loss
+    decides nothing. Fewer than five runs decide nothing either.
+    """
+    claim, n = outcome.claim, len(outcome.runs)
+    if claim.accuracy is None:
+        return NOT_COMPARABLE, "no accuracy is claimed"
+    if any(run.data != claim.data for run in outcome.runs):
+        return NOT_COMPARABLE, f"claimed of {claim.data}, run on {outcome.runs[0].data}"
+    if n < ENOUGH:
+        return TOO_FEW, f"n = {n} of {ENOUGH}"
+    if claim.diverges and outcome.one_class == n:
+        return DIVERGED, f"one class predicted in {n} of {n} runs"
+    low, high = prediction_interval(outcome.accuracies)
+    within = f"one run of ours lies in {low:.4f} to {high:.4f}"
+    if low <= claim.accuracy + claim.rounding and claim.accuracy - claim.rounding <= high:
+        return REPRODUCED, within
+    return (BETTER if outcome.difference > 0 else WORSE), f"ours by {abs(outcome.difference):.4f}; {within}"
+
+
+def describe_interval(values: Sequence[float]) -> str:
+    """Write a mean with the 95 % interval of the mean, or a single value."""
+    if len(values) < 2:
+        return f"{values[0]:.4f}"
+    low, high = t_interval(values)
+    return f"{mean(values):.4f} ± {(high - low) / 2:.4f}"
+
+
+def losses(outcome: Outcome) -> list[float]:
+    """Return the test losses that are numbers."""
+    return [run.loss for run in outcome.runs if isfinite(run.loss) and run.loss < 1e300]
+
+
+def curves(outcome: Outcome, key: str = "val/acc") -> dict[str, np.ndarray]:
+    """Return accuracies by epoch: ours (seeds, epochs), nan where a run had stopped, and as the document has them."""
+    longest = max(run.val_acc.size for run in outcome.runs)
+    padded = [np.pad(run.val_acc, (0, longest - run.val_acc.size), constant_values=np.nan) for run in outcome.runs]
+    found = {"ours": np.array(padded)}
+    if key in outcome.claim.printed:
+        found["printed"] = np.array([outcome.claim.printed[key]], dtype=float)
+    return found
