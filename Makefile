@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup train sweep ui test test-all lint
+.PHONY: help setup train sweep ui relocate gc test test-all lint
 PYTHON ?= python3
 PORT ?= 5000
 BIN := .venv/bin
@@ -30,6 +30,12 @@ sweep: setup  ## run the seven small networks x three optimizers, what is not do
 ui: setup  ## open the MLflow UI on what was tracked: http://127.0.0.1:5000 (PORT=...)
 	@echo "Ctrl-C stops it; PORT=5001 takes another port. Runs: http://127.0.0.1:$(PORT)/#/experiments/1?workflowType=machine_learning"
 	@MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-$(STORE)}" --host 127.0.0.1 --port $(PORT) --workers 1
+
+relocate: setup  ## make runs find their artifacts again after mlruns/ was moved (ARGS=--dry-run to see what that changes)
+	$(BIN)/python src/store.py relocate $(ARGS)
+
+gc: setup  ## remove deleted runs and artifacts that no run needs (ARGS=--dry-run lists them)
+	$(BIN)/python src/store.py gc $(ARGS)
 
 test: setup  ## run the fast tests (offline, under 4 minutes on 2 cores)
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)

@@ -12,6 +12,8 @@ from getpass import getuser
 from hashlib import sha256
 from pathlib import Path
 from statistics import median
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 import psutil
 from filelock import FileLock, Timeout
@@ -156,6 +158,10 @@ class Store:
             found = self.client.get_experiment_by_name(self.experiment)
             if found and found.lifecycle_stage == "deleted":
                 raise ValueError(f"experiment={self.experiment}: was deleted; restore it or choose another name")
+            if found and artifacts and _has_moved(found.artifact_location, artifacts):
+                raise ValueError(
+                    f"uri={self.uri}: was moved here from {found.artifact_location}; make relocate puts that right"
+                )
             self.experiment_id = (
                 found.experiment_id if found else self.client.create_experiment(self.experiment, artifacts)
             )
@@ -169,6 +175,12 @@ class Store:
         temporary.unlink(missing_ok=True)
         MlflowClient(f"sqlite:///{temporary}").search_experiments()
         temporary.replace(self.file)
+
+
+def _has_moved(there: str, here: str) -> bool:
+    """Say whether a store's artifacts, which MLflow knows by their whole path, are now where the store is."""
+    is_gone = there.startswith("file:") and not Path(url2pathname(urlparse(there).path)).exists()
+    return is_gone and Path(url2pathname(urlparse(here).path)).exists()
 
 
 def is_done(run: entities.Run) -> bool:
