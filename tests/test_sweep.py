@@ -2,10 +2,12 @@
 
 import json
 import os
+import resource
 import signal
 
 import mlflow
 import numpy as np
+import psutil
 import pytest
 from conftest import Lab
 from hydra.core.hydra_config import HydraConfig
@@ -136,6 +138,29 @@ def test_a_cell_that_cannot_be_built_is_reported_like_any_other(lab, capsys):
     )
     assert "failed: model: " in capsys.readouterr().out
     assert len(cells_and_parent(lab)[0]) == 1
+
+
+@pytest.mark.slow
+def test_a_cell_that_needs_more_memory_than_there_is_fails_alone_and_says_so(lab, capsys):
+    # The first cannot even be built; the second is built, and its gradients and Adam's moments then find no room.
+    widths = f"model.hidden=[{{units: {10**13}}}],[{{units: 100000}}],[{{units: 8}}]"
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + 900_000_000, hard))
+    try:
+        end = lab.main(*CELLS, "optim=adam", widths)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    assert end == "error: 2 of 3 cells failed; the same command tries them again"
+    children, parent = cells_and_parent(lab)
+    status = {run.data.params["model.hidden"]: run for run in children}
+    assert status['[{"units": 8}]'].data.tags["done"] == "true"
+    broken = status['[{"units": 100000}]']
+    assert broken.info.status == "FAILED"
+    assert "can't allocate memory" in broken.data.tags["error"]
+    cells = sweep_json(parent).values()
+    assert sorted(cell["status"] for cell in cells) == ["done", "failed", "failed"]
+    assert all("can't allocate memory" in cell["reason"] for cell in cells if cell["status"] == "failed")
+    assert capsys.readouterr().out.count("can't allocate memory") >= 2
 
 
 def test_a_diverged_cell_is_done_and_called_so(lab, capsys):

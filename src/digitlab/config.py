@@ -339,7 +339,8 @@ def one_line(error: BaseException) -> str:
     """Say what an error says, in one line."""
     if isinstance(error, MissingConfigException) and error.options:
         group, _, name = (error.missing_cfg_file or "").rpartition("/")
-        return f"{group}={name}: not found; allowed: {', '.join(error.options)}"
+        extra = "; joblib is in the extra parallel" if group == "hydra/launcher" else ""
+        return f"{group}={name}: not found; allowed: {', '.join(error.options)}{extra}"
     cause = error.__cause__
     if (
         isinstance(cause, OmegaConfBaseException)

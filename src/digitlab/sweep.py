@@ -63,7 +63,7 @@ def sweep(cells: Sequence[Sequence[str]], compose: Compose, launch: Launch, one_
         is_new = settings.sweep.dry_run and not store.exists()
         if not is_new:
             store.open()
-            _look_up(store, planned)
+            _look_up(store, planned, is_dry=settings.sweep.dry_run)
     remaining = [cell for cell in planned if settings.rerun or not cell.is_over]
     left = _duration(None if is_new else _estimate(store, remaining))
     console.say(f"sweep {name}: {_announce(planned, remaining)}, {left}")
@@ -97,7 +97,7 @@ def _name_by_hash(cells: Sequence[Cell]) -> str:
     return f"adhoc-{sha256(fingerprints.encode()).hexdigest()[:8]}"
 
 
-def _look_up(store: Store, cells: Sequence[Cell], is_over: bool = False) -> None:
+def _look_up(store: Store, cells: Sequence[Cell], is_over: bool = False, is_dry: bool = False) -> None:
     """See in the store how each cell stands: what there is to do, or, when the sweep is over, what came of it."""
     for cell in cells:
         done, broken = store.find(cell.fingerprint)
@@ -110,24 +110,53 @@ def _look_up(store: Store, cells: Sequence[Cell], is_over: bool = False) -> None
                 cell.val_acc = best_accuracy(Run(store.client, done))
         elif broken:
             cell.run_id = broken.info.run_id
-            cell.status = store.bury(cell.fingerprint, broken).lower() if is_over else "to resume"
-            cell.reason = broken.data.tags.get("error", "") if is_over else ""
+            status = broken.info.status if is_dry else store.bury(cell.fingerprint, broken)
+            cell.status = status.lower() if is_over else "to resume"
+            if cell.status == "failed":
+                cell.reason = broken.data.tags.get("error", cell.reason)
 
 
-def _run(store: Store, cells: list[Cell], launch: Launch, parent: str, one_by_one: bool) -> None:
-    batches = [[cell] for cell in cells] if one_by_one else [cells] if cells else []
-    for number, batch in enumerate(batches):
-        if one_by_one:
-            left = _duration(_estimate(store, cells[number:]))
-            console.say(f"\ncell {number + 1} of {len(cells)}: {batch[0].name}, {left} left")
-        results = launch([[*cell.overrides, f"sweep.parent={parent}"] for cell in batch], number)
-        for cell, result in zip(batch, results, strict=True):
+def _run(store: Store, cells: Sequence[Cell], launch: Launch, parent: str, one_by_one: bool) -> None:
+    if not one_by_one:
+        _launch(store, cells, launch, parent, 0)
+        return
+    for number, cell in enumerate(cells):
+        left = _duration(_estimate(store, cells[number:]))
+        console.say(f"\ncell {number + 1} of {len(cells)}: {cell.name}, {left} left")
+        _launch(store, [cell], launch, parent, number)
+
+
+def _launch(store: Store, cells: Sequence[Cell], launch: Launch, parent: str, number: int) -> None:
+    """Run `cells`, all of them whatever becomes of some, and note which failed and why."""
+    while cells:
+        try:
+            results = launch([[*cell.overrides, f"sweep.parent={parent}"] for cell in cells], number)
+        except Exception as error:  # when a process dies, joblib ends those beside it too and runs no more cells
+            console.warn(one_line(error))
+            cells = _not_begun(store, cells, f"its process died, or one beside it ({type(error).__name__})")
+            continue
+        for cell, result in zip(cells, results, strict=True):
             if result.status is JobStatus.FAILED:
                 error = result._return_value  # its public name would raise it
                 cell.status, cell.reason = "failed", one_line(error)
                 if not isinstance(error, UserError):
                     traceback.print_exception(error)
                 console.warn(f"{cell.name} failed: {cell.reason}")
+        return
+
+
+def _not_begun(store: Store, cells: Sequence[Cell], reason: str) -> list[Cell]:
+    """Return those of `cells` that had not begun when the launcher broke down; raise UserError if that is all."""
+    not_begun = []
+    for cell in cells:
+        done, broken = store.find(cell.fingerprint)
+        if broken and broken.info.status == "RUNNING" and store.bury(cell.fingerprint, broken) == "KILLED":
+            cell.reason = reason
+        elif not done:
+            not_begun.append(cell)
+    if len(not_begun) == len(cells):
+        raise UserError(f"no cell can be run: {reason}")
+    return not_begun
 
 
 def _record(parent: Run, cells: Sequence[Cell]) -> None:

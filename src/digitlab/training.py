@@ -42,7 +42,9 @@ def train(cfg: DictConfig) -> float:
     """
     console.prepare()
     cfg, data, identity = identify(cfg)
-    if not cfg.sweep.parent:
+    if cfg.sweep.parent:
+        machine.die_with_parent()
+    else:
         console.say("\n".join(machine.accelerators()))
     classifier, trainer = assemble(cfg, data)
     with user_errors("tracking"):

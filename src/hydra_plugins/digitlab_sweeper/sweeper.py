@@ -6,7 +6,8 @@ from functools import cache
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import ConfigCompositionException
+from hydra.errors import ConfigCompositionException, HydraException
+from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 
@@ -19,6 +20,15 @@ class ResumingSweeper(BasicSweeper):
     def __init__(self, max_batch_size: int | None, params: Mapping | None, per_optim: Mapping[str, str] | None):
         super().__init__(max_batch_size, params)
         self.per_optim = per_optim
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        name = config.hydra.runtime.choices["hydra/launcher"]
+        try:
+            super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        except RuntimeError as error:  # Hydra does not know the class
+            raise HydraException(f"hydra/launcher={name}: is not installed; pip install -e '.[{name}]'") from error
+        if name == "joblib":  # let it say after each cell how many are done and how long the rest will take
+            self.launcher.joblib |= {"verbose": 100, "pre_dispatch": "all"}
 
     def sweep(self, arguments: list[str]) -> None:
         from digitlab.sweep import sweep  # torch loads only for a sweep, not whenever Hydra looks for plugins
