@@ -119,7 +119,7 @@ def check_arguments(arguments: Sequence[str]) -> None:
     """Raise UserError for an argument of the command line that reaches into Hydra further than it may."""
     for argument in arguments:
         key = argument.lstrip("+~").partition("=")[0]
-        is_hydras = "hydra" in re.split(r"\W", key) and not key.startswith("-")
+        is_hydras = "hydra" in re.split(r"\W", key) and "=" in argument and not key.startswith("-")
         if is_hydras and (not key.startswith(HYDRA_KEYS) or "_target_" in argument):
             raise UserError(f"{key}: not to be changed from here; allowed of Hydra's: {', '.join(HYDRA_KEYS)}")
 
