@@ -107,5 +107,5 @@ def test_the_lock_is_exact_and_names_no_host(repository):
 
 def test_every_make_target_explains_itself(repository):
     out = subprocess.run(["make", "help"], cwd=repository, capture_output=True, text=True, check=True).stdout
-    for target in ("setup", "train", "sweep", "report", "test", "test-all", "ui", "lint"):
+    for target in ("setup", "train", "sweep", "claims", "report", "test", "test-all", "ui", "relocate", "gc", "lint"):
         assert f"\n{target} " in f"\n{out}"

@@ -133,9 +133,10 @@ def check(cfg: DictConfig) -> DictConfig:
     for key in cfg:
         if key not in ROOT_KEYS:
             raise UserError(f"{key}: unknown key; allowed: {', '.join(ROOT_KEYS)}")
-    for key, name, value in _special_keys(OmegaConf.to_container(cfg, resolve=True)):
+    content = OmegaConf.to_container(cfg, resolve=True)
+    for key, name, value in _special_keys(content):
         _check_special(key, name, value)
-    cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
+    cfg = OmegaConf.create(content)
     missing = [key for key in OmegaConf.missing_keys(cfg) if not key.startswith("scheduler.")]
     if missing:
         raise UserError(f"{missing[0]}: has no default; give it as {missing[0]}=VALUE")

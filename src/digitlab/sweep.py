@@ -54,9 +54,8 @@ def sweep(cells: Sequence[Sequence[str]], compose: Compose, launch: Launch, one_
     and for cells that failed, after all have run.
     """
     console.prepare()
-    composed = [compose(cell) for cell in cells]
-    planned = list({cell.fingerprint: cell for cell in map(_plan, composed, cells)}.values())
-    settings = composed[0]
+    planned = list({cell.fingerprint: cell for cell in (_plan(compose(cell), cell) for cell in cells)}.values())
+    settings = compose(cells[0])
     name = settings.sweep.name or _name_by_hash(planned)
     with user_errors("tracking"):
         store = Store(settings.tracking.uri, settings.tracking.experiment)
@@ -75,7 +74,7 @@ def sweep(cells: Sequence[Sequence[str]], compose: Compose, launch: Launch, one_
             _record(parent, planned)
             _run(store, remaining, launch, parent.id, one_by_one)
         finally:
-            _look_up(store, planned, is_over=True)
+            _look_up(store, remaining, is_over=True)
             _record(parent, planned)
             console.show_cells(_rows(planned))
             console.say(f"sweep {name}: {sum(cell.is_over for cell in planned)} of {len(planned)} cells are done, "
@@ -106,7 +105,7 @@ def _look_up(store: Store, cells: Sequence[Cell], is_over: bool = False, is_dry:
             has_diverged = not math.isfinite(loss) or loss > 1e300  # which is how the store writes infinity
             cell.status, cell.run_id = "diverged" if has_diverged else "done", done.info.run_id
             cell.test_acc, cell.seconds = done.data.metrics["test/acc"], store.seconds(done)
-            if is_over:
+            if not is_dry:
                 cell.val_acc = best_accuracy(Run(store.client, done))
         elif broken:
             cell.run_id = broken.info.run_id

@@ -8,7 +8,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 
 class ResumingSweeper(BasicSweeper):
@@ -40,10 +40,14 @@ class ResumingSweeper(BasicSweeper):
             return loader.load_sweep_config(self.config, list(cell))
 
         def compose(cell: Sequence[str]) -> DictConfig:
-            """Compose once for all seeds: it takes longer than all the rest of looking a cell up."""
+            """Compose once for all seeds: it takes longer than all the rest of looking a cell up.
+
+            What it returns is good until the next call.
+            """
             seed = [override for override in cell if override.startswith("seed=")]
             cfg = compose_all_but_seed(tuple(override for override in cell if override not in seed))
-            return OmegaConf.merge(cfg, OmegaConf.from_dotlist(seed))
+            cfg.merge_with_dotlist(seed)
+            return cfg
 
         sweep(
             self._cells(arguments),
