@@ -8,6 +8,7 @@ learning rate, with noise of the seed.
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -167,7 +168,9 @@ def main() -> None:
         seconds, memory = time.perf_counter() - began, peak / 1024
         if process.returncode:
             sys.exit(process.returncode)
-        print(f"reported in {seconds:.1f} s with {memory:,.0f} MiB at the peak")
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        processor = used.ru_utime + used.ru_stime  # what it took of a machine that others use too
+        print(f"reported in {seconds:.1f} s, {processor:.1f} s of processor, with {memory:,.0f} MiB at the peak")
 
 
 if __name__ == "__main__":
