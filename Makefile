@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup train sweep claims report ui relocate gc test test-all lint
+.PHONY: help setup train sweep claims report bench ui relocate gc test test-all lint
 PYTHON ?= python3
 PORT ?= 5000
 BIN := .venv/bin
@@ -33,6 +33,9 @@ claims: setup  ## run every published claim over five seeds, what is not done ye
 
 report: setup  ## say which differences in the latest sweep are real, in reports/ (ARGS="report.sweep=smoke")
 	$(BIN)/python src/report.py $(ARGS)
+
+bench: setup  ## measure the speed side by side on this CPU (10 minutes on a quiet machine; docs/performance.md)
+	@for script in step pipeline startup cells memory report_2000; do PYTHONPATH=src $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 ui: setup  ## open the MLflow UI on what was tracked: http://127.0.0.1:5000 (PORT=...)
 	@echo "Ctrl-C stops it; PORT=5001 takes another port. Runs: http://127.0.0.1:$(PORT)/#/experiments/1?workflowType=machine_learning"

@@ -1,7 +1,7 @@
 """Time the starts: `--cfg job`, the first training step, and what a run costs beside its passes over the data.
 
 Each against `import torch, pytorch_lightning, mlflow`, all in processes of their own, in turn, warm cache and store.
-python benchmarks/startup.py [rounds]
+PYTHONPATH=src python benchmarks/startup.py [rounds]
 """
 
 import os

@@ -1,18 +1,21 @@
 """Time one training step of every small network: ours against stock PyTorch's, and against the CPU's own limit.
 
-Stock is what the tutorials' code becomes in PyTorch: NCHW, ReLU before pooling, nn.Dropout, Adam as it comes.
-python benchmarks/step.py [rounds] [seconds a case and round]
+Stock is what the tutorials' code becomes in PyTorch: NCHW, ReLU before pooling, nn.Dropout, Adam and malloc as they
+come. It has a process of its own, since ours changes malloc's.
+PYTHONPATH=src python benchmarks/step.py [rounds] [seconds a case and round]
 """
 
+import multiprocessing
 import statistics
 import sys
+from functools import cache, partial
 from math import exp, log
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 import yaml
-from measure import in_turn, ratio, seconds, show, verdict  # first: it puts src on the path
+from measure import in_turn, ratio, seconds, show, verdict
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -22,6 +25,7 @@ from digitlab.networks import ConvNet
 ROOT = Path(__file__).parents[1]
 SMALL = ("mlp", "cnn_simple", "cnn_pool", "cnn_single_5x5", "cnn_dense1000", "cnn_double_3x3", "cnn_double_5x5")
 BATCH = 128
+KIND = {False: "fp32", True: "bf16"}
 ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 else 7
 SECONDS = float(sys.argv[2]) if len(sys.argv) > 2 else 0.5
 
@@ -62,10 +66,24 @@ def stepper(network: nn.Module, optimizer: torch.optim.Optimizer, is_bf16: bool)
     return step
 
 
-def timed(step):
-    """Repeat a step for about SECONDS; the repeats are fixed by a first look."""
+@cache
+def case(who: str, name: str, is_bf16: bool):
+    """Return a function that repeats a step for about SECONDS and gives the seconds of one."""
+    torch.manual_seed(0)
+    if who == "peak":
+        step = convolution(torch.bfloat16 if is_bf16 else torch.float32)
+    elif who == "ours":
+        network = ConvNet(**layers(name))
+        step = stepper(network, torch.optim.Adam(network.parameters(), fused=True), is_bf16)
+    else:
+        network = stock(**layers(name))
+        step = stepper(network, torch.optim.Adam(network.parameters()), is_bf16)
     repeats = max(3, round(SECONDS / min(seconds(step) for _ in range(5))))
     return lambda: seconds(step, repeats)
+
+
+def measure(who: str, name: str, is_bf16: bool) -> float:
+    return case(who, name, is_bf16)()
 
 
 def flops(name: str) -> int:
@@ -75,43 +93,37 @@ def flops(name: str) -> int:
     return counter.get_total_flops()
 
 
-def peak(kind: torch.dtype):
-    """Return a case that times a large convolution, and its operations: what this CPU can do at best."""
+PEAK_FLOPS = 2 * 32 * 26 * 26 * 256 * 256 * 9
+
+
+def convolution(kind: torch.dtype):
+    """Return a large convolution: what this CPU can do at best."""
     layer = nn.Conv2d(256, 256, 3).to(kind, memory_format=torch.channels_last)
     images = torch.randn(32, 256, 28, 28).to(kind).contiguous(memory_format=torch.channels_last)
-
-    def convolve() -> None:
-        with torch.no_grad():
-            layer(images)
-
-    return timed(convolve), 2 * 32 * 26 * 26 * 256 * 256 * 9
+    return torch.no_grad()(lambda: layer(images))
 
 
 def main() -> None:
-    torch.manual_seed(0)
-    rows, ratios = [], {False: [], True: []}
-    for name in SMALL:
-        cases, limits = {}, {}
-        for is_bf16 in (False, True):
-            kind = "bf16" if is_bf16 else "fp32"
-            theirs, ours = stock(**layers(name)), ConvNet(**layers(name))
-            cases[f"stock {kind}"] = timed(stepper(theirs, torch.optim.Adam(theirs.parameters()), is_bf16))
-            cases[f"ours {kind}"] = timed(stepper(ours, torch.optim.Adam(ours.parameters(), fused=True), is_bf16))
-            cases[f"peak {kind}"], limits[kind] = peak(torch.bfloat16 if is_bf16 else torch.float32)
-        values = in_turn(cases, ROUNDS)
-        work = flops(name)
-        for kind in ("fp32", "bf16"):
-            ours, theirs = values[f"ours {kind}"], values[f"stock {kind}"]
-            ratios[kind == "bf16"].append(ratio(ours, theirs)[0])
-            best = limits[kind] / statistics.median(values[f"peak {kind}"])
-            shares = [work / statistics.median(each) / best for each in (theirs, ours)]
-            rows.append(
-                [name, kind, f"{statistics.median(theirs) * 1e3:.1f}", f"{statistics.median(ours) * 1e3:.1f}",
-                 verdict(ours, theirs), f"{shares[0]:.0%}", f"{shares[1]:.0%}", f"{best / 1e9:.0f}"]
-            )  # fmt: skip
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as as_it_comes, context.Pool(1, initializer=machine.keep_memory) as kept:
+        pools = {"stock": as_it_comes, "ours": kept, "peak": kept}
+        rows, ratios = [], {False: [], True: []}
+        for name in SMALL:
+            keys = [(who, name, is_bf16) for is_bf16 in (False, True) for who in pools]
+            values = in_turn({key: partial(pools[key[0]].apply, measure, key) for key in keys}, ROUNDS)
+            work = flops(name)
+            for is_bf16 in (False, True):
+                theirs, ours, peak = (values[who, name, is_bf16] for who in pools)
+                ratios[is_bf16].append(ratio(ours, theirs)[0])
+                best = PEAK_FLOPS / statistics.median(peak)
+                shares = [f"{work / statistics.median(each) / best:.0%}" for each in (theirs, ours)]
+                times = [f"{statistics.median(each) * 1e3:.1f}" for each in (theirs, ours)]
+                rows.append(
+                    [name, KIND[is_bf16], *times, verdict(ours, theirs), *shares, f"{best / 1e9:.0f}"],
+                )
     for is_bf16, each in ratios.items():
         mean = exp(sum(map(log, each)) / len(each))
-        rows.append(["geometric mean", "bf16" if is_bf16 else "fp32", "", "", f"{mean:.2f}", "", "", ""])
+        rows.append(["geometric mean", KIND[is_bf16], "", "", f"{mean:.2f}", "", "", ""])
     show(
         f"One training step, batch {BATCH}, n = {ROUNDS} rounds in turn",
         ["network", "precision", "stock ms", "ours ms", "ours / stock", "stock: share of peak", "ours: share of peak",
@@ -121,6 +133,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if "--stock-memory" not in sys.argv:
-        machine.keep_memory()
     main()

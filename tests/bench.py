@@ -34,7 +34,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 EPOCHS = 4
 SETTINGS = (
     "data=mnist5k", "trainer=cpu", f"trainer.max_epochs={EPOCHS}", "optim=adam", "optim.lr=0.2", "scheduler=cosine",
-    "+trainer.limit_train_batches=8", "model=mlp", "model.hidden=[{units: 8, dropout: 0.2}]",
+    "data.batch_size=500", "data.block=1", "model=mlp", "model.hidden=[{units: 8, dropout: 0.2}]",
 )  # fmt: skip
 PRELOAD = ("digitlab.training", "digitlab.sweep", "mlflow.store.tracking.sqlalchemy_store", "mlflow.pytorch", "mlxtend")
 LEAN = ("faulty:skip_pictures",)

@@ -1,0 +1,86 @@
+"""Time the pipeline over a hand-written loop: same network, data, batches, optimizer; MLflow and progress on in ours.
+
+Both train for EPOCHS; ours validates on a thousandth of the images besides, saves checkpoints and writes its points.
+PYTHONPATH=src python benchmarks/pipeline.py [rounds]
+"""
+
+import os
+import statistics
+import sys
+import tempfile
+
+import torch.nn.functional as F
+from hydra import compose, initialize
+from hydra.core.hydra_config import HydraConfig
+from measure import in_turn, seconds, show, verdict
+from omegaconf import open_dict
+
+from digitlab import machine
+from digitlab.tracking import Store
+from digitlab.training import assemble, fit, identify
+
+ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+EPOCHS = {"mlp": 3, "cnn_pool": 1}
+
+
+def configure(model: str):
+    overrides = [f"model={model}", "optim=adam", "data.val_fraction=0.001", f"trainer.max_epochs={EPOCHS[model]}"]
+    cfg = compose("train", overrides, return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return identify(cfg)[:2]
+
+
+def pipeline(model: str) -> float:
+    """Return the seconds of ours, from building the network to the last checkpoint, without test and artifacts."""
+    cfg, data = configure(model)
+    store = Store(cfg.tracking.uri, cfg.tracking.experiment)
+    store.open()
+
+    def train() -> None:
+        classifier, trainer = assemble(cfg, data)
+        with store.begin("benchmark", {}) as run:
+            trainer.num_sanity_val_steps = 0
+            fit(run, cfg, data, classifier, trainer)
+
+    return seconds(train)
+
+
+def loop(model: str) -> float:
+    """Return the seconds of a loop by hand."""
+    cfg, data = configure(model)
+
+    def train() -> None:
+        classifier, _ = assemble(cfg, data)
+        network, optimizer = classifier.network, classifier.optimizer
+        network.train()
+        loader = data.train_dataloader()
+        for _ in range(EPOCHS[model]):
+            for block in loader:
+                for images, labels in block:
+                    optimizer.zero_grad()
+                    F.cross_entropy(network(images), labels).backward()
+                    optimizer.step()
+
+    return seconds(train)
+
+
+def main() -> None:
+    machine.keep_memory()
+    rows = []
+    with tempfile.TemporaryDirectory() as folder, initialize("../conf", version_base="1.3"):
+        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
+        for model, epochs in EPOCHS.items():
+            values = in_turn({"ours": lambda m=model: pipeline(m), "loop": lambda m=model: loop(m)}, ROUNDS)
+            each = [f"{statistics.median(values[name]) / epochs:.2f}" for name in ("loop", "ours")]
+            rows.append([model, *each, verdict(values["ours"], values["loop"])])
+    show(
+        f"The pipeline over a loop by hand, full MNIST, batch 128, fp32, n = {ROUNDS} rounds in turn",
+        ["network", "loop s/epoch", "ours s/epoch", "ours / loop"],
+        rows,
+    )
+
+
+if __name__ == "__main__":
+    main()
