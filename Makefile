@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup train sweep claims report bench ui relocate gc test test-all lint
+.PHONY: help setup train sweep claims report bench bench-gpu bench-peers ui relocate gc test test-all lint
 PYTHON ?= python3
 PORT ?= 5000
 BIN := .venv/bin
@@ -36,6 +36,17 @@ report: setup  ## say which differences in the latest sweep are real, in reports
 
 bench: setup  ## measure the speed side by side on this CPU (10 minutes on a quiet machine; docs/performance.md)
 	@for script in step pipeline startup cells memory report_2000; do PYTHONPATH=src $(BIN)/python benchmarks/$$script.py || exit 1; done
+
+bench-gpu: setup  ## measure what a GPU gives; "not measured" where there is none
+	@PYTHONPATH=src $(BIN)/python benchmarks/gpu.py
+
+bench-peers: setup .venv-peers/ready  ## measure against Keras, a Lightning template and the plain loop (20 minutes)
+	@PYTHONPATH=src $(BIN)/python benchmarks/peers.py .venv-peers/bin/python
+
+.venv-peers/ready: benchmarks/peers/requirements.txt
+	@echo "Setting up .venv-peers: Keras and TensorFlow, apart from the project's own packages."
+	@$(PYTHON) -m venv .venv-peers && .venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
 
 ui: setup  ## open the MLflow UI on what was tracked: http://127.0.0.1:5000 (PORT=...)
 	@echo "Ctrl-C stops it; PORT=5001 takes another port. Runs: http://127.0.0.1:$(PORT)/#/experiments/1?workflowType=machine_learning"

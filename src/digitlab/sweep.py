@@ -69,7 +69,7 @@ def sweep(cells: Sequence[Sequence[str]], compose: Compose, launch: Launch, one_
     if settings.sweep.dry_run:
         return
     began = time.monotonic()
-    with store.owner(f"sweep-{name}"), store.parent(name) as parent:
+    with store.failures(), store.owner(f"sweep-{name}"), store.parent(name) as parent:
         try:
             _record(parent, planned)
             _run(store, remaining, launch, parent.id, one_by_one)
@@ -138,7 +138,7 @@ def _launch(store: Store, cells: Sequence[Cell], launch: Launch, parent: str, nu
             if result.status is JobStatus.FAILED:
                 error = result._return_value  # its public name would raise it
                 cell.status, cell.reason = "failed", one_line(error)
-                if not isinstance(error, UserError):
+                if not isinstance(error, UserError | OSError):  # whose line says it all
                     traceback.print_exception(error)
                 console.warn(f"{cell.name} failed: {cell.reason}")
         return

@@ -1,0 +1,90 @@
+"""Time ours against peers, each whole process in turn: Keras on TensorFlow, a Lightning template, the plain loop.
+
+Peers are written in their own idioms with their own defaults (benchmarks/peers/) and train the same network on the same
+images; Keras has a virtual environment of its own, the first argument names its Python.
+PYTHONPATH=src python benchmarks/peers.py PYTHON_WITH_KERAS [rounds]
+"""
+
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from measure import ROOT, in_turn, show, verdict
+
+from digitlab.sources import torchvision_mnist
+
+KERAS = sys.argv[1]
+ROUNDS = int(sys.argv[2]) if len(sys.argv) > 2 else 3
+PEERS = ROOT / "benchmarks" / "peers"
+DATA = os.environ.get("DIGITLAB_DATA", str(ROOT / "data"))
+
+
+def process(*command: str) -> tuple[float, float]:
+    """Return the seconds of a whole process, and the median of those that it prints for its epochs after the first."""
+    start = time.perf_counter()
+    out = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    whole = time.perf_counter() - start
+    epochs = [float(found) for found in re.findall(r"(?:epoch_s |acc [\d.]+  )([\d.]+)(?: s,|\n)", out.stdout)]
+    return whole, statistics.median(epochs[1:] or epochs)
+
+
+def ours(*overrides: str, door: str = "src/train.py") -> tuple[float, float]:
+    return process(sys.executable, door, *overrides, "rerun=true")
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/ours.db"
+        images = torchvision_mnist(Path(DATA)).train
+        file = f"{folder}/mnist.npz"
+        np.savez(file, images=images[0][:54_000].numpy(), labels=images[1][:54_000].numpy())
+        simple = ["model=cnn_simple", "optim=adam", "trainer.max_epochs=3"]
+        double = ["model=cnn_double_3x3", "optim=adadelta", "optim.rho=0.9", "data.batch_size=64", "data.split=test"]
+        dense = ["optim=adam", "data.val_fraction=0.0834"]
+        bf16 = "trainer.precision=bf16-mixed"
+        template = [str(PEERS / "template.py"), DATA, f"sqlite:///{folder}/template.db"]
+        dense_door = str(PEERS / "ours_dense.py")
+        groups = {
+            "cnn_simple, 54,000 images, 3 epochs": {
+                "Keras 3 + TensorFlow": lambda: process(KERAS, str(PEERS / "keras_simple.py"), file, "3"),
+                "ours fp32": lambda: ours(*simple),
+                "ours bf16": lambda: ours(*simple, bf16),
+            },
+            "dense, batch norm, 55,000 images, 3 epochs": {
+                "Lightning template": lambda: process(sys.executable, *template, "3"),
+                "ours fp32": lambda: ours(*dense, "trainer.max_epochs=3", door=dense_door),
+            },
+            "dense, batch norm, 55,000 images, 1 epoch": {
+                "Lightning template": lambda: process(sys.executable, *template, "1"),
+                "ours fp32": lambda: ours(*dense, "trainer.max_epochs=1", door=dense_door),
+            },
+            "cnn_double_3x3, 60,000 images, batch 64, 1 epoch": {
+                "plain PyTorch example": lambda: process(sys.executable, str(PEERS / "plain_loop.py"), DATA, "1"),
+                "ours fp32": lambda: ours(*double, "trainer.max_epochs=1"),
+                "ours bf16": lambda: ours(*double, "trainer.max_epochs=1", bf16),
+            },
+        }
+        rows = []
+        for work, cases in groups.items():
+            values = in_turn(cases, ROUNDS, warm_up=0)
+            peer, *mine = values
+            for name in mine:
+                of = [[pair[index] for pair in values[each]] for index in (1, 0) for each in (peer, name)]
+                rows.append([work, f"{name} against {peer}",
+                             *(f"{statistics.median(a):.2f} / {statistics.median(b):.2f}" for a, b in (of[:2], of[2:])),
+                             verdict(of[0], of[1]), verdict(of[2], of[3])])  # fmt: skip
+    show(
+        f"Ours against peers, n = {ROUNDS} rounds in turn, whole processes",
+        ["work", "who", "s/epoch theirs / ours", "process s theirs / ours", "epochs: faster", "process: faster"],
+        rows,
+    )
+
+
+if __name__ == "__main__":
+    main()
