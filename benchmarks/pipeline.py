@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from measure import in_turn, seconds, show, verdict
 from omegaconf import open_dict
 
-from digitlab import machine
+from digitlab import console, machine
 from digitlab.tracking import Store
 from digitlab.training import assemble, fit, identify
 
@@ -41,7 +41,6 @@ def pipeline(model: str) -> float:
     def train() -> None:
         classifier, trainer = assemble(cfg, data)
         with store.begin("benchmark", {}) as run:
-            trainer.num_sanity_val_steps = 0
             fit(run, cfg, data, classifier, trainer)
 
     return seconds(train)
@@ -67,6 +66,7 @@ def loop(model: str) -> float:
 
 
 def main() -> None:
+    console.prepare()
     machine.keep_memory()
     rows = []
     with tempfile.TemporaryDirectory() as folder, initialize("../conf", version_base="1.3"):
