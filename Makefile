@@ -35,7 +35,7 @@ report: setup  ## say which differences in the latest sweep are real, in reports
 	$(BIN)/python src/report.py $(ARGS)
 
 bench: setup  ## measure the speed side by side on this CPU (10 minutes on a quiet machine; docs/performance.md)
-	@for script in step pipeline startup cells memory report_2000; do PYTHONPATH=src $(BIN)/python benchmarks/$$script.py || exit 1; done
+	@for script in step pipeline startup cells plan memory report_2000; do PYTHONPATH=src $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 bench-gpu: setup  ## measure what a GPU gives; "not measured" where there is none
 	@PYTHONPATH=src $(BIN)/python benchmarks/gpu.py
