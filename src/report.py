@@ -10,9 +10,10 @@ from digitlab.config import one_line_errors, quoted
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="report")
 def main(cfg: DictConfig) -> None:
-    from digitlab.report import report
+    with one_line_errors():  # before Hydra adds a line of its own
+        from digitlab.report import report
 
-    report(cfg)
+        report(cfg)
 
 
 if __name__ == "__main__":

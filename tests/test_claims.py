@@ -7,7 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 CONF = Path(__file__).parents[1] / "conf"
-CLAIMS = sorted(file.stem for file in (CONF / "claim").glob("*.yaml") if file.stem != "keras")
+CLAIMS = sorted(file.stem for file in (CONF / "claim").glob("*.yaml"))
 SEEDS = CONF.parents[1] / "shared" / "seeds"
 
 

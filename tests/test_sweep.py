@@ -205,3 +205,11 @@ def test_a_rate_that_is_the_optimizers_own_is_no_new_cell(lab, capsys):
     assert "60 cells: 7 done, 0 to resume, 53 to run" in capsys.readouterr().out
     lab.main("sweep=tune", *usual, "optim=sgd", "optim.lr=0.01", "sweep.dry_run=true")
     assert "1 cells: 1 done" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("seeds", ["0", "-1", "1.5", "two"])
+def test_a_bad_number_of_seeds_is_one_line(lab, seeds):
+    assert lab.main("sweep=smoke", f"sweep.seeds={seeds}") == (
+        f"error: sweep.seeds={seeds}: must be a whole number from 1"
+    )
+    assert not lab.folder.exists()

@@ -147,10 +147,16 @@ def check(cfg: DictConfig) -> DictConfig:
             named = f"{key}={_show(node)}" if None in unknown else f"{key}.{min(unknown)}"
             raise UserError(f"{named}: unknown key; allowed: {', '.join(f'{key}.{name}' for name in sorted(names))}")
     leaves = {key: value for key, value in _leaves(cfg).items() if value != "???"}
-    for key, (types, holds, allowed) in RANGES.items():
-        if key in leaves and not (type(leaves[key]) in types and holds(leaves[key])):
-            raise UserError(f"{key}={_show(leaves[key])}: must be {allowed}")
+    for key in (key for key in RANGES if key in leaves):
+        check_value(key, leaves[key])
     return cfg
+
+
+def check_value(key: str, value: Any) -> None:
+    """Raise UserError where `value` is none that `key` may have."""
+    types, holds, allowed = RANGES[key]
+    if not (type(value) in types and holds(value)):
+        raise UserError(f"{key}={_show(value)}: must be {allowed}")
 
 
 def build(cfg: DictConfig, key: str, *args: Any, **kwargs: Any) -> Any:

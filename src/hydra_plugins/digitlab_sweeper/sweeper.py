@@ -31,8 +31,10 @@ class ResumingSweeper(BasicSweeper):
             self.launcher.joblib |= {"verbose": 100, "pre_dispatch": "all"}
 
     def sweep(self, arguments: list[str]) -> None:
+        from digitlab.config import check_value
         from digitlab.sweep import sweep  # torch loads only for a sweep, not whenever Hydra looks for plugins
 
+        check_value("sweep.seeds", self.config.sweep.seeds)  # it decides which cells there are
         loader = self.hydra_context.config_loader
 
         @cache
