@@ -173,10 +173,8 @@ class Classifier(pl.LightningModule):
         self.log_dict(values, logger=False)
 
     def _stack(self, count: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return loss, number correct and images of each step of the last `count` blocks, or all: float64 (steps,)."""
         blocks = self.steps[-count:] if count else self.steps
         losses, correct = torch.cat([results for results, _ in blocks]).double().cpu().T
-        return (
-            losses,
-            correct,
-            torch.cat([torch.full((len(results),), float(size)).double() for results, size in blocks]),
-        )
+        sizes = [size for results, size in blocks for _ in range(len(results))]
+        return losses, correct, torch.tensor(sizes, dtype=torch.float64)

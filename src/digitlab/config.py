@@ -147,8 +147,9 @@ def check(cfg: DictConfig) -> DictConfig:
             named = f"{key}={_show(node)}" if None in unknown else f"{key}.{min(unknown)}"
             raise UserError(f"{named}: unknown key; allowed: {', '.join(f'{key}.{name}' for name in sorted(names))}")
     leaves = {key: value for key, value in _leaves(cfg).items() if value != "???"}
-    for key in (key for key in RANGES if key in leaves):
-        check_value(key, leaves[key])
+    for key in RANGES:
+        if key in leaves:
+            check_value(key, leaves[key])
     return cfg
 
 

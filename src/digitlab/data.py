@@ -4,6 +4,7 @@ import hashlib
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -73,12 +74,8 @@ class ImageData(pl.LightningDataModule):
 
     def share(self, other: "ImageData") -> None:
         """Take the images that `other` has loaded and split in the same way, instead of loading them again."""
-        self.name, self.classes, self.input_shape, self.splits = (
-            other.name,
-            other.classes,
-            other.input_shape,
-            other.splits,
-        )
+        self.name, self.classes, self.input_shape = other.name, other.classes, other.input_shape
+        self.splits, self.digest = other.splits, other.digest
 
     @property
     def num_classes(self) -> int:
@@ -88,7 +85,7 @@ class ImageData(pl.LightningDataModule):
     def sizes(self) -> dict[str, int]:
         return {stage: len(labels) for stage, (_, labels) in self.splits.items()}
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Hash every image and label of every split in order: the same digest is the same data, wherever it lies."""
         content = hashlib.sha256()

@@ -90,17 +90,16 @@ def identify(cfg: DictConfig) -> tuple[DictConfig, ImageData, str]:
     data: ImageData = build(cfg, "data")
     deciding = OmegaConf.masked_copy(cfg.data, ["_target_", *IN_DIGEST])
     with user_errors("data"):
-        loaded, digest = _load(OmegaConf.to_yaml(deciding))
-        data.share(loaded)
-    return cfg, data, fingerprint(cfg, digest)
+        data.share(_load(OmegaConf.to_yaml(deciding)))
+    return cfg, data, fingerprint(cfg, data.digest)
 
 
 @lru_cache(maxsize=2)
-def _load(node: str) -> tuple[ImageData, str]:
-    """Load and digest the images that the YAML `node` describes; the runs of a sweep share them."""
+def _load(node: str) -> ImageData:
+    """Load the images that the YAML `node` describes; the runs of a sweep share them."""
     data = instantiate(OmegaConf.create(node), _convert_="all")
     data.setup()
-    return data, data.digest
+    return data
 
 
 def name_parts(cfg: DictConfig, data: ImageData) -> dict[str, str]:
