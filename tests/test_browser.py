@@ -2,18 +2,13 @@
 
 import os
 import shutil
-import signal
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
-import requests
 from conftest import Lab
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+from servers import ui
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = (
@@ -36,31 +31,8 @@ def lab(tmp_path_factory) -> Lab:
 
 @pytest.fixture(scope="module")
 def address(lab, repository) -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    address, log = f"http://127.0.0.1:{port}", lab.folder / "ui.log"
-    command, store = ["make", "ui", f"PORT={port}"], {"MLFLOW_TRACKING_URI": lab.uri}
-    with log.open("w") as out:
-        server = subprocess.Popen(
-            command, cwd=repository, env=os.environ | store, stdout=out, stderr=out, start_new_session=True
-        )
-    try:
-        deadline = time.monotonic() + 60
-        while not is_up(address):
-            if server.poll() is not None or time.monotonic() > deadline:
-                pytest.fail(f"make ui does not answer:\n{log.read_text()}")
-            time.sleep(0.2)
-        yield address
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)  # make, mlflow and its worker: none of them may stay
-        server.wait()
-
-
-def is_up(address: str) -> bool:
-    with suppress(requests.RequestException):
-        return requests.get(f"{address}/health", timeout=5).ok
-    return False
+    with ui(repository, os.environ | {"MLFLOW_TRACKING_URI": lab.uri}) as server:
+        yield server.uri
 
 
 @pytest.fixture(scope="module")

@@ -1,20 +1,14 @@
 """A store that is away for a while: locked by another process, or a server that goes and comes back."""
 
-import os
-import signal
-import socket
 import sqlite3
-import subprocess
-import sys
 import threading
-import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-import requests
 from bench import Bench, Oracle, ordeal
+from servers import tracking_server
 
 pytestmark = pytest.mark.slow
 
@@ -35,43 +29,6 @@ LOCKS = {
 }
 
 
-class Server:
-    """MLflow's tracking server on a bench's store, artifacts included."""
-
-    def __init__(self, bench: Bench):
-        self.bench = bench
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        bench.uri = f"http://127.0.0.1:{self.port}"
-        with closing(sqlite3.connect(bench.database)) as connection, connection:
-            connection.execute("update experiments set artifact_location = 'mlflow-artifacts:/'")
-
-    def start(self) -> None:
-        store = self.bench.database
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{store}",
-             "--artifacts-destination", self.bench.folder / "artifacts", "--host", "127.0.0.1",
-             "--port", str(self.port), "--workers", "1"],
-            env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )  # fmt: skip
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            try:
-                requests.get(f"{self.bench.uri}/health", timeout=2).raise_for_status()
-                return
-            except requests.RequestException:
-                time.sleep(0.3)
-        pytest.fail("the server does not come up")
-
-    def stop(self) -> None:
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
-
 def locked(bench: Bench, oracle: Oracle, point: str, seconds: float) -> list[str]:
     wrong = ordeal(bench, oracle, f"STOP@{point}", meanwhile=lambda: lock(bench.database, seconds))
     if point.startswith("points") and "is done already" not in bench.says:
@@ -80,18 +37,18 @@ def locked(bench: Bench, oracle: Oracle, point: str, seconds: float) -> list[str
 
 
 def deserted(bench: Bench, oracle: Oracle, seconds: float) -> list[str]:
-    server = Server(bench)
-    server.start()
+    server = tracking_server(bench.database, bench.folder / "artifacts")
+    bench.uri = server.uri
+    with closing(sqlite3.connect(bench.database)) as connection, connection:
+        connection.execute("update experiments set artifact_location = 'mlflow-artifacts:/'")
 
     def go_and_come_back() -> None:
         server.stop()
         threading.Timer(seconds, server.start).start()
 
-    try:
+    with server:
         wrong = ordeal(bench, oracle, "STOP@points:before#3", meanwhile=go_and_come_back)
         return wrong if "is done already" in bench.says else [*wrong, "training did not go on"]
-    finally:
-        server.stop()
 
 
 @pytest.fixture(scope="module")

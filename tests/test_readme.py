@@ -3,13 +3,11 @@
 import os
 import re
 import shutil
-import signal
-import socket
 import subprocess
-import time
-import urllib.request
 
 import pytest
+import requests
+from servers import ui
 
 pytestmark = pytest.mark.slow
 
@@ -33,12 +31,6 @@ def environment() -> dict[str, str]:
     """What a user's shell has: nothing of the make or the store that this test may run under."""
     ours = ("MLFLOW", "MAKE", "MFLAGS", "ARGS")
     return {key: value for key, value in os.environ.items() if not key.startswith(ours)}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.mark.usefixtures("mnist")
@@ -69,28 +61,8 @@ def test_every_command_runs_as_it_stands(repository, copy, mnist):
 
 
 def test_make_ui_opens_what_the_runs_left(copy):
-    port = free_port()
-    process = subprocess.Popen(
-        ["make", "ui", f"PORT={port}"],
-        cwd=copy,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as page:
-                    assert b"MLflow" in page.read()
-                break
-            except OSError:
-                assert time.monotonic() < deadline
-                time.sleep(0.3)
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=30)
+    with ui(copy, environment()) as server:
+        assert "MLflow" in requests.get(server.uri, timeout=5).text
 
 
 def test_it_is_short(repository):

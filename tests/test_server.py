@@ -1,56 +1,27 @@
 """A tracking server in place of the file: everything goes through it, and one that is silent is reported soon."""
 
 import csv
-import os
-import signal
 import socket
-import subprocess
-import sys
 import time
+from collections.abc import Iterator
 
 import pytest
-import requests
 from conftest import Lab
 from mlflow.artifacts import download_artifacts
+from servers import tracking_server
 
 from digitlab import training
 
 pytestmark = pytest.mark.slow
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.fixture
-def server(tmp_path):
+def server(tmp_path) -> Iterator[Lab]:
     """A lab whose store is an MLflow server that keeps the artifacts too."""
-    uri = f"http://127.0.0.1:{free_port()}"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{tmp_path}/db.sqlite",
-         "--artifacts-destination", tmp_path / "kept", "--host", "127.0.0.1", "--port", uri.rpartition(":")[2],
-         "--workers", "1"],
-        env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )  # fmt: skip
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        try:
-            requests.get(f"{uri}/health", timeout=2).raise_for_status()
-            break
-        except requests.RequestException:
-            time.sleep(0.3)
-    else:
-        pytest.fail("the server does not come up")
     lab = Lab(tmp_path / "lab")
-    lab.uri = uri
-    yield lab
-    os.killpg(process.pid, signal.SIGTERM)
-    process.wait(timeout=20)
+    with tracking_server(tmp_path / "db.sqlite", tmp_path / "kept") as server:
+        lab.uri = server.uri
+        yield lab
 
 
 SETTINGS = ("data=mnist5k", "trainer=cpu", "trainer.max_epochs=3", "model=mlp")
