@@ -5,26 +5,17 @@ PYTHONPATH=src python benchmarks/cells.py
 
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 
-from measure import ROOT, show
+from measure import MODELS, OPTIMS, python, show
 from mlflow import MlflowClient
 
-MODELS = "mlp,cnn_simple,cnn_pool,cnn_single_5x5,cnn_dense1000,cnn_double_3x3,cnn_double_5x5"
-OPTIMS = "adam,sgd,adadelta"
 SHORT = ["data=mnist5k", "trainer=smoke"]
 
 
 def run(*arguments: str) -> float:
     """Return the seconds of `python src/train.py`."""
-    start = time.perf_counter()
-    subprocess.run(
-        [sys.executable, "src/train.py", *arguments, *SHORT], cwd=ROOT, check=True, stdout=subprocess.DEVNULL
-    )
-    return time.perf_counter() - start
+    return python("src/train.py", *arguments, *SHORT).seconds
 
 
 def fixed_costs(uri: str) -> list[float]:
@@ -42,14 +33,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/sweep.db"
         run("model=mlp", "optim=adam", "seed=1")  # the store exists in both cases
-        together = run("-m", f"model={MODELS}", f"optim={OPTIMS}")
+        together = run("sweep=grid")
         costs = fixed_costs(os.environ["MLFLOW_TRACKING_URI"])
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/processes.db"
         run("model=mlp", "optim=adam", "seed=1")
-        alone = sum(
-            run(f"model={model}", f"optim={optim}") for model in MODELS.split(",") for optim in OPTIMS.split(",")
-        )
-    count = len(MODELS.split(",")) * len(OPTIMS.split(","))
+        alone = sum(run(f"model={model}", f"optim={optim}") for model in MODELS for optim in OPTIMS)
+    count = len(MODELS) * len(OPTIMS)
     cheapest, middle = min(costs), statistics.median(costs)
     show(
         f"{count} cells of one epoch on the embedded data, n = 1",

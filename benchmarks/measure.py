@@ -3,14 +3,23 @@
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryFile
 
-ROOT = Path(__file__).parents[1]
+import yaml
+
+from digitlab import REPOSITORY
+
+GRID = yaml.safe_load((REPOSITORY / "conf" / "sweep" / "grid.yaml").read_text())["hydra"]["sweeper"]["params"]
+MODELS, OPTIMS = (GRID[key].split(",") for key in ("model", "optim"))  # the small networks, the tutorials' optimizers
 
 
 def machine() -> str:
@@ -26,6 +35,50 @@ def _read(file: str) -> list[str]:
         return Path(file).read_text().splitlines()
     except OSError:
         return []
+
+
+@dataclass(frozen=True)
+class Process:
+    """What a Python process took, and what it wrote to stdout."""
+
+    seconds: float
+    processor_seconds: float  # of all its threads, on a machine that others may use too
+    peak: int  # MiB
+    out: str
+
+
+def python(*arguments: str) -> Process:
+    """Run Python on `arguments` in the repository to its end; end this process too where it fails."""
+    with TemporaryFile("w+") as out:
+        start, peak = time.perf_counter(), 0
+        process = subprocess.Popen([sys.executable, *arguments], cwd=REPOSITORY, stdout=out)
+        status = Path(f"/proc/{process.pid}/status")
+        ended = 0
+        while not ended:
+            with suppress(OSError):  # getrusage would count this process's peak too
+                lines = [line.split() for line in status.read_text().splitlines()]
+                peak = max([peak, *(int(line[1]) // 1024 for line in lines if line[0] == "VmHWM:")])
+            time.sleep(0.005)
+            ended, process.returncode, usage = os.wait4(process.pid, os.WNOHANG)
+        seconds = time.perf_counter() - start
+        if process.returncode:
+            sys.exit(f"error: python {' '.join(map(str, arguments))} failed")
+        out.seek(0)
+        return Process(seconds, usage.ru_utime + usage.ru_stime, peak, out.read())
+
+
+def configure(*overrides: str):
+    """Compose what the command line would."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import open_dict
+
+    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
+        cfg = compose("train", list(overrides), return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return cfg
 
 
 def seconds(call: Callable, repeats: int = 1) -> float:

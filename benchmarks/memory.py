@@ -4,30 +4,20 @@ PYTHONPATH=src python benchmarks/memory.py [epochs]
 """
 
 import os
-import subprocess
 import sys
 import tempfile
 
-from measure import ROOT, show
+from measure import python, show
 
 EPOCHS = sys.argv[1] if len(sys.argv) > 1 else "2"
 IMPORTS = "import torch, pytorch_lightning, mlflow"
 
 
-def peak(*arguments: str) -> int:
-    """Return the peak MiB of a Python process."""
-    process = subprocess.Popen([sys.executable, *arguments], cwd=ROOT, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        sys.exit(f"error: {' '.join(arguments)} ended with {status}")
-    return usage.ru_maxrss // 1024
-
-
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
-        imports = peak("-c", IMPORTS)
-        run = peak("src/train.py", "model=cnn_pool", "optim=adadelta", f"trainer.max_epochs={EPOCHS}")
+        imports = python("-c", IMPORTS).peak
+        run = python("src/train.py", "model=cnn_pool", "optim=adadelta", f"trainer.max_epochs={EPOCHS}").peak
     show(
         "Peak memory, full MNIST, n = 1",
         ["bare imports MiB", "cnn_pool run MiB", "above"],

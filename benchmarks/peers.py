@@ -15,20 +15,21 @@ import time
 from pathlib import Path
 
 import numpy as np
-from measure import ROOT, in_turn, show, verdict
+from measure import in_turn, show, verdict
 
+from digitlab import REPOSITORY
 from digitlab.sources import torchvision_mnist
 
 KERAS = sys.argv[1]
 ROUNDS = int(sys.argv[2]) if len(sys.argv) > 2 else 3
-PEERS = ROOT / "benchmarks" / "peers"
-DATA = os.environ.get("DIGITLAB_DATA", str(ROOT / "data"))
+PEERS = REPOSITORY / "benchmarks" / "peers"
+DATA = os.environ.get("DIGITLAB_DATA", str(REPOSITORY / "data"))
 
 
 def process(*command: str) -> tuple[float, float]:
     """Return the seconds of a whole process, and the median of those that it prints for its epochs after the first."""
     start = time.perf_counter()
-    out = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    out = subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, text=True)
     whole = time.perf_counter() - start
     epochs = [float(found) for found in re.findall(r"(?:epoch_s |acc [\d.]+  )([\d.]+)(?: s,|\n)", out.stdout)]
     return whole, statistics.median(epochs[1:] or epochs)

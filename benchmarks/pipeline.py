@@ -10,10 +10,7 @@ import sys
 import tempfile
 
 import torch.nn.functional as F
-from hydra import compose, initialize
-from hydra.core.hydra_config import HydraConfig
-from measure import in_turn, seconds, show, verdict
-from omegaconf import open_dict
+from measure import configure, in_turn, seconds, show, verdict
 
 from digitlab import console, machine
 from digitlab.tracking import Store
@@ -23,18 +20,14 @@ ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 else 5
 EPOCHS = {"mlp": 3, "cnn_pool": 1}
 
 
-def configure(model: str):
-    overrides = [f"model={model}", "optim=adam", "data.val_fraction=0.001", f"trainer.max_epochs={EPOCHS[model]}"]
-    cfg = compose("train", overrides, return_hydra_config=True)
-    HydraConfig.instance().set_config(cfg)
-    with open_dict(cfg):
-        del cfg["hydra"]
-    return identify(cfg)[:2]
+def settle(model: str):
+    epochs = f"trainer.max_epochs={EPOCHS[model]}"
+    return identify(configure(f"model={model}", "optim=adam", "data.val_fraction=0.001", epochs))[:2]
 
 
 def pipeline(model: str) -> float:
     """Return the seconds of ours, from building the network to the last checkpoint, without test and artifacts."""
-    cfg, data = configure(model)
+    cfg, data = settle(model)
     store = Store(cfg.tracking.uri, cfg.tracking.experiment)
     store.open()
 
@@ -48,7 +41,7 @@ def pipeline(model: str) -> float:
 
 def loop(model: str) -> float:
     """Return the seconds of a loop by hand."""
-    cfg, data = configure(model)
+    cfg, data = settle(model)
 
     def train() -> None:
         classifier, _ = assemble(cfg, data)
@@ -69,7 +62,7 @@ def main() -> None:
     console.prepare()
     machine.keep_memory()
     rows = []
-    with tempfile.TemporaryDirectory() as folder, initialize("../conf", version_base="1.3"):
+    with tempfile.TemporaryDirectory() as folder:
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
         for model, epochs in EPOCHS.items():
             values = in_turn({"ours": lambda m=model: pipeline(m), "loop": lambda m=model: loop(m)}, ROUNDS)

@@ -6,16 +6,11 @@ PYTHONPATH=src python benchmarks/plan.py [rounds]
 import itertools
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 
-from hydra import compose, initialize
-from hydra.core.hydra_config import HydraConfig
-from measure import ROOT, show
+from measure import configure, python, show
 from mlflow.entities import Metric, Param
-from omegaconf import open_dict
 
 from digitlab.config import flatten
 from digitlab.tracking import Store
@@ -27,11 +22,7 @@ MODELS, OPTIMS, SEEDS = "mlp,cnn_simple,cnn_pool,cnn_single_5x5", "adam,sgd,adad
 
 def record(store: Store, model: str, optim: str, seed: int) -> None:
     """Record a run as training would have left it."""
-    cfg = compose("train", [f"model={model}", f"optim={optim}", f"seed={seed}"], return_hydra_config=True)
-    HydraConfig.instance().set_config(cfg)
-    with open_dict(cfg):
-        del cfg["hydra"]
-    cfg, data, fingerprint = identify(cfg)
+    cfg, data, fingerprint = identify(configure(f"model={model}", f"optim={optim}", f"seed={seed}"))
     names = name_parts(cfg, data)
     run = store.begin(name_run(names), {"fingerprint": fingerprint, **names})
     points = [Metric(key, 0.9, 1, epoch) for epoch in range(13) for key in ("train/acc", "val/loss", "val/acc")]
@@ -48,18 +39,14 @@ def main() -> None:
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
         store = Store(os.environ["MLFLOW_TRACKING_URI"], "digitlab")
         store.open()
-        with initialize("../conf", version_base="1.3"):
-            for cell in itertools.product(MODELS.split(","), OPTIMS.split(","), SEEDS):
-                record(store, *cell)
-        seeds = ",".join(map(str, SEEDS))
-        command = [sys.executable, "src/train.py", "-m", f"model={MODELS}", f"optim={OPTIMS}", f"seed={seeds}"]
-        seconds = []
-        for _ in range(ROUNDS):
-            start = time.perf_counter()
-            out = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-            seconds.append(time.perf_counter() - start)
-            if "100 of 100 cells are done" not in out:
-                sys.exit(f"error: the cells are not all done:\n{out[-2000:]}")
+        for cell in itertools.product(MODELS.split(","), OPTIMS.split(","), SEEDS):
+            record(store, *cell)
+        command = ["src/train.py", "-m", f"model={MODELS}", f"optim={OPTIMS}", f"seed={','.join(map(str, SEEDS))}"]
+        runs = [python(*command) for _ in range(ROUNDS)]
+    for run in runs:
+        if "100 of 100 cells are done" not in run.out:
+            sys.exit(f"error: the cells are not all done:\n{run.out[-2000:]}")
+    seconds = [run.seconds for run in runs]
     show(
         f"A sweep of 100 done cells, start to finish, n = {ROUNDS}",
         ["median s", "lowest", "highest"],

@@ -1,4 +1,4 @@
-"""Report a store of 2,000 made-up runs and print time and peak memory: python benchmarks/report_2000.py
+"""Report a store of 2,000 made-up runs and print time and peak memory: PYTHONPATH=src python benchmarks/report_2000.py
 
 The rows go into the database at once, through MLflow's own tables: through its client they would take an hour. Their
 parameters are those of real configurations, their curves approach an accuracy that depends on network, optimizer and
@@ -8,9 +8,6 @@ learning rate, with noise of the seed.
 import argparse
 import json
 import os
-import resource
-import subprocess
-import sys
 import time
 from hashlib import sha256
 from pathlib import Path
@@ -18,29 +15,16 @@ from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import numpy as np
-from hydra import compose, initialize_config_dir
+from measure import configure, python
 from mlflow.store.tracking.dbmodels import models as table
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY / "src"))
+from digitlab import REPOSITORY
+from digitlab.config import check, flatten
+from digitlab.tracking import Store
 
-from digitlab.config import check, flatten  # noqa: E402
-from digitlab.tracking import Store  # noqa: E402
-
-MODELS = [
-    "mlp",
-    "cnn_simple",
-    "cnn_pool",
-    "cnn_single_5x5",
-    "cnn_dense1000",
-    "cnn_double_3x3",
-    "cnn_double_5x5",
-    "cnn_pool_wide",
-    "cnn_wide",
-]
-OPTIMS = ["adam", "sgd", "adadelta", "adamw", "rmsprop", "sgd_momentum"]
+MODELS, OPTIMS = (sorted(file.stem for file in (REPOSITORY / "conf" / group).iterdir()) for group in ("model", "optim"))
 SIZES = {"train": 54_000, "val": 6_000, "test": 10_000}
 ENVIRONMENT = "python 3.11.7\ntorch 2.15.0\nmlflow 3.17.2\nCPU: made up, 2 cores, 2 threads\nGPU: none found\n"
 
@@ -69,8 +53,7 @@ def fill(store: Store, models: list[str], optims: list[str], rates: list[float],
     dataset = uuid4().hex
     for m, model in enumerate(models):
         for o, optim in enumerate(optims):
-            with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
-                settings = flatten(check(compose("train", [f"model={model}", f"optim={optim}", "trainer=cpu"])))
+            settings = flatten(check(configure(f"model={model}", f"optim={optim}", "trainer=cpu")))
             for factor in rates:
                 for seed in range(seeds):
                     lr = f"{float(settings['optim.lr']) * factor:g}"
@@ -156,21 +139,9 @@ def main() -> None:
                      arguments.epochs, arguments.steps)  # fmt: skip
         size = store.file.stat().st_size / 2**20
         print(f"{count:,} runs made in {time.perf_counter() - began:.0f} s, {size:,.0f} MiB")
-        command = [sys.executable, REPOSITORY / "src" / "report.py", f"report.dir={folder / 'report'}"]
-        began, peak = time.perf_counter(), 0
-        environment = os.environ | {"MLFLOW_TRACKING_URI": store.uri}
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-        status = Path(f"/proc/{process.pid}/status")
-        while process.poll() is None:
-            lines = status.read_text().splitlines()
-            peak = max([peak, *(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))])
-            time.sleep(0.02)
-        seconds, memory = time.perf_counter() - began, peak / 1024
-        if process.returncode:
-            sys.exit(process.returncode)
-        used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        processor = used.ru_utime + used.ru_stime  # what it took of a machine that others use too
-        print(f"reported in {seconds:.1f} s, {processor:.1f} s of processor, with {memory:,.0f} MiB at the peak")
+        os.environ["MLFLOW_TRACKING_URI"] = store.uri
+        run = python("src/report.py", f"report.dir={folder / 'report'}")
+        print(f"reported in {run.seconds:.1f} s, {run.processor_seconds:.1f} s of processor, peak {run.peak} MiB")
 
 
 if __name__ == "__main__":

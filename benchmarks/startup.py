@@ -6,12 +6,10 @@ PYTHONPATH=src python benchmarks/startup.py [rounds]
 
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 
-from measure import ROOT, in_turn, show, verdict
+from measure import in_turn, python, show, verdict
 
 ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 else 5
 IMPORTS = "import torch, pytorch_lightning, mlflow"
@@ -32,12 +30,7 @@ RUN = ["model=mlp", "optim=adam", "data=mnist5k", "trainer=smoke", "rerun=true"]
 def process(*arguments: str):
     """Return a case: the seconds of a Python process with these arguments."""
 
-    def case() -> float:
-        start = time.perf_counter()
-        subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-        return time.perf_counter() - start
-
-    return case
+    return lambda: python(*arguments).seconds
 
 
 def main() -> None:

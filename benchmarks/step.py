@@ -10,20 +10,17 @@ import statistics
 import sys
 from functools import cache, partial
 from math import exp, log
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 import yaml
-from measure import in_turn, ratio, seconds, show, verdict
+from measure import MODELS, in_turn, ratio, seconds, show, verdict
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from digitlab import machine
+from digitlab import REPOSITORY, machine
 from digitlab.networks import ConvNet
 
-ROOT = Path(__file__).parents[1]
-SMALL = ("mlp", "cnn_simple", "cnn_pool", "cnn_single_5x5", "cnn_dense1000", "cnn_double_3x3", "cnn_double_5x5")
 BATCH = 128
 KIND = {False: "fp32", True: "bf16"}
 ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 else 7
@@ -31,7 +28,7 @@ SECONDS = float(sys.argv[2]) if len(sys.argv) > 2 else 0.5
 
 
 def layers(name: str) -> dict:
-    node = yaml.safe_load((ROOT / "conf" / "model" / f"{name}.yaml").read_text())
+    node = yaml.safe_load((REPOSITORY / "conf" / "model" / f"{name}.yaml").read_text())
     return {"blocks": node.get("blocks", []), "hidden": node.get("hidden", [])}
 
 
@@ -108,7 +105,7 @@ def main() -> None:
     with context.Pool(1) as as_it_comes, context.Pool(1, initializer=machine.keep_memory) as kept:
         pools = {"stock": as_it_comes, "ours": kept, "peak": kept}
         rows, ratios = [], {False: [], True: []}
-        for name in SMALL:
+        for name in MODELS:
             keys = [(who, name, is_bf16) for is_bf16 in (False, True) for who in pools]
             values = in_turn({key: partial(pools[key[0]].apply, measure, key) for key in keys}, ROUNDS)
             work = flops(name)
