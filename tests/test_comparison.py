@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
+from digitlab import pages
 from digitlab.caveats import CHANGED, limits, unfair
 from digitlab.comparison import Predictions, Result, compare
 
@@ -58,9 +59,9 @@ def test_the_best_is_marked_with_what_cannot_be_told_from_it():
     assert [each.name for each in found.cells] == ["cnn/adam", "cnn/adadelta", "mlp/adam"]
     assert [each.is_best for each in found.cells] == [True, False, False]
     assert [each.is_tied for each in found.cells] == [False, True, False]
-    assert found.conclusion == (
-        "cnn/adam is best at 0.9915 ± 0.0012 (n = 3); 1 of the 2 other cells is not distinguishable from it."
-    )
+    best = "cnn/adam is best at 0.9915 ± 0.0012 (n = 3)"
+    assert pages.conclusion(found) == f"{best}; 1 of the 2 other cells cannot be told from it."
+    assert pages.conclusion(compare(WORSE + GOOD, nothing)) == f"{best}; the other cell is worse."
 
 
 def test_pairs_are_those_of_scipy_corrected_over_all():
@@ -222,7 +223,7 @@ def test_nothing_and_mixed_data_are_errors_that_say_what_can_be_done():
 
 def test_one_cell_alone_is_reported():
     found = compare(GOOD, nothing)
-    assert found.conclusion == "cnn/adam is at 0.9915 ± 0.0012 (n = 3); there is nothing to compare it with."
+    assert pages.conclusion(found) == "cnn/adam is at 0.9915 ± 0.0012 (n = 3); there is nothing to compare it with."
 
 
 def many(networks: int, seeds: int, optims=("adam", "sgd")) -> list[Result]:

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from math import isnan
 from statistics import mean
 
+import numpy as np
+
 from digitlab import pages, plots, verdicts
 from digitlab.comparison import Predictions
 from digitlab.document import Section, Table
-from digitlab.verdicts import Outcome, describe_interval, judge
+from digitlab.verdicts import Outcome, judge
 
 READING = {
     verdicts.REPRODUCED: "Believe the number as what one run of this recipe may give",
@@ -39,11 +41,11 @@ def table(outcomes: Sequence[Outcome]) -> Table:
                 "parameters claimed", "ours", "s/epoch then", "now"]  # fmt: skip
     rows = []
     for outcome in (each for each in outcomes if not each.counterpart):
-        claim, cell, losses = outcome.claim, outcome.cell, verdicts.losses(outcome)
+        claim, cell, losses = outcome.claim, outcome.cell, outcome.losses
         rows.append([
-            claim.name, judge(outcome)[0], _plain(claim.accuracy), describe_interval(outcome.accuracies),
+            claim.name, judge(outcome)[0], _plain(claim.accuracy), pages.mean_of(outcome.accuracies),
             str(len(outcome.runs)), "–" if outcome.difference is None else pages.signed(outcome.difference),
-            _plain(claim.loss), describe_interval(losses) if losses else "diverged",
+            _plain(claim.loss), pages.mean_of(losses) if losses else "diverged",
             f"{claim.parameters:,}" if claim.parameters else "–", f"{cell.parameters:,}" if cell.parameters else "–",
             _plain(claim.seconds), pages.number(cell.epoch_s, ".1f"),
         ])  # fmt: skip
@@ -63,7 +65,7 @@ def csv(outcomes: Sequence[Outcome]) -> tuple[list[str], list[list[object]]]:
                 "claimed_loss", "mean_loss", "epoch_s"]  # fmt: skip
     rows = []
     for outcome in outcomes:
-        losses, seconds = verdicts.losses(outcome), outcome.cell.epoch_s
+        losses, seconds = outcome.losses, outcome.cell.epoch_s
         verdict = ("", "") if outcome.counterpart else judge(outcome)
         rows.append([
             outcome.claim.name, outcome.counterpart, *verdict, outcome.claim.accuracy, len(outcome.runs),
@@ -102,7 +104,7 @@ def _paragraph(outcome: Outcome) -> str:
         doubts.append(claim.caveat)
     text = (
         f"{claim.name} (document {claim.document}, {claim.model} with {claim.optim}): {verdict}. {READING[verdict]} "
-        f"({reason}); the mean over {len(outcome.runs)} runs is {describe_interval(outcome.accuracies)}."
+        f"({reason}); the mean over {len(outcome.runs)} runs is {pages.mean_of(outcome.accuracies)}."
     )
     return f"{text} But {'; '.join(doubts)}." if doubts else text
 
@@ -113,7 +115,7 @@ def _counterparts(claimed: Sequence[Outcome], others: Sequence[Outcome]) -> Tabl
         base = next((outcome for outcome in claimed if outcome.claim.name == other.claim.name), None)
         change = mean(other.accuracies) - mean(base.accuracies) if base else None
         rows.append([
-            other.counterpart, other.claim.name, describe_interval(other.accuracies), str(len(other.runs)),
+            other.counterpart, other.claim.name, pages.mean_of(other.accuracies), str(len(other.runs)),
             "–" if change is None else pages.signed(change),
         ])  # fmt: skip
     headings = ["counterpart", "of", "test accuracy", "n", "less the claim's recipe"]
@@ -136,7 +138,7 @@ def _facts(outcomes: Sequence[Outcome], answers: Predictions | None) -> list[str
         if outcome.claim.is_validated_on_test and not outcome.claim.diverges:
             lines.append(
                 f"{outcome.claim.name}: the best epoch on the test set is above the last one by "
-                f"{describe_interval(gains)} in accuracy (n = {len(gains)}): so much is gained by picking."
+                f"{pages.mean_of(gains)} in accuracy (n = {len(gains)}): so much is gained by picking."
             )
     if answers is not None:
         labels = answers.labels
@@ -146,7 +148,11 @@ def _facts(outcomes: Sequence[Outcome], answers: Predictions | None) -> list[str
 
 
 def _curves(outcomes: Sequence[Outcome]):
-    panels = {outcome.claim.name: verdicts.curves(outcome) for outcome in outcomes}
+    panels: dict[str, dict[str, np.ndarray]] = {}
+    for outcome in outcomes:
+        panels[outcome.claim.name] = {"ours": outcome.cell.curves}
+        if "val/acc" in outcome.claim.printed:
+            panels[outcome.claim.name]["printed"] = np.array([outcome.claim.printed["val/acc"]], dtype=float)
     title = "Validation accuracy: ours, mean and range over seeds, and as the documents print it"
     return pages.picture(
         "claims.svg", plots.learning_curves(panels, title), "Validation accuracy by epoch, ours and printed"

@@ -45,11 +45,16 @@ class Result:
 
     @property
     def has_diverged(self) -> bool:
-        return not isfinite(self.loss) or self.loss > 1e300  # which is how the store writes infinity
+        return has_diverged(self.loss)
 
     @property
     def best_val_acc(self) -> float:
         return float(np.max(self.val_acc, initial=0))
+
+
+def has_diverged(loss: float) -> bool:
+    """Say whether a stored loss is none: nan, or infinity, which a store writes as the largest number that it has."""
+    return not isfinite(loss) or loss > 1e300
 
 
 @dataclass(frozen=True)
@@ -126,6 +131,14 @@ class Cell:
     @property
     def parameters(self) -> int | None:
         return self.runs[-1].parameters
+
+    @property
+    def curves(self) -> np.ndarray:
+        """The validation accuracies, (seeds, epochs): nan where a run had stopped."""
+        values = np.full((self.n, max(run.val_acc.size for run in self.runs)), nan)
+        for row, run in zip(values, self.runs, strict=True):
+            row[: run.val_acc.size] = run.val_acc
+        return values
 
     @property
     def epochs(self) -> float:
@@ -243,22 +256,6 @@ class Comparison:
     def against_best(self) -> list[Pair]:
         """The pairs of the best cell and each other, by falling accuracy of these."""
         return [pair for pair in self.pairs if pair.one is self.best]
-
-    @property
-    def conclusion(self) -> str:
-        best, ties = self.best, sum(cell.is_tied for cell in self.cells)
-        low, high = best.interval
-        how_sure = f"± {(high - low) / 2:.4f}" if best.n > 1 else f"({low:.4f} to {high:.4f})"
-        sentence = f"{best.name} is best at {best.accuracy:.4f} {how_sure} (n = {best.n})"
-        others = len(self.cells) - 1
-        if not others:
-            return (
-                f"{best.name} is at {best.accuracy:.4f} {how_sure} (n = {best.n}); there is nothing to compare it with."
-            )
-        if ties == others:
-            return f"{sentence}; none of the {others} other cells can be told from it."
-        verb = "is" if ties == 1 else "are"
-        return f"{sentence}; {ties} of the {others} other cells {verb} not distinguishable from it."
 
 
 def compare(results: Sequence[Result], predict: Predict) -> Comparison:

@@ -13,7 +13,7 @@ import numpy as np
 from digitlab import plots
 from digitlab.comparison import ALPHA, ENOUGH, TARGETS, Cell, Comparison, Pair, Predictions, Reach
 from digitlab.document import BEST, TIED, Picture, Section, Table
-from digitlab.statistics import pareto_front
+from digitlab.statistics import pareto_front, t_interval
 
 
 def sections(
@@ -40,6 +40,20 @@ def sections(
         Section("Made from", _origin(comparison)),
     ]
     return [section for section in sections if section.blocks]
+
+
+def conclusion(comparison: Comparison) -> str:
+    """Return what a reader should take away, in a sentence."""
+    best, others = comparison.best, len(comparison.cells) - 1
+    ties = sum(cell.is_tied for cell in comparison.cells)
+    found = f"at {accuracy(best)} (n = {best.n})"
+    if not others:
+        return f"{best.name} is {found}; there is nothing to compare it with."
+    if not ties:
+        return f"{best.name} is best {found}; {'the other cell is' if others == 1 else 'all others are'} worse."
+    told = "cannot be told from it" if ties < others else "can be told from it"
+    who = f"{ties} of the {others} other cells" if ties < others else f"none of the {others} other cells"
+    return f"{best.name} is best {found}; {who} {told}."
 
 
 def matrix(comparison: Comparison) -> Table:
@@ -117,7 +131,15 @@ def symbol(cell: Cell) -> str:
 def accuracy(cell: Cell) -> str:
     """Write the mean with its interval: half its width over seeds, both ends of Wilson's, which is not symmetric."""
     low, high = cell.interval
-    return f"{cell.accuracy:.4f} {f'± {(high - low) / 2:.4f}' if cell.n > 1 else f'({low:.4f} to {high:.4f})'}"
+    return mean_of(list(cell.accuracies.values())) if cell.n > 1 else f"{cell.accuracy:.4f} ({low:.4f} to {high:.4f})"
+
+
+def mean_of(values: Sequence[float]) -> str:
+    """Write a mean with half the 95 % t-interval of the mean, or a single value."""
+    if len(values) < 2:
+        return f"{values[0]:.4f}"
+    low, high = t_interval(values)
+    return f"{mean(values):.4f} ± {(high - low) / 2:.4f}"
 
 
 def number(value: float, form: str) -> str:
@@ -282,10 +304,8 @@ def _heat_map(comparison: Comparison) -> Picture:
 def _curves(comparison: Comparison) -> Picture:
     panels: dict[str, dict[str, np.ndarray]] = {}
     for cell in comparison.cells:
-        longest = max(run.val_acc.size for run in cell.runs)
-        values = [np.pad(run.val_acc, (0, longest - run.val_acc.size), constant_values=nan) for run in cell.runs]
-        if longest:
-            panels.setdefault(cell.model, {})[cell.arm] = np.array(values)
+        if cell.curves.size:
+            panels.setdefault(cell.model, {})[cell.arm] = cell.curves
     band = (
         ": mean, and band from the lowest seed to the highest" if any(cell.n > 1 for cell in comparison.cells) else ""
     )

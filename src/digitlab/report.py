@@ -40,13 +40,11 @@ def report(cfg: DictConfig) -> None:
         store = Store(cfg.tracking.uri, cfg.tracking.experiment)
         store.open(create=False)
     with user_errors("report"), _few_collections():
-        parent, results, missing = _find(store, cfg.report.sweep, cfg.report.filter)
-        name, recipes = "runs", {}
-        if parent:
-            name, recipes = parent.data.tags["sweep"], _recipes(store.cells_of(parent))
+        parent, cells, results, missing = _find(store, cfg.report.sweep, cfg.report.filter)
+        name, recipes = parent.data.tags["sweep"] if parent else "runs", _recipes(cells)
         if recipes and cfg.report.counterparts in store.sweeps():
-            other, changed, _ = _find(store, cfg.report.counterparts, cfg.report.filter)
-            results, recipes = [*results, *changed], recipes | _recipes(store.cells_of(other))
+            _, cells, changed, _ = _find(store, cfg.report.counterparts, cfg.report.filter)
+            results, recipes = [*results, *changed], recipes | _recipes(cells)
         if recipes:
             document, differs, notes = _judge(store, name, recipes, results, missing)
         else:
@@ -110,7 +108,7 @@ def _compare(store: Store, name: str, results: Sequence[Result], missing: Sequen
     tables = [pages.matrix(comparison), pages.cells(comparison)]
     document = Document(
         f"{name}: {len(comparison.models)} networks × {len(comparison.arms)} optimizers on {comparison.data}",
-        comparison.conclusion,
+        pages.conclusion(comparison),
         pages.sections(comparison, differs, notes, answers),
         [*tables, pages.against_best(comparison)] if comparison.pairs else tables,
         {"report.csv": pages.csv_of_cells(comparison), "pairs.csv": pages.csv_of_pairs(comparison)},
@@ -176,11 +174,11 @@ def _parameters(model: str) -> int:
     return sum(weights.numel() for weights in network.parameters())
 
 
-def _find(store: Store, sweep: str | None, like: str | None) -> tuple[Any, list[Result], list[str]]:
-    """Return the parent of the sweep, if one is meant, the done runs that count, and a note on cells without one."""
+def _find(store: Store, sweep: str | None, like: str | None) -> tuple[Any, list[dict], list[Result], list[str]]:
+    """Return the parent and cells of the sweep, if one is meant, the done runs that count, and what is missing."""
     found = {result.run_id: result for result in _results(store.search(like))} if like else {}
     if like and not sweep:
-        return None, list(found.values()), []
+        return None, [], list(found.values()), []
     parent = store.sweep(None if sweep == "latest" else sweep)
     cells = store.cells_of(parent)
     ids = {cell["run_id"] for cell in cells if cell["run_id"]}
@@ -193,7 +191,7 @@ def _find(store: Store, sweep: str | None, like: str | None) -> tuple[Any, list[
     if missing:
         listed = ", ".join(asked[each] for each in missing[:3]) + (" and others" if len(missing) > 3 else "")
         notes = [f"{len(missing)} of {len(asked)} cells of the sweep are not done, and not in this report: {listed}."]
-    return parent, chosen, notes
+    return parent, cells, chosen, notes
 
 
 def _results(runs: Iterable[Any]) -> Iterator[Result]:

@@ -1,7 +1,6 @@
 """The cells of a sweep: which are done, which remain; run those, and say how every one came out."""
 
 import json
-import math
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
 from digitlab import console
+from digitlab.comparison import has_diverged
 from digitlab.config import UserError, one_line, user_errors
 from digitlab.resume import exit_on_signals
 from digitlab.run import Run
@@ -101,9 +101,8 @@ def _look_up(store: Store, cells: Sequence[Cell], is_over: bool = False, is_dry:
     for cell in cells:
         done, broken = store.find(cell.fingerprint)
         if done:
-            loss = done.data.metrics["test/loss"]
-            has_diverged = not math.isfinite(loss) or loss > 1e300  # which is how the store writes infinity
-            cell.status, cell.run_id = "diverged" if has_diverged else "done", done.info.run_id
+            cell.status = "diverged" if has_diverged(done.data.metrics["test/loss"]) else "done"
+            cell.run_id = done.info.run_id
             cell.test_acc, cell.seconds = done.data.metrics["test/acc"], store.seconds(done)
             if not is_dry:
                 cell.val_acc = best_accuracy(Run(store.client, done))

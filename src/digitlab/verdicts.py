@@ -3,13 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from math import isclose, isfinite, log
+from math import isclose, log
 from statistics import mean
 
-import numpy as np
-
 from digitlab.comparison import Cell, Result
-from digitlab.statistics import prediction_interval, t_interval
+from digitlab.statistics import prediction_interval
 
 ENOUGH = 5  # runs that a verdict takes
 CLIPPED = -log(1e-7)  # the loss of an image that a network of Keras <= 2.2 is sure to get wrong
@@ -67,16 +65,17 @@ class Outcome:
     runs: list[Result]
 
     @property
-    def name(self) -> str:
-        return self.counterpart or self.claim.name
-
-    @property
     def cell(self) -> Cell:
         return Cell(self.claim.model, self.claim.optim, "", self.runs)
 
     @property
     def accuracies(self) -> list[float]:
         return [run.accuracy for run in self.runs]
+
+    @property
+    def losses(self) -> list[float]:
+        """The test losses that are numbers."""
+        return [run.loss for run in self.runs if not run.has_diverged]
 
     @property
     def difference(self) -> float | None:
@@ -115,26 +114,3 @@ def judge(outcome: Outcome) -> tuple[str, str]:
     if low <= claim.accuracy + claim.rounding and claim.accuracy - claim.rounding <= high:
         return REPRODUCED, within
     return (BETTER if outcome.difference > 0 else WORSE), f"ours by {abs(outcome.difference):.4f}; {within}"
-
-
-def describe_interval(values: Sequence[float]) -> str:
-    """Write a mean with the 95 % interval of the mean, or a single value."""
-    if len(values) < 2:
-        return f"{values[0]:.4f}"
-    low, high = t_interval(values)
-    return f"{mean(values):.4f} ± {(high - low) / 2:.4f}"
-
-
-def losses(outcome: Outcome) -> list[float]:
-    """Return the test losses that are numbers."""
-    return [run.loss for run in outcome.runs if isfinite(run.loss) and run.loss < 1e300]
-
-
-def curves(outcome: Outcome, key: str = "val/acc") -> dict[str, np.ndarray]:
-    """Return accuracies by epoch: ours (seeds, epochs), nan where a run had stopped, and as the document has them."""
-    longest = max(run.val_acc.size for run in outcome.runs)
-    padded = [np.pad(run.val_acc, (0, longest - run.val_acc.size), constant_values=np.nan) for run in outcome.runs]
-    found = {"ours": np.array(padded)}
-    if key in outcome.claim.printed:
-        found["printed"] = np.array([outcome.claim.printed[key]], dtype=float)
-    return found
