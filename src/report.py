@@ -6,13 +6,14 @@ import hydra
 from omegaconf import DictConfig
 
 from digitlab.config import one_line_errors, quoted
+from digitlab.loading import uncollected
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="report")
 def main(cfg: DictConfig) -> None:
     with one_line_errors():  # before Hydra adds a line of its own
-        from digitlab.report import report
-
+        with uncollected():
+            from digitlab.report import report
         report(cfg)
 
 

@@ -4,6 +4,7 @@ import argparse
 import os
 
 from digitlab.config import one_line_errors, user_errors
+from digitlab.loading import uncollected
 
 
 def main() -> None:
@@ -11,8 +12,8 @@ def main() -> None:
     parser.add_argument("task", choices=("relocate", "gc"))
     parser.add_argument("--dry-run", action="store_true", help="say what there is to do, and do nothing")
     arguments = parser.parse_args()
-    from digitlab import console, tracking, upkeep
-
+    with uncollected():
+        from digitlab import console, tracking, upkeep
     task = {"relocate": upkeep.relocate, "gc": upkeep.collect_garbage}[arguments.task]
     with user_errors("store"):
         store = tracking.Store(os.environ.get("MLFLOW_TRACKING_URI"), "digitlab")

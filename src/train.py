@@ -6,14 +6,15 @@ import hydra
 from omegaconf import DictConfig
 
 from digitlab.config import check, check_arguments, job_errors, one_line_errors
+from digitlab.loading import uncollected
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
 def main(cfg: DictConfig) -> float:
     with job_errors(cfg):
         check(cfg)  # a slip of the hand is known at once, before torch takes its seconds to load
-        from digitlab.training import train
-
+        with uncollected():
+            from digitlab.training import train
         return train(cfg)
 
 

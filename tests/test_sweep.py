@@ -116,6 +116,7 @@ def test_ctrl_c_ends_a_sweep_and_the_same_command_continues_it(lab, capsys, monk
     with monkeypatch.context() as patch:
         patch.setattr(training, "evaluate", interrupt)
         assert lab.main(*CELLS, "seed=0,1") == 130
+    assert "stopped from outside" in capsys.readouterr().out
     children, parent = cells_and_parent(lab)
     assert sorted(run.info.status for run in children) == ["FINISHED", "KILLED"]
     assert parent.info.status == "KILLED"

@@ -1,10 +1,8 @@
 """Find the runs of a sweep, compare them, and write down what follows."""
 
-import gc
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -39,7 +37,7 @@ def report(cfg: DictConfig) -> None:
     with user_errors("tracking"):
         store = Store(cfg.tracking.uri, cfg.tracking.experiment)
         store.open(create=False)
-    with user_errors("report"), _few_collections():
+    with user_errors("report"):
         parent, cells, results, missing = _find(store, cfg.report.sweep, cfg.report.filter)
         name, recipes = parent.data.tags["sweep"] if parent else "runs", _recipes(cells)
         if recipes and cfg.report.counterparts in store.sweeps():
@@ -58,16 +56,6 @@ def report(cfg: DictConfig) -> None:
         for file in files:
             store.client.log_artifact(parent.info.run_id, folder / file, f"report/{file.parent}".rstrip("/."))
         console.say(f"and to MLflow: artifact report/report.html of run {name} ({store.way_in})")
-
-
-@contextmanager
-def _few_collections() -> Iterator[None]:
-    """Keep what was imported out of garbage collections, which take half the time of reading runs."""
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
 
 
 def show(document: Document, differs: Sequence[str], notes: Sequence[str]) -> None:

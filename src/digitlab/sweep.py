@@ -7,9 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from digitlab import console
 from digitlab.comparison import has_diverged
@@ -49,9 +48,9 @@ class Cell:
 def sweep(cells: Sequence[Sequence[str]], compose: Compose, launch: Launch, one_by_one: bool) -> None:
     """Run those of `cells` that are not done, as children of one parent run, and print how all of them stand.
 
-    A cell is the overrides of one run. `compose` makes its configuration of them; `launch` runs cells, the first under
-    the number given: all at once, or `one_by_one`. Raises UserError for a cell that cannot be, before anything runs,
-    and for cells that failed, after all have run.
+    A cell is the overrides of one run. `compose` makes its configuration of them, HydraConfig included; `launch` runs
+    cells, the first under the number given: all at once, or `one_by_one`. Raises UserError for a cell that cannot be,
+    before anything runs, and for cells that failed, after all have run.
     """
     console.prepare()
     planned = list({cell.fingerprint: cell for cell in (_plan(compose(cell), cell) for cell in cells)}.values())
@@ -85,8 +84,7 @@ def sweep(cells: Sequence[Sequence[str]], compose: Compose, launch: Launch, one_
 
 
 def _plan(composed: DictConfig, overrides: Sequence[str]) -> Cell:
-    HydraConfig.instance().set_config(composed)
-    cfg, data, fingerprint = identify(OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"]))
+    cfg, data, fingerprint = identify(composed)
     names = name_parts(cfg, data)
     return Cell(name_run(names), fingerprint, list(overrides), names["model"], data.name, cfg.trainer.max_epochs)
 
@@ -112,6 +110,8 @@ def _look_up(store: Store, cells: Sequence[Cell], is_over: bool = False, is_dry:
             cell.status = status.lower() if is_over else "to resume"
             if cell.status == "failed":
                 cell.reason = broken.data.tags.get("error", cell.reason)
+            elif cell.status == "killed":
+                cell.reason = cell.reason or "stopped from outside"
 
 
 def _run(store: Store, cells: Sequence[Cell], launch: Launch, parent: str, one_by_one: bool) -> None:

@@ -5,10 +5,11 @@ from functools import cache
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 
 class ResumingSweeper(BasicSweeper):
@@ -32,22 +33,28 @@ class ResumingSweeper(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         from digitlab.config import check_value
-        from digitlab.sweep import sweep  # torch loads only for a sweep, not whenever Hydra looks for plugins
+        from digitlab.loading import uncollected
 
+        with uncollected():  # torch loads only for a sweep, not whenever Hydra looks for plugins
+            from digitlab.sweep import sweep
         check_value("sweep.seeds", self.config.sweep.seeds)  # it decides which cells there are
         loader = self.hydra_context.config_loader
 
         @cache
-        def compose_all_but_seed(cell: tuple[str, ...]) -> DictConfig:
-            return loader.load_sweep_config(self.config, list(cell))
+        def compose_all_but_seed(cell: tuple[str, ...]) -> tuple[DictConfig, DictConfig]:
+            """Return Hydra's own node and the others."""
+            composed = loader.load_sweep_config(self.config, list(cell))
+            HydraConfig.instance().set_config(composed)
+            cfg = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
+            return HydraConfig.instance().cfg, cfg
 
         def compose(cell: Sequence[str]) -> DictConfig:
             """Compose once for all seeds: it takes longer than all the rest of looking a cell up.
 
-            What it returns is good until the next call.
+            What it returns, and what HydraConfig holds, is good until the next call.
             """
             seed = [override for override in cell if override.startswith("seed=")]
-            cfg = compose_all_but_seed(tuple(override for override in cell if override not in seed))
+            HydraConfig.instance().cfg, cfg = compose_all_but_seed(tuple(each for each in cell if each not in seed))
             cfg.merge_with_dotlist(seed)
             return cfg
 
