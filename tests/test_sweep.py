@@ -104,6 +104,21 @@ def test_a_failing_cell_does_not_stop_the_others_and_is_tried_again(lab, capsys,
     assert not any("error" in run.data.tags for run in [*children, parent])
 
 
+def test_a_cell_that_fails_when_it_is_run_again_has_failed(swept, capsys, monkeypatch):
+    def fail(*_):
+        raise MemoryError("[enforce fail at alloc_cpu.cpp] out of it")
+
+    done = {run.info.run_id: run for run in swept.runs()}
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "evaluate", fail)
+        assert swept.main(*CELLS, "rerun=true") == "error: 2 of 2 cells failed; the same command tries them again"
+    said = capsys.readouterr().out
+    assert "2 cells: 0 done, 0 to resume, 2 to run" in said
+    assert said.count("MemoryError: [enforce fail at alloc_cpu.cpp] out of it") == 2  # in the table
+    for run in (run for run in swept.runs() if run.info.run_id not in done):
+        swept.client.delete_run(run.info.run_id)
+
+
 def test_ctrl_c_ends_a_sweep_and_the_same_command_continues_it(lab, capsys, monkeypatch):
     evaluate, seen = training.evaluate, []
 

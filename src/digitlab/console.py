@@ -61,7 +61,7 @@ def show_cells(rows: Iterable[Iterable[str]]) -> None:
         table.add_column(heading, justify="right")
     table.add_column("reason", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     console.print(table)
 
 

@@ -61,8 +61,9 @@ def sweep(cells: Sequence[Sequence[str]], compose: Compose, launch: Launch, one_
         is_new = settings.sweep.dry_run and not store.exists()
         if not is_new:
             store.open()
-            _look_up(store, planned, is_dry=settings.sweep.dry_run)
-    remaining = [cell for cell in planned if settings.rerun or not cell.is_over]
+            if not settings.rerun:
+                _look_up(store, planned, is_dry=settings.sweep.dry_run)
+    remaining = [cell for cell in planned if not cell.is_over]
     left = _duration(None if is_new else _estimate(store, remaining))
     console.say(f"sweep {name}: {_announce(planned, remaining)}, {left}")
     if settings.sweep.dry_run:
@@ -98,7 +99,8 @@ def _look_up(store: Store, cells: Sequence[Cell], is_over: bool = False, is_dry:
     """See in the store how each cell stands: what there is to do, or, when the sweep is over, what came of it."""
     for cell in cells:
         done, broken = store.find(cell.fingerprint)
-        if done:
+        has_failed = is_over and (broken or cell.status == "failed")  # an older run may be done
+        if done and not has_failed:
             cell.status = "diverged" if has_diverged(done.data.metrics["test/loss"]) else "done"
             cell.run_id = done.info.run_id
             cell.test_acc, cell.seconds = done.data.metrics["test/acc"], store.seconds(done)

@@ -238,11 +238,12 @@ class Store:
 
     def bury(self, fingerprint: str, run: entities.Run) -> str:
         """Return the status of a run that is not done; one that its owner died over without a word becomes KILLED."""
-        if run.info.status != "RUNNING":
+        if run.info.status != "RUNNING" or self.is_alive(run):
             return run.info.status
         try:
             with self._lock(fingerprint).acquire(timeout=0):
                 self.client.set_terminated(run.info.run_id, "KILLED")
+                self.client.set_tag(run.info.run_id, "error", "its process died without a word")
                 return "KILLED"
         except Timeout:
             return "RUNNING"
