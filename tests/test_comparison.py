@@ -94,6 +94,13 @@ def test_single_runs_are_compared_by_their_answers():
     assert low < 0.99 < high
 
 
+def test_several_seeds_of_which_none_is_common_are_not_told_apart_by_one_of_them():
+    later = [replace(run, seed=run.seed + 3) for run in WORSE]
+    (pair,) = compare(GOOD + later, lambda run: answers(run.seed)).pairs
+    assert (pair.test, pair.n) == ("none", 0)
+    assert pair.difference == pytest.approx(np.mean([r.accuracy for r in GOOD]) - np.mean([r.accuracy for r in WORSE]))
+
+
 def test_without_predictions_single_runs_cannot_be_told_apart_and_the_report_says_so():
     found = compare(cell("cnn", "adam", 0.99) + cell("mlp", "adam", 0.5), nothing)
     assert [each.is_tied for each in found.cells] == [False, True]
@@ -156,7 +163,8 @@ def test_learning_rates_are_chosen_on_validation_alone():
     high = [
         replace(run, val_acc=np.array([0.99, 0.5]), accuracy=0.985) for run in cell("cnn", "sgd", 0.9, 0.9, lr="1.0")
     ]
-    runs = [replace(run, settings=run.settings | {"optim.lr": run.lr}) for run in low + high]
+    rates = ("optim.lr", "scheduler.max_lr")  # a scheduler's highest rate is the same choice under another name
+    runs = [replace(run, settings=run.settings | dict.fromkeys(rates, run.lr)) for run in low + high]
     found = compare(runs, nothing)
     (only,) = found.cells
     assert (only.name, only.accuracy, {run.lr for run in only.runs}) == ("cnn/sgd", 0.985, {"1.0"})

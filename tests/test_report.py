@@ -194,6 +194,8 @@ def test_a_filter_narrows_a_sweep_or_stands_alone(reported):
     assert set(reported.cells()) == {"cnn/sgd"}
     assert reported.report("report.sweep=small", "report.filter=params.model = 'cnn'") is None
     assert set(reported.cells()) == {"cnn/sgd", "cnn/adam"}
+    markdown = (reported.folder / "report.md").read_text()
+    assert "Of this sweep the runs that the filter finds: params.model = 'cnn'." in markdown
     assert reported.report("report.sweep=small") is None
 
 
@@ -278,6 +280,15 @@ def test_seconds_of_runs_that_shared_their_machine_do_not_count(book, capsys):
     book.sweep("crowded", *ids)
     assert book.report() is None
     assert "Seconds are from 1 of 3 runs" in capsys.readouterr().out
+
+
+def test_a_run_that_died_and_was_left_takes_no_seconds_from_later_ones(book, capsys):
+    dead = book.lab.client.create_run(book.experiment, book.clock, {"fingerprint": "dead", "owner": "here:1:1"})
+    assert dead.info.status == "RUNNING"
+    book.clock += 1000
+    book.sweep("alone", *(book.record("cnn", "adam", seed, 0.99) for seed in range(2)))
+    assert book.report() is None
+    assert "Seconds are from" not in capsys.readouterr().out
 
 
 @pytest.fixture(scope="module")

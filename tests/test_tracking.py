@@ -61,7 +61,7 @@ def test_only_a_server_needs_to_ask_whether_an_owner_lives(store, owner, lives):
 def test_a_run_at_work_on_another_host_is_not_buried(store):
     run = store.client.create_run(store.experiment_id, tags={"owner": "elsewhere:1:1"})
     store.file = None  # as for a server
-    assert store.bury("f", run) == "RUNNING"
+    assert store.bury(run) == "RUNNING"
     assert store.client.get_run(run.info.run_id).info.status == "RUNNING"
 
 

@@ -60,8 +60,8 @@ def limits(comparison: Comparison) -> list[str]:
     untested = [pair for pair in pairs if pair.test == "none"]
     if untested:
         notes.append(
-            f"{len(untested)} of {len(pairs)} pairs are not tested: they have less than two seeds in common, and no "
-            "predictions.npz of the same test images to compare. They count as not distinguishable."
+            f"{len(untested)} of {len(pairs)} pairs are not tested, and count as not distinguishable: a test takes two "
+            "seeds in common or, of two single runs, predictions.npz of the same test images."
         )
     diverged = [run.name for run in runs if run.has_diverged]
     if diverged:
@@ -81,7 +81,7 @@ def limits(comparison: Comparison) -> list[str]:
             f"Validated on the test set: {_name_runs(peeking)}. What was chosen by validation there, an epoch or a "
             "learning rate, was chosen by the test, whose accuracy is too high for that."
         )
-    if any(cell.rates for cell in cells):
+    if comparison.has_rates:
         notes.append(
             "Learning rates were chosen by mean validation accuracy; the test accuracy is of the chosen one, and was "
             "not looked at before."

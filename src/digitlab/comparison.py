@@ -12,6 +12,7 @@ import numpy as np
 
 from digitlab.statistics import against_best, epochs_to, holm, iqm, mcnemar, paired_t, seeds_needed, t_interval, wilson
 
+RATE = "optim.lr"
 TARGETS = (0.97, 0.98, 0.99)  # of val/acc
 ALPHA = 0.05
 ENOUGH = 5  # networks, and seeds of each, that an aggregate over networks takes
@@ -163,9 +164,6 @@ class Cell:
 class Rate:
     """One learning rate that was tried for a network with an optimizer, and what it came to on validation."""
 
-    cell: str
-    model: str
-    optim: str
     lr: str
     values: list[float]  # the best val/acc of each seed
     is_chosen: bool
@@ -236,8 +234,9 @@ class Comparison:
         return [run for cell in self.cells for run in cell.runs]
 
     @property
-    def rates(self) -> list[Rate]:
-        return [rate for cell in self.cells for rate in cell.rates]
+    def has_rates(self) -> bool:
+        """Say whether several learning rates were tried."""
+        return any(cell.rates for cell in self.cells)
 
     @property
     def models(self) -> list[str]:
@@ -291,8 +290,11 @@ def compare(results: Sequence[Result], predict: Predict) -> Comparison:
     )
 
 
-def _swept(results: Iterable[Result]) -> list[str]:
-    """Return the settings in which runs of the same network, optimizer and seed differ: somebody compares them."""
+def _swept(results: Sequence[Result]) -> list[str]:
+    """Return the settings in which runs of the same network, optimizer and seed differ: somebody compares them.
+
+    A setting that is the learning rate under another name, as a scheduler's highest rate, is left out.
+    """
     same = defaultdict(list)
     for result in results:
         same[result.model, result.optim, result.seed].append(result.settings)
@@ -301,12 +303,13 @@ def _swept(results: Iterable[Result]) -> list[str]:
         if len(settings) > 1:
             keys = set().union(*settings)
             found |= {key for key in keys if len({each.get(key) for each in settings}) > 1}
-    return sorted(key for key in found if " " not in key)  # what was found, not chosen, has a name of several words
+    follows = {key for key in found if all(each.settings.get(key) == each.lr for each in results)} - {RATE}
+    return sorted(key for key in found - follows if " " not in key)  # what was found, not chosen, has words
 
 
 def _choose(results: Iterable[Result], swept: Sequence[str]) -> list[Cell]:
     """Return the cells; of several learning rates each takes the one with the best mean validation accuracy."""
-    shown = [key for key in swept if key != "optim.lr"]
+    shown = [key for key in swept if key != RATE]
     runs: dict[tuple, dict[str, dict[int, Result]]] = defaultdict(lambda: defaultdict(dict))
     for result in results:
         variant = " ".join(f"{key}={result.settings.get(key, 'null')}" for key in shown)
@@ -317,9 +320,7 @@ def _choose(results: Iterable[Result], swept: Sequence[str]) -> list[Cell]:
         chosen = max(validated, key=lambda lr: mean(validated[lr]))
         cell = Cell(model, optim, variant, [by_rate[chosen][seed] for seed in sorted(by_rate[chosen])])
         if len(by_rate) > 1:
-            cell.rates = [
-                Rate(cell.name, model, optim, lr, validated[lr], lr == chosen) for lr in sorted(validated, key=float)
-            ]
+            cell.rates = [Rate(lr, validated[lr], lr == chosen) for lr in sorted(validated, key=float)]
         cells.append(cell)
     return cells
 
@@ -339,12 +340,11 @@ def _difference(one: Cell, other: Cell, predict: Predict) -> Pair:
         step = 1 / one.runs[0].test_images
         found = paired_t(values, others, step)
         return Pair(one, other, "paired t", len(common), *found, seeds_needed=seeds_needed(values, others, step))
-    # Two single runs: their answers to the same images are what is paired.
-    run, against = (next((run for run in cell.runs if run.seed in common), cell.runs[0]) for cell in (one, other))
-    pair = Pair(one, other, "none", len(common), run.accuracy - against.accuracy)
-    answers = [predict(run), predict(against)]
-    if all(answers) and np.array_equal(answers[0].labels, answers[1].labels):
-        pair.test, pair.p = "McNemar", mcnemar(answers[0].right, answers[1].right)
+    pair = Pair(one, other, "none", len(common), one.accuracy - other.accuracy)
+    if one.n == other.n == 1:  # what is paired is their answers to the same images
+        answers = [predict(cell.runs[0]) for cell in (one, other)]
+        if all(answers) and np.array_equal(answers[0].labels, answers[1].labels):
+            pair.test, pair.p = "McNemar", mcnemar(answers[0].right, answers[1].right)
     return pair
 
 

@@ -51,9 +51,11 @@ def conclusion(comparison: Comparison) -> str:
         return f"{best.name} is {found}; there is nothing to compare it with."
     if not ties:
         return f"{best.name} is best {found}; {'the other cell is' if others == 1 else 'all others are'} worse."
-    told = "cannot be told from it" if ties < others else "can be told from it"
-    who = f"{ties} of the {others} other cells" if ties < others else f"none of the {others} other cells"
-    return f"{best.name} is best {found}; {who} {told}."
+    if ties < others:
+        return f"{best.name} is best {found}; {ties} of the {others} other cells cannot be told from it."
+    if others == 1:
+        return f"{best.name} is best {found}; the other cell cannot be told from it."
+    return f"{best.name} is best {found}; none of the {others} other cells can be told from it."
 
 
 def matrix(comparison: Comparison) -> Table:
@@ -67,14 +69,13 @@ def matrix(comparison: Comparison) -> Table:
 def cells(comparison: Comparison) -> Table:
     """Return a row for each cell, the best first."""
     headings = ["", "network", "optimizer", "test accuracy", "n", "test loss", "parameters", "s/epoch", "epochs"]
-    has_rates = any(cell.rates for cell in comparison.cells)
     rows = [
         [symbol(cell), cell.model, cell.arm, accuracy(cell), str(cell.n), _loss(cell),
          f"{cell.parameters:,}" if cell.parameters else "–", number(cell.epoch_s, ".2f"), f"{cell.epochs:g}",
-         *([_chosen_rate(cell)] if has_rates else [])]
+         *([_chosen_rate(cell)] if comparison.has_rates else [])]
         for cell in comparison.cells
     ]  # fmt: skip
-    headings += ["learning rate"] if has_rates else []
+    headings += ["learning rate"] if comparison.has_rates else []
     return Table(headings, rows, "Every cell, the best first", text_columns=3)
 
 
@@ -239,7 +240,9 @@ def _aggregates(comparison: Comparison) -> list[str | Table]:
         "Interquartile mean of the test accuracy over all networks and seeds, with the 95 % interval of 10,000 "
         "bootstrap resamples stratified by network (Agarwal et al. 2021)."
     )
-    return [Table(["optimizer", "IQM", "95 % interval", "networks", "runs"], rows), note]
+    left_out = [arm for arm in comparison.arms if arm not in {row.optim for row in comparison.aggregates}]
+    notes = [f"Left out for want of {ENOUGH} networks with {ENOUGH} seeds: {', '.join(left_out)}."] if left_out else []
+    return [Table(["optimizer", "IQM", "95 % interval", "networks", "runs"], rows), note, *notes]
 
 
 def _reaches(comparison: Comparison) -> list[str | Table]:
@@ -342,7 +345,7 @@ def _costs(comparison: Comparison) -> list[str | Picture]:
 
 
 def _rates(comparison: Comparison) -> list[str | Table | Picture]:
-    if not comparison.rates:
+    if not comparison.has_rates:
         return []
     panels: dict[str, dict[str, tuple[list[float], list[list[float]], int]]] = {}
     rows = []
@@ -354,7 +357,8 @@ def _rates(comparison: Comparison) -> list[str | Table | Picture]:
         for rate in cell.rates:
             is_chosen = "chosen" if rate.is_chosen else ""
             rows.append([cell.name, rate.lr, is_chosen, f"{mean(rate.values):.4f}", str(len(rate.values))])
-    title = f"Best validation accuracy on {comparison.data} by learning rate: mean and range over seeds, chosen ringed"
+    what = f"Best validation accuracy on {comparison.data} by learning rate, {comparison.seeds}"
+    title = f"{what}: mean and range over seeds, chosen ringed"
     table = Table(["cell", "learning rate", "", "mean best validation accuracy", "n"], rows, "Every rate", 3, True)
     return [picture("rates.svg", plots.rate_sensitivity(panels, title), "Accuracy against learning rate"), table]
 

@@ -166,7 +166,7 @@ def _find(store: Store, sweep: str | None, like: str | None) -> tuple[Any, list[
     """Return the parent and cells of the sweep, if one is meant, the done runs that count, and what is missing."""
     found = {result.run_id: result for result in _results(store.search(like))} if like else {}
     if like and not sweep:
-        return None, [], list(found.values()), []
+        return None, [], list(found.values()), [f"Of all runs those that the filter finds: {like}."]
     parent = store.sweep(None if sweep == "latest" else sweep)
     cells = store.cells_of(parent)
     ids = {cell["run_id"] for cell in cells if cell["run_id"]}
@@ -175,7 +175,7 @@ def _find(store: Store, sweep: str | None, like: str | None) -> tuple[Any, list[
     asked = {cell["fingerprint"]: cell["name"] for cell in cells}
     chosen = [run for run in runs.values() if run.fingerprint in asked and (not like or run.run_id in found)]
     missing = [] if like else sorted(set(asked) - {run.fingerprint for run in chosen}, key=asked.get)
-    notes = []
+    notes = [f"Of this sweep the runs that the filter finds: {like}."] if like else []
     if missing:
         listed = ", ".join(asked[each] for each in missing[:3]) + (" and others" if len(missing) > 3 else "")
         notes = [f"{len(missing)} of {len(asked)} cells of the sweep are not done, and not in this report: {listed}."]

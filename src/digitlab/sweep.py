@@ -108,7 +108,7 @@ def _look_up(store: Store, cells: Sequence[Cell], is_over: bool = False, is_dry:
                 cell.val_acc = best_accuracy(Run(store.client, done))
         elif broken:
             cell.run_id = broken.info.run_id
-            status = broken.info.status if is_dry else store.bury(cell.fingerprint, broken)
+            status = broken.info.status if is_dry else store.bury(broken)
             cell.status = status.lower() if is_over else "to resume"
             if cell.status == "failed":
                 cell.reason = broken.data.tags.get("error", cell.reason)
@@ -150,7 +150,7 @@ def _not_begun(store: Store, cells: Sequence[Cell], reason: str) -> list[Cell]:
     not_begun = []
     for cell in cells:
         done, broken = store.find(cell.fingerprint)
-        if broken and broken.info.status == "RUNNING" and store.bury(cell.fingerprint, broken) == "KILLED":
+        if broken and broken.info.status == "RUNNING" and store.bury(broken) == "KILLED":
             cell.reason = reason
         elif not done:
             not_begun.append(cell)

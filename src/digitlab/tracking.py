@@ -198,8 +198,16 @@ class Store:
             for run in self._search(experiments, like):
                 host = run.data.tags.get("owner", "").partition(":")[0]
                 if not run.data.tags.get("fingerprint", "").startswith("sweep-"):
-                    spans[run.info.run_id] = host, run.info.start_time, run.info.end_time or math.inf
+                    spans[run.info.run_id] = host, run.info.start_time, run.info.end_time or self._end(run)
         return spans
+
+    def _end(self, run: entities.Run) -> float:
+        """Return when a RUNNING run ends, in ms: some time if it is at work, else where its last epoch ended."""
+        with self._if_dead(run) as is_dead:
+            if not is_dead:
+                return math.inf
+        points = self.client.get_metric_history(run.info.run_id, "val/loss")
+        return max((point.timestamp for point in points), default=run.info.start_time)
 
     def begin(self, name: str, tags: Mapping[str, str]) -> "Run":
         """Start a new run."""
@@ -236,17 +244,28 @@ class Store:
             return f"{psutil.Process(int(pid)).create_time():.0f}" == started and int(pid) != os.getpid()
         return False
 
-    def bury(self, fingerprint: str, run: entities.Run) -> str:
+    def bury(self, run: entities.Run) -> str:
         """Return the status of a run that is not done; one that its owner died over without a word becomes KILLED."""
-        if run.info.status != "RUNNING" or self.is_alive(run):
+        if run.info.status != "RUNNING":
             return run.info.status
-        try:
-            with self._lock(fingerprint).acquire(timeout=0):
+        with self._if_dead(run) as is_dead:
+            if is_dead:
                 self.client.set_terminated(run.info.run_id, "KILLED")
                 self.client.set_tag(run.info.run_id, "error", "its process died without a word")
-                return "KILLED"
+            return "KILLED" if is_dead else "RUNNING"
+
+    @contextmanager
+    def _if_dead(self, run: entities.Run) -> Iterator[bool]:
+        """Say whether nobody is at work on a RUNNING run, and let nobody begin meanwhile."""
+        lock = self._lock(run.data.tags.get("fingerprint", run.info.run_id))
+        try:
+            is_free = not self.is_alive(run) and bool(lock.acquire(timeout=0))
         except Timeout:
-            return "RUNNING"
+            is_free = False
+        try:
+            yield is_free
+        finally:
+            lock.release()
 
     @staticmethod
     def seconds(run: entities.Run) -> float:
