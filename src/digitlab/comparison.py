@@ -152,7 +152,7 @@ class Cell:
 
     @property
     def epoch_s(self) -> float:
-        return median(float(np.mean(run.epoch_s)) for run in self.timed) if self.timed else nan
+        return median(float(np.median(run.epoch_s)) for run in self.timed) if self.timed else nan
 
     @property
     def seconds(self) -> float:
