@@ -18,6 +18,7 @@ import yaml
 
 from digitlab import REPOSITORY
 
+IMPORTS = "import torch, pytorch_lightning, mlflow"  # what every run waits for
 GRID = yaml.safe_load((REPOSITORY / "conf" / "sweep" / "grid.yaml").read_text())["hydra"]["sweeper"]["params"]
 MODELS, OPTIMS = (GRID[key].split(",") for key in ("model", "optim"))  # the small networks, the tutorials' optimizers
 

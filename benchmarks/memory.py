@@ -7,10 +7,9 @@ import os
 import sys
 import tempfile
 
-from measure import python, show
+from measure import IMPORTS, python, show
 
 EPOCHS = sys.argv[1] if len(sys.argv) > 1 else "2"
-IMPORTS = "import torch, pytorch_lightning, mlflow"
 
 
 def main() -> None:

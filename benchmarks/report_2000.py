@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import numpy as np
-from measure import configure, python
+from measure import configure, python, show
 from mlflow.store.tracking.dbmodels import models as table
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
@@ -137,11 +137,14 @@ def main() -> None:
         began = time.perf_counter()
         count = fill(store, MODELS[: arguments.models], OPTIMS[: arguments.optims], arguments.rates, arguments.seeds,
                      arguments.epochs, arguments.steps)  # fmt: skip
-        size = store.file.stat().st_size / 2**20
-        print(f"{count:,} runs made in {time.perf_counter() - began:.0f} s, {size:,.0f} MiB")
+        size, made = store.file.stat().st_size / 2**20, time.perf_counter() - began
         os.environ["MLFLOW_TRACKING_URI"] = store.uri
         run = python("src/report.py", f"report.dir={folder / 'report'}")
-        print(f"reported in {run.seconds:.1f} s, {run.processor_seconds:.1f} s of processor, peak {run.peak} MiB")
+    show(
+        f"A report of {count:,} runs, n = 1; the store of {size:,.0f} MiB was made in {made:.0f} s",
+        ["s", "s of processor", "peak MiB"],
+        [[f"{run.seconds:.1f}", f"{run.processor_seconds:.1f}", str(run.peak)]],
+    )
 
 
 if __name__ == "__main__":

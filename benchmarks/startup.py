@@ -1,4 +1,4 @@
-"""Time the starts: `--cfg job`, the first training step, and what a run costs beside its passes over the data.
+"""Time the starts: `--cfg job`, the first training step, and a whole short run.
 
 Each against `import torch, pytorch_lightning, mlflow`, all in processes of their own, in turn, warm cache and store.
 PYTHONPATH=src python benchmarks/startup.py [rounds]
@@ -9,10 +9,9 @@ import statistics
 import sys
 import tempfile
 
-from measure import in_turn, python, show, verdict
+from measure import IMPORTS, in_turn, python, show, verdict
 
 ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 else 5
-IMPORTS = "import torch, pytorch_lightning, mlflow"
 # The door as it is, left at the first optimizer step: Adam's own, so that everything before it has been done.
 FIRST_STEP = """
 import os, runpy, sys
