@@ -67,3 +67,9 @@ def test_make_ui_opens_what_the_runs_left(copy):
 
 def test_it_is_short(repository):
     assert len((repository / "README.md").read_text().splitlines()) <= 200
+
+
+def test_its_results_are_those_of_the_comparison(repository):
+    rows = re.findall(r"^\| \w+ \| .*\d \| .*\d \| .*\d \|$", (repository / "README.md").read_text(), re.MULTILINE)
+    assert len(rows) == 5
+    assert set(rows) <= set((repository / "docs" / "comparison.md").read_text().splitlines())
