@@ -3,12 +3,29 @@
 import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
+from conftest import Lab
 from omegaconf import OmegaConf
+from scipy import stats
+from test_report import Book
 
 CONF = Path(__file__).parents[1] / "conf"
 CLAIMS = sorted(file.stem for file in (CONF / "claim").glob("*.yaml"))
 SEEDS = CONF.parents[1] / "shared" / "seeds"
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory) -> Path:
+    """A store with nothing in it, whose making takes seconds."""
+    lab = Lab(tmp_path_factory.mktemp("empty"))
+    lab.client.search_experiments()
+    return lab.folder / "mlflow.db"
+
+
+@pytest.fixture
+def book(tmp_path, empty) -> Book:
+    return Book(tmp_path / "book", empty)
 
 
 def test_every_claim_has_its_file_and_the_sweep_has_every_claim():
@@ -61,19 +78,74 @@ def test_a_claims_deltas_win_over_the_groups(lab):
     assert lab.compose("claim=simple_004", "trainer.max_epochs=2").trainer.max_epochs == 2
 
 
-def test_a_sweep_of_claims_reports_verdicts(lab, tmp_path, capsys):
-    small = ["sweep.seeds=1", "data=mnist5k", "trainer.max_epochs=1"]
-    assert lab.main("sweep=claims", "claim=mlp_000,simple_004", *small) is None
-    assert lab.main("sweep=counterparts", "counterpart=simple_004_torch", *small) is None
+def test_a_sweep_of_claims_is_reported_with_what_was_changed(lab, tmp_path, capsys):
+    small = ["sweep.seeds=1", "data=mnist5k"]
+    assert lab.main("sweep=claims", "claim=cnn_pool_000_first_epoch", *small) is None
+    changed = ["counterpart=simple_004_torch", "trainer.max_epochs=1"]
+    assert lab.main("sweep=counterparts", *changed, *small) is None
     capsys.readouterr()
     assert lab.main("report.sweep=claims", f"report.dir={tmp_path}/report", door="report") is None
-    assert "2 claims: 2 NOT COMPARABLE" in capsys.readouterr().out
+    assert "1 claim: 1 NOT COMPARABLE" in capsys.readouterr().out
     page = (tmp_path / "report" / "report.md").read_text()
-    assert "claimed of mnist, run on mnist5k" in page
-    assert "34,826 parameters printed or implied, 34,826 counted: the same" in page
-    with (tmp_path / "report" / "report.csv").open() as file:
-        rows = {(row["claim"], row["counterpart"]): row for row in csv.DictReader(file)}
-    assert set(rows) == {("mlp_000", ""), ("simple_004", ""), ("simple_004", "simple_004_torch")}
+    assert "There is nothing that these runs can be compared with (claimed of mnist, run on mnist5k)" in page
+    first, other = rows_of(tmp_path / "report")
+    assert (first["claim"], first["verdict"]) == ("cnn_pool_000_first_epoch", "NOT COMPARABLE")
+    assert (other["claim"], other["counterpart"], other["verdict"]) == ("simple_004", "simple_004_torch", "")
+    assert other["changes"] == "loss=cross_entropy, model.init=torch, optim.eps=1e-08, trainer.max_epochs=1"
     tested = {run.info.run_name: run.data.metrics["test/acc"] for run in lab.runs() if "test/acc" in run.data.metrics}
     (name,) = (each for each in tested if "simple_004_torch" in each)
-    assert float(rows["simple_004", "simple_004_torch"]["mean_acc"]) == pytest.approx(tested[name])
+    assert float(other["mean_acc"]) == pytest.approx(tested[name])
+    assert lab.main("report.sweep=counterparts", f"report.dir={tmp_path}/alone", door="report") is None
+    assert "No claim's own recipe is done" in capsys.readouterr().out
+    (alone,) = rows_of(tmp_path / "alone")
+    assert alone["less_claim"] == ""
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "report.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def recorded(book: Book, accuracies, *overrides: str, **more) -> dict[str, list[str]]:
+    """Record a run on MNIST for each accuracy, the seeds from 0; return the overrides of its cell by run."""
+    more = {"data": "mnist", "note": " ".join(overrides)} | more
+    return {
+        book.record("cnn_simple", "adam", seed, accuracy, **more): ["sweep=claims", f"seed={seed}", *overrides]
+        for seed, accuracy in enumerate(accuracies)
+    }
+
+
+FIVE = (0.99, 0.991, 0.992, 0.991, 0.993)
+
+
+def test_what_is_changed_is_shown_and_never_judged(book, capsys):
+    runs = recorded(book, FIVE, "claim=simple_004", "trainer.precision=32-true", "trainer=cpu", "data.root=/elsewhere")
+    fast = recorded(book, (0.989, 0.992, 0.99), "claim=simple_004", "trainer.precision=bf16-mixed")
+    short = recorded(book, (0.98,), "claim=simple_004", "optim=sgd", "optim.lr=0.5", "+trainer.gradient_clip_val=1.0")
+    book.sweep("claims", *runs, *fast, *short, overrides=runs | fast | short)
+    assert book.report() is None
+    said = capsys.readouterr().out
+    assert "1 claim: 1 REPRODUCED" in said
+    assert "trainer.precision=bf16-mixed" in said
+    own, precision, optimizer = rows_of(book.folder)
+    assert (own["n"], own["changes"], own["verdict"]) == ("5", "", "REPRODUCED")
+    assert (precision["changes"], precision["verdict"]) == ("trainer.precision=bf16-mixed", "")
+    paired = stats.ttest_rel((0.989, 0.992, 0.99), FIVE[:3])
+    low, high = paired.confidence_interval()
+    found = [float(precision[key]) for key in ("less_claim", "low", "high", "common_seeds")]
+    assert found == pytest.approx([np.mean((0.989, 0.992, 0.99)) - np.mean(FIVE[:3]), low, high, 3], abs=1e-6)
+    assert optimizer["changes"] == "optim=sgd, optim.lr=0.5, trainer.gradient_clip_val=1.0"
+    assert (optimizer["less_claim"], optimizer["common_seeds"]) == ("", "1")
+
+
+def test_counterparts_that_are_not_done_are_named(book, capsys):
+    runs = recorded(book, FIVE, "claim=simple_004")
+    book.sweep("claims", *runs, overrides=runs)
+    assert book.report() is None
+    assert "The sweep counterparts, which changes something in the claims, has not been run." in capsys.readouterr().out
+    half = recorded(book, (0.99,), "counterpart=simple_004_torch", done=False)
+    book.sweep("counterparts", *half, overrides=half)
+    assert book.report("report.sweep=claims") is None
+    said = " ".join(capsys.readouterr().out.split())
+    assert "counterparts: 1 of 1 cells of the sweep are not done, and not in this report: cnn_simple-adam-s0" in said
+    assert len(rows_of(book.folder)) == 1

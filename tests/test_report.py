@@ -58,8 +58,8 @@ class Book:
             client.set_tag(run.run_id, "done", "true")
         return run.run_id
 
-    def sweep(self, name: str, *ids: str) -> str:
-        """Record the parent of a sweep over these runs; return its id."""
+    def sweep(self, name: str, *ids: str, overrides: dict[str, list[str]] | None = None) -> str:
+        """Record the parent of a sweep over these runs, the cells' `overrides` by run; return its id."""
         client, fingerprint = self.lab.client, f"sweep-{name}"
         tags = {"fingerprint": fingerprint, "sweep": name, "done": "true"}
         parent = client.create_run(self.experiment, self.clock, tags, run_name=name).info.run_id
@@ -68,7 +68,8 @@ class Book:
             run = client.get_run(run_id)
             client.log_batch(run_id, tags=[RunTag("mlflow.parentRunId", parent)])
             recorded = run_id if "done" in run.data.tags else None
-            cells.append({"name": run.info.run_name, "fingerprint": run.data.tags["fingerprint"], "run_id": recorded})
+            cell = {"name": run.info.run_name, "fingerprint": run.data.tags["fingerprint"], "run_id": recorded}
+            cells.append(cell | {"overrides": (overrides or {}).get(run_id, [])})
         client.log_text(parent, json.dumps(cells), "sweep.json")
         self.clock += 10_000
         client.set_terminated(parent, RunStatus.to_string(RunStatus.FINISHED), self.clock)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from digitlab.comparison import Result
+from digitlab.comparison import Predictions, Result
 from digitlab.verdicts import Claim, Outcome, Statement, judge
 
 
@@ -23,7 +23,7 @@ def claim(accuracy: float | None, **more) -> Claim:
 
 
 def outcome(claimed, accuracies, **more) -> Outcome:
-    return Outcome(claimed, "", [run(seed, each, **more) for seed, each in enumerate(accuracies)])
+    return Outcome(claimed, [run(seed, each, **more) for seed, each in enumerate(accuracies)])
 
 
 FIVE = [0.9900, 0.9904, 0.9908, 0.9912, 0.9916]
@@ -62,22 +62,37 @@ def test_other_data_are_no_answer():
     assert "mnist5k" in reason
 
 
+def fives(share: float) -> Predictions:
+    """Every image is called a 5, and `share` of them are."""
+    labels = np.where(np.arange(10_000) < round(share * 10_000), 5, 7)
+    return Predictions(np.full(10_000, 5), labels)
+
+
 def test_one_class_for_everything_is_what_was_printed():
     # The printed numbers of tutorial 002: every image is called a five, and 9,108 of 10,000 are not.
     assert (1 - 0.0892) * -log(1e-7) == pytest.approx(14.68, abs=0.005)
     raw = claim(0.0892, loss=14.68, diverges=True)
     shares = [0.0980, 0.1135, 0.0892, 0.1028, 0.0974]
-    alike = Outcome(raw, "", [run(i, share, (1 - share) * -log(1e-7)) for i, share in enumerate(shares)])
-    assert judge(alike)[0] == "DIVERGED AS PRINTED"
-    alike.runs[0] = run(0, 0.95, 0.2)
-    assert judge(alike)[0] != "DIVERGED AS PRINTED"
+    runs = [run(i, share, (1 - share) * -log(1e-7)) for i, share in enumerate(shares)]
+    answers = {each.run_id: fives(each.accuracy) for each in runs}
+    assert judge(Outcome(raw, runs, answers=answers)) == ("DIVERGED AS PRINTED", "one class predicted in 5 of 5 runs")
+    for wrong in (
+        answers | {"0": Predictions(np.arange(10_000) % 2, answers["0"].labels)},  # a second class
+        answers | {"0": fives(0.2)},  # of another run, whose accuracy is not this
+        {key: answers[key] for key in "1234"},  # nobody can tell
+    ):
+        verdict, reason = judge(Outcome(raw, runs, answers=wrong))
+        assert verdict != "DIVERGED AS PRINTED"
+        assert "one class predicted in 4 of 5 runs" in reason
+    runs[0] = run(0, shares[0], 2.3)  # one class, but not as a clipped loss comes to it
+    assert judge(Outcome(raw, runs, answers=answers))[0] != "DIVERGED AS PRINTED"
     # An honest network is not taken for one that diverged, though its document says so
     assert judge(outcome(raw, FIVE))[0] == "BETTER"
 
 
 def test_a_run_that_is_no_number_is_a_miss_not_an_error():
     runs = [run(seed, 0.98) for seed in range(4)] + [run(4, 0.098, nan)]
-    assert judge(Outcome(claim(0.99), "", runs))[0] in ("WORSE", "REPRODUCED")
+    assert judge(Outcome(claim(0.99), runs))[0] in ("WORSE", "REPRODUCED")
 
 
 @pytest.mark.parametrize(("ratio", "word"), [(7.93, "true"), (7.4, "FALSE")])

@@ -1,14 +1,14 @@
-"""Write down what became of the published claims: verdicts, counterparts, facts, curves."""
+"""Write down what became of the published claims: verdicts, changed recipes, facts, curves."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isnan
-from statistics import mean
 
 import numpy as np
 
 from digitlab import pages, plots, verdicts
 from digitlab.comparison import Predictions
-from digitlab.document import Section, Table
+from digitlab.document import Picture, Section, Table
+from digitlab.statistics import Difference, paired_t
 from digitlab.verdicts import Outcome, judge
 
 READING = {
@@ -16,63 +16,120 @@ READING = {
     verdicts.BETTER: "The recipe gives more than the document says",
     verdicts.WORSE: "Do not expect the number: the recipe as stated gives less",
     verdicts.DIVERGED: "Believe the printed output, not the text: the network learned nothing",
-    verdicts.NOT_COMPARABLE: "There is no number to check",
+    verdicts.NOT_COMPARABLE: "There is nothing that these runs can be compared with",
     verdicts.TOO_FEW: "Nothing follows yet",
 }
 
 
 def sections(outcomes: Sequence[Outcome], notes: Sequence[str], answers: Predictions | None) -> list[Section]:
     """Return the page of claims; `answers` are any run's predictions on the test images, for their labels."""
-    claimed = [outcome for outcome in outcomes if not outcome.counterpart]
-    others = [outcome for outcome in outcomes if outcome.counterpart]
+    claimed = [outcome for outcome in outcomes if outcome.is_own]
     found = [
-        Section("Verdicts", [*([list(notes)] if notes else []), table(claimed), _rule(), *_flags(claimed)]),
+        Section("Verdicts", [*([list(notes)] if notes else []), *_verdicts(claimed)]),
         Section("What a reader should believe", [_paragraph(outcome) for outcome in claimed]),
-        Section("With one thing changed", [_counterparts(claimed, others)] if others else []),
-        Section("Facts in the documents", [_facts(claimed, answers)]),
-        Section("Curves", [_curves(claimed)]),
+        Section("What becomes of a claim when something is changed", _changed(outcomes)),
+        Section("Facts in the documents", _facts(claimed, answers)),
+        Section("Curves", _curves(claimed)),
     ]
     return [section for section in found if section.blocks]
 
 
-def table(outcomes: Sequence[Outcome]) -> Table:
-    """Return a row for each claim, leaving counterparts out."""
+def tables(outcomes: Sequence[Outcome]) -> list[Table]:
+    """Return the claims with their verdicts, and the changed recipes: of either what there is."""
+    claimed, others = ([each for each in outcomes if each.is_own is own] for own in (True, False))
+    return [*([table(claimed)] if claimed else []), *([changes(outcomes)] if others else [])]
+
+
+def table(claimed: Sequence[Outcome]) -> Table:
+    """Return a row for each claim."""
     headings = ["claim", "verdict", "claimed", "ours", "n", "difference", "loss claimed", "loss ours",
                 "parameters claimed", "ours", "s/epoch then", "now"]  # fmt: skip
     rows = []
-    for outcome in (each for each in outcomes if not each.counterpart):
-        claim, cell, losses = outcome.claim, outcome.cell, outcome.losses
+    for outcome in claimed:
+        claim, cell = outcome.claim, outcome.cell
         rows.append([
             claim.name, judge(outcome)[0], _plain(claim.accuracy), pages.mean_of(outcome.accuracies),
-            str(len(outcome.runs)), "–" if outcome.difference is None else pages.signed(outcome.difference),
-            _plain(claim.loss), pages.mean_of(losses) if losses else "diverged",
+            str(cell.n), "–" if outcome.difference is None else pages.signed(outcome.difference),
+            _plain(claim.loss), _loss(outcome),
             f"{claim.parameters:,}" if claim.parameters else "–", f"{cell.parameters:,}" if cell.parameters else "–",
             _plain(claim.seconds), pages.number(cell.epoch_s, ".1f"),
         ])  # fmt: skip
     return Table(headings, rows, "Published claims, run again", text_columns=2)
 
 
+def changes(outcomes: Sequence[Outcome]) -> Table:
+    """Return a row for each changed recipe: what differs from the claim's own, and what that does."""
+    headings = ["claim", "file", "what differs", "test accuracy", "n", "test loss", "less the claim's recipe",
+                "95 % interval", "seeds in common"]  # fmt: skip
+    rows = []
+    for outcome in (each for each in outcomes if not each.is_own):
+        common, change = _less_own(outcome, outcomes)
+        rows.append([
+            outcome.claim.name, outcome.counterpart or "–", _differs(outcome), pages.mean_of(outcome.accuracies),
+            str(len(outcome.runs)), _loss(outcome), pages.signed(change.mean) if change else "–",
+            f"{pages.signed(change.low)} to {pages.signed(change.high)}" if change else "–", str(common),
+        ])  # fmt: skip
+    return Table(headings, rows, "Changed recipes", text_columns=3)
+
+
 def conclusion(outcomes: Sequence[Outcome]) -> str:
     """Return the verdicts counted, in a sentence."""
-    found = [judge(outcome)[0] for outcome in outcomes if not outcome.counterpart]
+    found = [judge(outcome)[0] for outcome in outcomes if outcome.is_own]
+    if not found:
+        return f"No claim's own recipe is done, so there is no verdict; changed recipes: {len(outcomes)}."
     counts = ", ".join(f"{found.count(verdict)} {verdict}" for verdict in READING if verdict in found)
-    return f"{len(found)} claims: {counts}."
+    return f"{len(found)} claim{'s' if len(found) > 1 else ''}: {counts}."
 
 
 def csv(outcomes: Sequence[Outcome]) -> tuple[list[str], list[list[object]]]:
-    """Return headings and a row of plain numbers for each claim and counterpart."""
-    headings = ["claim", "counterpart", "verdict", "reason", "claimed_acc", "n", "mean_acc", "accuracies",
-                "claimed_loss", "mean_loss", "epoch_s"]  # fmt: skip
+    """Return headings and a row of plain numbers for each claim and changed recipe."""
+    headings = ["claim", "counterpart", "changes", "data", "verdict", "reason", "claimed_acc", "n", "mean_acc",
+                "accuracies", "claimed_loss", "mean_loss", "diverged", "epoch_s",
+                "less_claim", "low", "high", "common_seeds"]  # fmt: skip
     rows = []
     for outcome in outcomes:
-        losses, seconds = outcome.losses, outcome.cell.epoch_s
-        verdict = ("", "") if outcome.counterpart else judge(outcome)
-        rows.append([
-            outcome.claim.name, outcome.counterpart, *verdict, outcome.claim.accuracy, len(outcome.runs),
-            round(mean(outcome.accuracies), 6), " ".join(f"{value:.4f}" for value in outcome.accuracies),
-            outcome.claim.loss, round(mean(losses), 6) if losses else None, None if isnan(seconds) else seconds,
-        ])  # fmt: skip
+        cell, claim, own = outcome.cell, outcome.claim, outcome.is_own
+        common, change = (None, None) if own else _less_own(outcome, outcomes)
+        values = [
+            claim.name, outcome.counterpart, _listed(outcome.changes), outcome.data,
+            *(judge(outcome) if own else ("", "")), claim.accuracy, cell.n, round(cell.accuracy, 6),
+            " ".join(f"{value:.4f}" for value in outcome.accuracies), claim.loss, round(cell.loss, 6), cell.diverged,
+            cell.epoch_s, *((round(value, 6) for value in change[:3]) if change else (None, None, None)), common,
+        ]  # fmt: skip
+        rows.append([None if isinstance(value, float) and isnan(value) else value for value in values])
     return headings, rows
+
+
+def _verdicts(claimed: Sequence[Outcome]) -> list[Table | str | list[str]]:
+    return [table(claimed), _rule(), *_flags(claimed)] if claimed else []
+
+
+def _loss(outcome: Outcome) -> str:
+    cell = outcome.cell
+    return f"{cell.diverged} of {cell.n} diverged" if cell.diverged else pages.mean_of(outcome.losses)
+
+
+def _listed(changed: Mapping[str, str]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in changed.items())
+
+
+def _differs(outcome: Outcome) -> str:
+    data = {} if outcome.data == outcome.claim.data else {"data": outcome.data}
+    return _listed({**outcome.changes, **data})
+
+
+def _less_own(changed: Outcome, outcomes: Sequence[Outcome]) -> tuple[int, Difference | None]:
+    """Return how many seeds a changed recipe shares with its claim's own, and, from two on, its accuracy less that."""
+    accuracies = changed.cell.accuracies
+    for own in outcomes:
+        if own.is_own and (own.claim.name, own.data) == (changed.claim.name, changed.data):
+            theirs = own.cell.accuracies
+            common = sorted(accuracies.keys() & theirs.keys())
+            if len(common) < 2:
+                return len(common), None
+            values, others = ([each[seed] for seed in common] for each in (accuracies, theirs))
+            return len(common), paired_t(values, others, 1 / own.runs[0].test_images)
+    return 0, None
 
 
 def _rule() -> str:
@@ -104,25 +161,23 @@ def _paragraph(outcome: Outcome) -> str:
         doubts.append(claim.caveat)
     text = (
         f"{claim.name} (document {claim.document}, {claim.model} with {claim.optim}): {verdict}. {READING[verdict]} "
-        f"({reason}); the mean over {len(outcome.runs)} runs is {pages.mean_of(outcome.accuracies)}."
+        f"({reason}); our mean is {pages.mean_of(outcome.accuracies)} (n = {len(outcome.runs)})."
     )
     return f"{text} But {'; '.join(doubts)}." if doubts else text
 
 
-def _counterparts(claimed: Sequence[Outcome], others: Sequence[Outcome]) -> Table:
-    rows = []
-    for other in others:
-        base = next((outcome for outcome in claimed if outcome.claim.name == other.claim.name), None)
-        change = mean(other.accuracies) - mean(base.accuracies) if base else None
-        rows.append([
-            other.counterpart, other.claim.name, pages.mean_of(other.accuracies), str(len(other.runs)),
-            "–" if change is None else pages.signed(change),
-        ])  # fmt: skip
-    headings = ["counterpart", "of", "test accuracy", "n", "less the claim's recipe"]
-    return Table(headings, rows, text_columns=2)
+def _changed(outcomes: Sequence[Outcome]) -> list[Table | str]:
+    if all(outcome.is_own for outcome in outcomes):
+        return []
+    note = (
+        "Not judged: no document claims anything of these. What differs is read from the two configurations. The "
+        "difference of test accuracy to the claim's own recipe is paired by seed, with its 95 % t-interval; – where "
+        "fewer than two seeds are common. An interval that holds 0 shows no difference."
+    )
+    return [changes(outcomes), note]
 
 
-def _facts(outcomes: Sequence[Outcome], answers: Predictions | None) -> list[str]:
+def _facts(outcomes: Sequence[Outcome], answers: Predictions | None) -> list[list[str]]:
     """Check what the documents state as facts against what was counted."""
     lines = []
     for claim, counted in ((outcome.claim, outcome.cell.parameters) for outcome in outcomes):
@@ -144,19 +199,20 @@ def _facts(outcomes: Sequence[Outcome], answers: Predictions | None) -> list[str
         labels = answers.labels
         shares = ", ".join(f"{answers.classes[k]} {(labels == k).mean():.4f}" for k in range(len(answers.classes)))
         lines.append(f"Share of each class in the {len(labels):,} test images: {shares}.")
-    return lines
+    return [lines] if lines else []
 
 
-def _curves(outcomes: Sequence[Outcome]):
+def _curves(outcomes: Sequence[Outcome]) -> list[Picture]:
+    if not outcomes:
+        return []
     panels: dict[str, dict[str, np.ndarray]] = {}
     for outcome in outcomes:
         panels[outcome.claim.name] = {"ours": outcome.cell.curves}
         if "val/acc" in outcome.claim.printed:
             panels[outcome.claim.name]["printed"] = np.array([outcome.claim.printed["val/acc"]], dtype=float)
     title = "Validation accuracy: ours, mean and range over seeds, and as the documents print it"
-    return pages.picture(
-        "claims.svg", plots.learning_curves(panels, title), "Validation accuracy by epoch, ours and printed"
-    )
+    figure = plots.learning_curves(panels, title)
+    return [pages.picture("claims.svg", figure, "Validation accuracy by epoch, ours and printed")]
 
 
 def _plain(value: float | None) -> str:

@@ -268,6 +268,15 @@ def deviations() -> list[str]:
     return changes
 
 
+def differences(cfg: DictConfig, base: DictConfig) -> dict[str, str]:
+    """Return, as text, every leaf that `cfg` does not have as `base` has it; one that it lacks as "none"."""
+    found, known = _leaves(cfg), _leaves(base)
+    changed = {
+        key: _show(value) for key, value in found.items() if key not in known or _same(value) != _same(known[key])
+    }
+    return changed | {key: "none" for key in known if key not in found}
+
+
 def fingerprint(cfg: DictConfig, digest: str) -> str:
     """Hash what in the resolved `cfg` can change a run's result, the data standing as the `digest` of its splits."""
     skipped = (*IRRELEVANT, *(f"data.{name}" for name in IN_DIGEST))

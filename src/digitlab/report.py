@@ -15,14 +15,16 @@ from omegaconf import DictConfig, OmegaConf
 from digitlab import REPOSITORY, claims, console, pages
 from digitlab.caveats import CHANGED, limits, unfair
 from digitlab.comparison import Predictions, Result, compare
-from digitlab.config import IRRELEVANT, UserError, build, user_errors
+from digitlab.config import IRRELEVANT, UserError, build, differences, user_errors
 from digitlab.document import Document, Picture, to_csv, to_html, to_latex, to_markdown
 from digitlab.tracking import Store, is_done
-from digitlab.verdicts import Claim, Outcome, Statement
+from digitlab.verdicts import Claim, Outcome, Recipe, Statement
 
 # What may differ between runs that are fair to compare: names, and what the digest of the data stands for.
 NO_SETTINGS = ("model", "optim", "data", "scheduler", "trainer", "seed", "parameters")
 NO_SETTING_NODES = (*IRRELEVANT, "data.root", "data.fallback", "data.source")
+NO_RECIPE = ("seed", "sweep")  # of the overrides of a sweep's cell
+ACCELERATOR = "trainer.accelerator"  # a document says nothing of it: a claim run elsewhere is the same claim
 
 
 def report(cfg: DictConfig) -> None:
@@ -40,9 +42,9 @@ def report(cfg: DictConfig) -> None:
     with user_errors("report"):
         parent, cells, results, missing = _find(store, cfg.report.sweep, cfg.report.filter)
         name, recipes = parent.data.tags["sweep"] if parent else "runs", _recipes(cells)
-        if recipes and cfg.report.counterparts in store.sweeps():
-            _, cells, changed, _ = _find(store, cfg.report.counterparts, cfg.report.filter)
-            results, recipes = [*results, *changed], recipes | _recipes(cells)
+        if recipes and cfg.report.counterparts not in (None, name):
+            changed, more, lacking = _counterparts(store, cfg.report.counterparts, cfg.report.filter)
+            results, recipes, missing = [*results, *changed], recipes | more, [*missing, *lacking]
         if recipes:
             document, differs, notes = _judge(store, name, recipes, results, missing)
         else:
@@ -105,54 +107,91 @@ def _compare(store: Store, name: str, results: Sequence[Result], missing: Sequen
 
 
 def _judge(
-    store: Store, name: str, recipes: Mapping[str, str], results: Sequence[Result], missing: Sequence[str]
+    store: Store, name: str, recipes: Mapping[str, Recipe], results: Sequence[Result], missing: Sequence[str]
 ) -> tuple[Document, list, list]:
     """Return what became of the claims whose `recipes`, by fingerprint, the runs followed."""
-    if not results:
-        raise ValueError("no run is done, so there is nothing to report")
-    by_recipe: dict[str, dict[int, Result]] = {}
+    found: dict[tuple[Recipe, str], dict[int, Result]] = {}
     for result in sorted(_complete(store, results), key=lambda each: each.ended):
-        by_recipe.setdefault(recipes[result.fingerprint], {})[result.seed] = result
-    ordered = [recipe for recipe in dict.fromkeys(recipes.values()) if recipe in by_recipe]
-    outcomes = [Outcome(*_claim(recipe), [run for _, run in sorted(by_recipe[recipe].items())]) for recipe in ordered]
+        if result.fingerprint in recipes:
+            found.setdefault((recipes[result.fingerprint], result.data), {})[result.seed] = result
+    if not found:
+        raise ValueError("no run is done, so there is nothing to report")
+    order = list(dict.fromkeys(recipes.values()))
+    outcomes = []
+    for (recipe, _), runs in sorted(found.items(), key=lambda item: order.index(item[0][0])):
+        claim, ids = _claim(recipe.claim), [run.run_id for run in runs.values()]
+        answers = {each: _predictions(store, each) for each in ids} if claim.diverges else {}
+        known = {run_id: predictions for run_id, predictions in answers.items() if predictions}
+        by_seed = [run for _, run in sorted(runs.items())]
+        outcomes.append(Outcome(claim, by_seed, recipe.counterpart, dict(recipe.changes), known))
     document = Document(
         f"{name}: published claims, run again",
         claims.conclusion(outcomes),
-        claims.sections(outcomes, missing, _predictions(store, results[0].run_id)),
-        [claims.table(outcomes)],
+        claims.sections(outcomes, missing, _predictions(store, outcomes[0].runs[0].run_id)),
+        claims.tables(outcomes),
         {"report.csv": claims.csv(outcomes)},
     )
     return document, [], list(missing)
 
 
-def _recipes(cells: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Return, by fingerprint, the override that names the claim or counterpart of each cell that has one."""
-    return {
-        cell["fingerprint"]: override
-        for cell in cells
-        for override in cell.get("overrides", ())
-        if override.partition("=")[0] in ("claim", "counterpart")
-    }
+def _counterparts(store: Store, sweep: str, like: str | None) -> tuple[list[Result], dict[str, Recipe], list[str]]:
+    """Return the done runs of the sweep of counterparts, their recipes by fingerprint, and what is missing of them."""
+    if sweep not in store.sweeps():
+        return [], {}, [f"The sweep {sweep}, which changes something in the claims, has not been run."]
+    _, cells, results, missing = _find(store, sweep, like)
+    return results, _recipes(cells), [f"{sweep}: {line}" for line in missing]
 
 
-def _claim(recipe: str) -> tuple[Claim, str]:
-    """Compose the claim that `recipe` names, as in "claim=simple_004"; return it and the counterpart, if it is one."""
-    cfg = compose("train", overrides=[recipe], return_hydra_config=True)
-    choices = cfg.hydra.runtime.choices
+def _recipes(cells: Sequence[Mapping[str, Any]]) -> dict[str, Recipe]:
+    """Return, by fingerprint, what each cell of a claim follows."""
+    found = {}
+    for cell in cells:
+        keys = [override.lstrip("+").partition("=")[0] for override in cell.get("overrides", ())]
+        if {"claim", "counterpart"} & set(keys):
+            named = zip(keys, cell["overrides"], strict=True)
+            recipe = _recipe(tuple(override for key, override in named if key.partition(".")[0] not in NO_RECIPE))
+            found |= {cell["fingerprint"]: recipe} if recipe else {}
+    return found
+
+
+@cache
+def _recipe(overrides: tuple[str, ...]) -> Recipe | None:
+    """Compose a run and its claim's own recipe, and return what differs; None where the run has no claim."""
+    cfg, choices = _compose(*overrides)
+    if not choices.get("claim"):
+        return None
+    own = f"claim={choices['claim']}"
+    _, chosen = _compose(own)
+    groups = {key: choices[key] for key in ("model", "optim", "scheduler") if choices[key] != chosen[key]}
+    base, _ = _compose(own, *(f"{key}={choice}" for key, choice in groups.items()))
+    changes = {key: value for key, value in differences(cfg, base).items() if _is_setting(key) and key != ACCELERATOR}
+    changes = groups | changes
+    return Recipe(choices["claim"], (choices.get("counterpart") or "") if changes else "", tuple(changes.items()))
+
+
+@cache
+def _compose(*overrides: str) -> tuple[DictConfig, dict[str, str]]:
+    """Return what the overrides make of conf/train.yaml, and the choice of each group."""
+    cfg = compose("train", overrides=list(overrides), return_hydra_config=True)
+    return OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"]), dict(cfg.hydra.runtime.choices)
+
+
+@cache
+def _claim(name: str) -> Claim:
+    cfg, choices = _compose(f"claim={name}")
     said = OmegaConf.to_container(cfg.claim, resolve=True)
     said["statements"] = [
         Statement(each["says"], _parameters(each["of"]) / _parameters(each["to"]), each["low"], each["high"])
         for each in said["statements"]
     ]
-    claim = Claim(
-        name=choices.claim,
-        model=choices.model,
-        optim=choices.optim,
+    return Claim(
+        name=name,
+        model=choices["model"],
+        optim=choices["optim"],
         data=cfg.data.source.name,
         is_validated_on_test=cfg.data.split == "test",
         **said,
     )
-    return claim, choices.get("counterpart") or ""
 
 
 @cache
@@ -215,11 +254,12 @@ def _results(runs: Iterable[Any]) -> Iterator[Result]:
 
 
 def _settings(params: Mapping[str, str]) -> dict[str, str]:
-    def is_setting(key: str) -> bool:
-        inside = any(key == node or key.startswith(f"{node}.") for node in NO_SETTING_NODES)
-        return key not in NO_SETTINGS and not inside
+    return {key: value for key, value in params.items() if _is_setting(key)}
 
-    return {key: value for key, value in params.items() if is_setting(key)}
+
+def _is_setting(key: str) -> bool:
+    inside = any(key == node or key.startswith(f"{node}.") for node in NO_SETTING_NODES)
+    return key not in NO_SETTINGS and not inside
 
 
 def _circumstances(tags: Mapping[str, str]) -> dict[str, str]:

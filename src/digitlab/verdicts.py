@@ -6,7 +6,7 @@ from decimal import Decimal
 from math import isclose, log
 from statistics import mean
 
-from digitlab.comparison import Cell, Result
+from digitlab.comparison import Cell, Predictions, Result
 from digitlab.statistics import prediction_interval
 
 ENOUGH = 5  # runs that a verdict takes
@@ -56,13 +56,33 @@ class Claim:
         return float(Decimal(1).scaleb(Decimal(str(self.accuracy)).as_tuple().exponent) / 2)
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """What a run follows: a claim's own recipe, or one with `changes`, (key, value), whose file is `counterpart`."""
+
+    claim: str
+    counterpart: str = ""
+    changes: tuple[tuple[str, str], ...] = ()
+
+
 @dataclass
 class Outcome:
-    """Our runs of a claim's recipe, or of its `counterpart`, which changes one thing; there is one at least."""
+    """Our runs of a claim's recipe, as it is or with `changes`, on one data set, by rising seed; there is one."""
 
     claim: Claim
-    counterpart: str
     runs: list[Result]
+    counterpart: str = ""
+    changes: Mapping[str, str] = field(default_factory=dict)
+    answers: Mapping[str, Predictions] = field(default_factory=dict)  # by run, as far as they are known
+
+    @property
+    def is_own(self) -> bool:
+        """Say whether the recipe is the claim's own, which alone can be judged."""
+        return not self.changes
+
+    @property
+    def data(self) -> str:
+        return self.runs[0].data
 
     @property
     def cell(self) -> Cell:
@@ -79,13 +99,22 @@ class Outcome:
 
     @property
     def difference(self) -> float | None:
-        """Ours less claimed."""
-        return None if self.claim.accuracy is None else mean(self.accuracies) - self.claim.accuracy
+        """Ours less claimed; None where they cannot be compared."""
+        if self.claim.accuracy is None or self.data != self.claim.data:
+            return None
+        return mean(self.accuracies) - self.claim.accuracy
 
     @property
     def one_class(self) -> int:
-        """How many runs name one class for everything, as their accuracy and clipped loss imply."""
-        return sum(isclose(run.loss, (1 - run.accuracy) * CLIPPED, rel_tol=0.005) for run in self.runs)
+        """How many runs name one class for all images, with the accuracy and the clipped loss that this implies."""
+        found = ((run, self.answers.get(run.run_id)) for run in self.runs)
+        return sum(
+            answers is not None
+            and len(set(answers.predicted.tolist())) == 1
+            and isclose(run.accuracy, float(answers.right.mean()), abs_tol=1e-6)
+            and isclose(run.loss, (1 - run.accuracy) * CLIPPED, rel_tol=0.005)
+            for run, answers in found
+        )
 
     @property
     def best_less_last(self) -> list[float]:
@@ -97,20 +126,23 @@ def judge(outcome: Outcome) -> tuple[str, str]:
     """Return the verdict on a claim, and the reason in a few words.
 
     REPRODUCED: the claimed accuracy, widened by its rounding, lies in the 95 % prediction interval for one run of ours.
-    BETTER or WORSE: ours is. DIVERGED AS PRINTED: every run names one class, as the printed numbers mean. The loss
-    decides nothing. Fewer than five runs decide nothing either.
+    BETTER or WORSE: ours is. DIVERGED AS PRINTED: every run names one class, as the printed numbers mean; only its
+    stored answers show that. The loss decides nothing. Fewer than five runs decide nothing either. A changed recipe is
+    not to be judged.
     """
     claim, n = outcome.claim, len(outcome.runs)
     if claim.accuracy is None:
         return NOT_COMPARABLE, "no accuracy is claimed"
-    if any(run.data != claim.data for run in outcome.runs):
-        return NOT_COMPARABLE, f"claimed of {claim.data}, run on {outcome.runs[0].data}"
+    if outcome.data != claim.data:
+        return NOT_COMPARABLE, f"claimed of {claim.data}, run on {outcome.data}"
     if n < ENOUGH:
         return TOO_FEW, f"n = {n} of {ENOUGH}"
     if claim.diverges and outcome.one_class == n:
         return DIVERGED, f"one class predicted in {n} of {n} runs"
     low, high = prediction_interval(outcome.accuracies)
     within = f"one run of ours lies in {low:.4f} to {high:.4f}"
+    if claim.diverges:
+        within = f"one class predicted in {outcome.one_class} of {n} runs; {within}"
     if low <= claim.accuracy + claim.rounding and claim.accuracy - claim.rounding <= high:
         return REPRODUCED, within
     return (BETTER if outcome.difference > 0 else WORSE), f"ours by {abs(outcome.difference):.4f}; {within}"
