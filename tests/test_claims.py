@@ -45,6 +45,8 @@ def test_printed_numbers_stand_in_the_document(lab, name):
     text = documents[0].read_text()
     for values in claim.printed.values():
         assert all(f"{value:.4f}" in text for value in values)
+    for count in filter(None, (claim.parameters, *claim.counts.values())):
+        assert f"Total params: {count:,}" in text
     for value in (claim.accuracy, claim.loss):
         assert value is None or any(form in text for form in (f"{value:g}", f"{value * 100:g}%", f"{value:.3f}"[:-1]))
 
@@ -107,11 +109,11 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
 
 
 def recorded(book: Book, accuracies, *overrides: str, **more) -> dict[str, list[str]]:
-    """Record a run on MNIST for each accuracy, the seeds from 0; return the overrides of its cell by run."""
-    more = {"data": "mnist", "note": " ".join(overrides)} | more
+    """Record a run on MNIST for each accuracy, the seeds from `seed`; return the overrides of its cell by run."""
+    first, more = more.pop("seed", 0), {"data": "mnist", "note": " ".join(overrides)} | more
     return {
         book.record("cnn_simple", "adam", seed, accuracy, **more): ["sweep=claims", f"seed={seed}", *overrides]
-        for seed, accuracy in enumerate(accuracies)
+        for seed, accuracy in enumerate(accuracies, first)
     }
 
 
@@ -149,3 +151,29 @@ def test_counterparts_that_are_not_done_are_named(book, capsys):
     said = " ".join(capsys.readouterr().out.split())
     assert "counterparts: 1 of 1 cells of the sweep are not done, and not in this report: cnn_simple-adam-s0" in said
     assert len(rows_of(book.folder)) == 1
+
+
+def test_flags_and_facts_stand_beside_the_verdicts(book):
+    runs = recorded(book, FIVE, "claim=double_3x3_001") | recorded(book, FIVE, "claim=cnn_pool_000", parameters="53577")
+    runs |= recorded(book, (0.991, 0.992), "claim=single_5x5_001") | recorded(book, (0.98,), "claim=simple_004")
+    runs |= recorded(book, (0.1,), "claim=single_5x5_001", loss=float("nan"), seed=2)
+    book.sweep("claims", *runs, overrides=runs)
+    assert book.report() is None
+    page, tex = ((book.folder / f"report.{kind}").read_text() for kind in ("md", "tex"))
+    for name, flags in (("double_3x3_001", "TU"), ("cnn_pool_000", "L"), ("simple_004", "")):
+        for line, mark in ((page, " | "), (tex.replace(r"\_", "_"), " & ")):
+            (row,) = (each for each in line.splitlines() if each.startswith((f"| {name}{mark}", f"{name}{mark}")))
+            assert row.removeprefix("| ").split(mark)[2].strip() == flags
+    assert "- double_3x3_001: T: the images that the number is of were its validation set; U: that its kernels" in page
+    rows = {row["claim"]: row for row in rows_of(book.folder)}
+    assert [rows[name]["validated_on_test"] for name in ("double_3x3_001", "cnn_pool_000")] == ["True", "False"]
+    assert rows["cnn_pool_000"]["caveat"].startswith("the printed log begins at a training loss of 0.0181")
+    assert rows["double_3x3_001"]["unstated"].startswith("that its kernels are 3 x 3 follows")
+    assert "1 of 3 diverged" in page
+    assert (rows["single_5x5_001"]["mean_loss"], rows["single_5x5_001"]["diverged"]) == ("", "1")
+    assert "cnn_pool_000: 53,578 parameters printed, 53,577 counted: NOT the same." in page
+    assert (
+        "000: cnn_wide has 5,314,058 parameters in print, 5,314,058 counted: the same; no accuracy is claimed" in page
+    )
+    assert "000: cnn_pool_wide has 2,492,938 parameters in print, 2,492,938 counted: the same" in page
+    assert "simple_004: 34,826" not in page

@@ -9,8 +9,9 @@ from digitlab import pages, plots, verdicts
 from digitlab.comparison import Predictions
 from digitlab.document import Picture, Section, Table
 from digitlab.statistics import Difference, paired_t
-from digitlab.verdicts import Outcome, judge
+from digitlab.verdicts import Claim, Outcome, judge
 
+FLAGS = {"T": "validated on the test set", "U": "recipe partly unstated", "L": "printed log or text speaks against it"}
 READING = {
     verdicts.REPRODUCED: "Believe the number as what one run of this recipe may give",
     verdicts.BETTER: "The recipe gives more than the document says",
@@ -42,19 +43,20 @@ def tables(outcomes: Sequence[Outcome]) -> list[Table]:
 
 def table(claimed: Sequence[Outcome]) -> Table:
     """Return a row for each claim."""
-    headings = ["claim", "verdict", "claimed", "ours", "n", "difference", "loss claimed", "loss ours",
-                "parameters claimed", "ours", "s/epoch then", "now"]  # fmt: skip
+    headings = ["claim", "verdict", "flags", "claimed", "ours", "n", "difference", "loss claimed", "loss ours",
+                "parameters printed", "ours", "s/epoch then", "now"]  # fmt: skip
     rows = []
     for outcome in claimed:
         claim, cell = outcome.claim, outcome.cell
         rows.append([
-            claim.name, judge(outcome)[0], _plain(claim.accuracy), pages.mean_of(outcome.accuracies),
+            claim.name, judge(outcome)[0], _flags(claim), _plain(claim.accuracy), pages.mean_of(outcome.accuracies),
             str(cell.n), "–" if outcome.difference is None else pages.signed(outcome.difference),
             _plain(claim.loss), _loss(outcome),
             f"{claim.parameters:,}" if claim.parameters else "–", f"{cell.parameters:,}" if cell.parameters else "–",
             _plain(claim.seconds), pages.number(cell.epoch_s, ".1f"),
         ])  # fmt: skip
-    return Table(headings, rows, "Published claims, run again", text_columns=2)
+    listed = ", ".join(f"{letter} {meaning}" for letter, meaning in FLAGS.items())
+    return Table(headings, rows, f"Published claims, run again (flags: {listed})", text_columns=3)
 
 
 def changes(outcomes: Sequence[Outcome]) -> Table:
@@ -85,7 +87,7 @@ def csv(outcomes: Sequence[Outcome]) -> tuple[list[str], list[list[object]]]:
     """Return headings and a row of plain numbers for each claim and changed recipe."""
     headings = ["claim", "counterpart", "changes", "data", "verdict", "reason", "claimed_acc", "n", "mean_acc",
                 "accuracies", "claimed_loss", "mean_loss", "diverged", "epoch_s",
-                "less_claim", "low", "high", "common_seeds"]  # fmt: skip
+                "less_claim", "low", "high", "common_seeds", "validated_on_test", "unstated", "caveat"]  # fmt: skip
     rows = []
     for outcome in outcomes:
         cell, claim, own = outcome.cell, outcome.claim, outcome.is_own
@@ -95,13 +97,35 @@ def csv(outcomes: Sequence[Outcome]) -> tuple[list[str], list[list[object]]]:
             *(judge(outcome) if own else ("", "")), claim.accuracy, cell.n, round(cell.accuracy, 6),
             " ".join(f"{value:.4f}" for value in outcome.accuracies), claim.loss, round(cell.loss, 6), cell.diverged,
             cell.epoch_s, *((round(value, 6) for value in change[:3]) if change else (None, None, None)), common,
+            *((claim.is_validated_on_test, claim.unstated, claim.caveat) if own else (None, None, None)),
         ]  # fmt: skip
         rows.append([None if isinstance(value, float) and isnan(value) else value for value in values])
     return headings, rows
 
 
 def _verdicts(claimed: Sequence[Outcome]) -> list[Table | str | list[str]]:
-    return [table(claimed), _rule(), *_flags(claimed)] if claimed else []
+    return [table(claimed), *_legend(claimed), _rule()] if claimed else []
+
+
+def _flags(claim: Claim) -> str:
+    return "".join(letter for letter, said in zip(FLAGS, _doubts(claim), strict=True) if said)
+
+
+def _doubts(claim: Claim) -> tuple[str, str, str]:
+    """Return what stands behind each flag, "" where it is not raised."""
+    on_test = "the images that the number is of were its validation set" if claim.is_validated_on_test else ""
+    return on_test, claim.unstated, claim.caveat
+
+
+def _legend(claimed: Sequence[Outcome]) -> list[str | list[str]]:
+    """Say what the flags mean, and why each claim has its own."""
+    meanings = "; ".join(f"{letter}: {meaning}" for letter, meaning in FLAGS.items())
+    lines = []
+    for claim in (outcome.claim for outcome in claimed):
+        raised = [f"{letter}: {said}" for letter, said in zip(FLAGS, _doubts(claim), strict=True) if said]
+        if raised:
+            lines.append(f"{claim.name}: {'; '.join(raised)}.")
+    return [f"Flags, which decide nothing. {meanings}.", lines] if lines else []
 
 
 def _loss(outcome: Outcome) -> str:
@@ -142,16 +166,6 @@ def _rule() -> str:
     )
 
 
-def _flags(outcomes: Sequence[Outcome]) -> list[list[str]]:
-    lines = []
-    for claim in (outcome.claim for outcome in outcomes):
-        on_test = "validated on the test set, which the number was then read from" if claim.is_validated_on_test else ""
-        flags = [flag for flag in (on_test, claim.unstated, claim.caveat) if flag]
-        if flags:
-            lines.append(f"{claim.name}: {'; '.join(flags)}.")
-    return [lines] if lines else []
-
-
 def _paragraph(outcome: Outcome) -> str:
     claim, (verdict, reason) = outcome.claim, judge(outcome)
     doubts = []
@@ -183,10 +197,11 @@ def _facts(outcomes: Sequence[Outcome], answers: Predictions | None) -> list[lis
     for claim, counted in ((outcome.claim, outcome.cell.parameters) for outcome in outcomes):
         if claim.parameters and counted:
             agree = "the same" if claim.parameters == counted else "NOT the same"
-            printed = f"{claim.parameters:,} parameters printed or implied"
-            lines.append(f"{claim.name}: {printed}, {counted:,} counted: {agree}.")
+            lines.append(f"{claim.name}: {claim.parameters:,} parameters printed, {counted:,} counted: {agree}.")
     lines += [
-        f"{outcome.claim.document}: {statement}" for outcome in outcomes for statement in outcome.claim.statements
+        f"{outcome.claim.document}: {said}"
+        for outcome in outcomes
+        for said in (*outcome.claim.counts, *outcome.claim.statements)
     ]
     for outcome in outcomes:
         gains = outcome.best_less_last

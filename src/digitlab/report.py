@@ -18,7 +18,7 @@ from digitlab.comparison import Predictions, Result, compare
 from digitlab.config import IRRELEVANT, UserError, build, differences, user_errors
 from digitlab.document import Document, Picture, to_csv, to_html, to_latex, to_markdown
 from digitlab.tracking import Store, is_done
-from digitlab.verdicts import Claim, Outcome, Recipe, Statement
+from digitlab.verdicts import Claim, Count, Outcome, Recipe, Statement
 
 # What may differ between runs that are fair to compare: names, and what the digest of the data stands for.
 NO_SETTINGS = ("model", "optim", "data", "scheduler", "trainer", "seed", "parameters")
@@ -184,6 +184,7 @@ def _claim(name: str) -> Claim:
         Statement(each["says"], _parameters(each["of"]) / _parameters(each["to"]), each["low"], each["high"])
         for each in said["statements"]
     ]
+    said["counts"] = [Count(model, printed, _parameters(model)) for model, printed in said["counts"].items()]
     return Claim(
         name=name,
         model=choices["model"],

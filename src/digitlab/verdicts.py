@@ -31,6 +31,22 @@ class Statement:
 
 
 @dataclass(frozen=True)
+class Count:
+    """The parameters that a document prints of a network that it claims nothing else of, and those of ours."""
+
+    network: str
+    printed: int
+    ours: int
+
+    def __str__(self) -> str:
+        agree = "the same" if self.printed == self.ours else "NOT the same"
+        return (
+            f"{self.network} has {self.printed:,} parameters in print, {self.ours:,} counted: {agree}; no accuracy is "
+            "claimed of it, so this is parameters only."
+        )
+
+
+@dataclass(frozen=True)
 class Claim:
     """What a document says of one recipe. Accuracy and loss are on the test images, None where it gives none."""
 
@@ -42,12 +58,13 @@ class Claim:
     is_validated_on_test: bool
     accuracy: float | None = None
     loss: float | None = None
-    parameters: int | None = None
+    parameters: int | None = None  # as printed
     seconds: float | None = None  # an epoch took
     unstated: str = ""
     caveat: str = ""
     diverges: bool = False  # the printed numbers are those of a network that names one class for everything
     printed: Mapping[str, Sequence[float]] = field(default_factory=dict)  # metrics by epoch
+    counts: Sequence[Count] = ()
     statements: Sequence[Statement] = ()
 
     @property
