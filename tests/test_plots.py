@@ -315,6 +315,18 @@ def test_learning_curves_have_a_panel_for_each_network_with_mean_and_band(networ
     assert no_overlap([*labels, *(ax.xaxis.label.get_window_extent() for ax in fig.axes)])
 
 
+def test_points_of_learning_curves_are_every_marker_and_no_line():
+    panels = {"claim": {"ours": np.linspace(0.9, 0.99, 40).reshape(2, 20), "printed": np.linspace(0.9, 0.98, 20)[None]}}
+    fig = plots.learning_curves(panels, "curves", points=("printed",))
+    (ax,) = fig.axes
+    drawn = lines(ax)
+    assert (drawn["printed"].get_linestyle(), drawn["printed"].get_markevery()) == ("None", None)
+    np.testing.assert_allclose(drawn["printed"].get_ydata(), panels["claim"]["printed"][0])
+    assert drawn["ours"].get_linestyle() == "-"
+    assert len(ax.collections) == 1  # the band is ours
+    png(fig)
+
+
 def test_the_matrix_shows_what_there_is_on_every_shade():
     values = np.array([[0.9912, 0.98], [0.5, np.nan], [0.9911, 0.1135]])
     texts = [["★ 0.9912", "0.9800"], ["0.5000", "–"], ["≈ 0.9911", "0.1135"]]

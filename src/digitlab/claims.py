@@ -218,15 +218,18 @@ def _facts(outcomes: Sequence[Outcome], answers: Predictions | None) -> list[lis
 
 
 def _curves(outcomes: Sequence[Outcome]) -> list[Picture]:
-    if not outcomes:
-        return []
     panels: dict[str, dict[str, np.ndarray]] = {}
-    for outcome in outcomes:
-        panels[outcome.claim.name] = {"ours": outcome.cell.curves}
+    for outcome in (each for each in outcomes if each.cell.curves.size):
+        where = "" if outcome.data == outcome.claim.data else f" on {outcome.data}"
+        name = f"{outcome.claim.name}{where}, n = {outcome.cell.n}"
+        panels[name] = {"ours": outcome.cell.curves}
         if "val/acc" in outcome.claim.printed:
-            panels[outcome.claim.name]["printed"] = np.array([outcome.claim.printed["val/acc"]], dtype=float)
-    title = "Validation accuracy: ours, mean and range over seeds, and as the documents print it"
-    figure = plots.learning_curves(panels, title)
+            panels[name]["printed"] = np.array([outcome.claim.printed["val/acc"]], dtype=float)
+    if not panels:
+        return []
+    data = " and ".join(dict.fromkeys(outcome.data for outcome in outcomes))
+    title = f"Validation accuracy on {data}: ours, mean and range over n seeds; points as the documents print them"
+    figure = plots.learning_curves(panels, title, points=("printed",))
     return [pages.picture("claims.svg", figure, "Validation accuracy by epoch, ours and printed")]
 
 

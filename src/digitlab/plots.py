@@ -1,7 +1,7 @@
 """Figures of data, training, mistakes and comparisons: plain values in, a matplotlib figure out, nothing saved."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 import numpy as np
 from matplotlib import colormaps, rc_context
@@ -143,11 +143,12 @@ def shared_mistakes(
 
 
 @_styled
-def learning_curves(panels: Mapping[str, Mapping[str, np.ndarray]], title: str) -> Figure:
+def learning_curves(panels: Mapping[str, Mapping[str, np.ndarray]], title: str, points: Container[str] = ()) -> Figure:
     """Draw validation accuracy over finished epochs: a panel for each network, a line for each optimizer.
 
     Values are (seeds, epochs), nan where a run had stopped: the line is their mean, the band is from the lowest seed
-    to the highest. Panels share their axes, on which the error is logarithmic.
+    to the highest; those named in `points` are markers alone. Panels share their axes, on which the error is
+    logarithmic.
     """
     fig, axes, looks = _panels(panels, title)
     for ax, (network, curves_of) in zip(axes, panels.items(), strict=False):
@@ -155,6 +156,9 @@ def learning_curves(panels: Mapping[str, Mapping[str, np.ndarray]], title: str) 
         for name, values in curves_of.items():
             trained = ~np.isnan(values).all(axis=0)
             steps, values = np.flatnonzero(trained) + 1, values[:, trained]
+            if name in points:
+                ax.plot(steps, np.nanmean(values, axis=0), label=name, **looks[name] | {"linestyle": "none"})
+                continue
             every = -(-len(steps) // 12)
             ax.plot(steps, np.nanmean(values, axis=0), label=name, markevery=every, **looks[name])
             low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
