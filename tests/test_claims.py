@@ -1,6 +1,7 @@
 """Claims through the front door: what the files say, what a sweep of them reports."""
 
 import csv
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -177,3 +178,35 @@ def test_flags_and_facts_stand_beside_the_verdicts(book):
     )
     assert "000: cnn_pool_wide has 2,492,938 parameters in print, 2,492,938 counted: the same" in page
     assert "simple_004: 34,826" not in page
+
+
+def test_runs_of_one_claim_that_are_not_alike_are_named(book, capsys):
+    runs = recorded(book, FIVE, "claim=simple_004", **{"trainer.precision": "32-true", "trainer.accelerator": "cpu"})
+    fast = {"trainer.precision": "bf16-mixed", "trainer.accelerator": "cuda", "data.batch_size": "100"}
+    runs |= recorded(book, (0.99,), "claim=simple_004", "trainer.precision=bf16-mixed", **fast)
+    runs |= recorded(book, FIVE, "claim=cnn_pool_000")
+    odd, *_ = runs
+    book.lab.client.set_tag(odd, "environment", "torch 2.14.0\nCPU: fast, 2 cores\n")
+    book.lab.client.set_tag(odd, "command", "python src/train.py sweep=claims")
+    book.sweep("claims", *runs, overrides=runs)
+    assert book.report() is None
+    said = " ".join(capsys.readouterr().out.split())
+    assert "simple_004: environment torch: 2.15.0 (5 runs); 2.14.0 (cnn_simple-adam-s0)" in said
+    assert "simple_004: trainer.accelerator: cpu (5 runs); cuda (cnn_simple-adam-s0)" in said
+    assert "trainer.precision:" not in said  # it is what is compared
+    page = (book.folder / "report.md").read_text()
+    assert page.index("simple_004: environment torch") < page.index("| claim |")
+    origin = page.partition("## Made from")[2]
+    assert "11 runs, 2023-11-14, commit abc" in origin
+    assert "python src/train.py sweep=claims" in origin
+
+
+def test_a_cell_that_fails_does_not_keep_the_claims_from_their_verdicts(repository, tmp_path):
+    (tmp_path / "python").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n[ "$1" != src/train.py ] || exit 3\n')
+    (tmp_path / "python").chmod(0o755)
+    make = ["make", "-o", "setup", "claims", f"BIN={tmp_path}", "ARGS=sweep.seeds=2"]
+    ended = subprocess.run(make, cwd=repository, capture_output=True, text=True)
+    assert (tmp_path / "asked").read_text().splitlines() == [
+        "src/train.py sweep=claims sweep.seeds=2", "src/report.py report.sweep=claims"
+    ]  # fmt: skip
+    assert "Error 3" in ended.stderr

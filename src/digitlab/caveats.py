@@ -3,19 +3,23 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
-from digitlab.comparison import Comparison
+from digitlab.comparison import Comparison, Result
 
 CHANGED = "code changed since its commit"
 
 
 def unfair(comparison: Comparison) -> list[str]:
-    """Name each setting beyond the compared axes that is not the same in all runs, and the runs apart.
+    """Name each setting beyond the compared axes that is not the same in all runs, and the runs apart."""
+    return unlike(comparison.runs, comparison.swept)
+
+
+def unlike(runs: Sequence[Result], axes: Iterable[str]) -> list[str]:
+    """Name each setting that is not the same in all runs, except those of `axes`, and the runs apart.
 
     The keys of a network or an optimizer are compared among its own runs only.
     """
-    runs, axes = comparison.runs, {"data.seed", *comparison.swept}
     lines = []
-    for key in sorted(set().union(*(run.settings for run in runs)) - axes):
+    for key in sorted(set().union(*(run.settings for run in runs)) - {"data.seed", *axes}):
         axis = key.partition(".")[0]
         groups: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
         for run in runs:

@@ -6,6 +6,7 @@ from math import isnan
 import numpy as np
 
 from digitlab import pages, plots, verdicts
+from digitlab.caveats import unlike
 from digitlab.comparison import Predictions
 from digitlab.document import Picture, Section, Table
 from digitlab.statistics import Difference, paired_t
@@ -22,17 +23,43 @@ READING = {
 }
 
 
-def sections(outcomes: Sequence[Outcome], notes: Sequence[str], answers: Predictions | None) -> list[Section]:
-    """Return the page of claims; `answers` are any run's predictions on the test images, for their labels."""
+def sections(
+    outcomes: Sequence[Outcome], differs: Sequence[str], notes: Sequence[str], answers: Predictions | None
+) -> list[Section]:
+    """Return the page of claims.
+
+    `differs` names what should agree in the runs of a claim and does not, `notes` what is missing; `answers` are any
+    run's predictions on the test images, for their labels.
+    """
+    warned = (
+        ["Runs of one claim differ in more than their seed and what was changed:", list(differs)] if differs else []
+    )
     claimed = [outcome for outcome in outcomes if outcome.is_own]
     found = [
-        Section("Verdicts", [*([list(notes)] if notes else []), *_verdicts(claimed)]),
+        Section("Verdicts", [*warned, *([list(notes)] if notes else []), *_verdicts(claimed)]),
         Section("What a reader should believe", [_paragraph(outcome) for outcome in claimed]),
         Section("What becomes of a claim when something is changed", _changed(outcomes)),
         Section("Facts in the documents", _facts(claimed, answers)),
         Section("Curves", _curves(claimed)),
+        Section("Made from", pages.origin([run for outcome in outcomes for run in outcome.runs])),
     ]
     return [section for section in found if section.blocks]
+
+
+def differing(outcomes: Sequence[Outcome]) -> list[str]:
+    """Name what is not the same in the runs of one claim, though no recipe changes it, and the claims that it is in."""
+    claims_of: dict[str, list[str]] = {}
+    for name, data in dict.fromkeys((outcome.claim.name, outcome.data) for outcome in outcomes):
+        alike = [each for each in outcomes if (each.claim.name, each.data) == (name, data)]
+        runs = [run for outcome in alike for run in outcome.runs]
+        changed = {key for outcome in alike for key in outcome.changes}
+        axes = {key for run in runs for key in run.settings if {key, key.partition(".")[0]} & changed}
+        # Another split has another digest, though the images are the same.
+        axes |= {"data digest"} if any(key.startswith("data.") for key in changed) else set()
+        for line in unlike(runs, axes):
+            claims_of.setdefault(line, []).append(name)
+    return [f"{', '.join(names) if len(names) <= 3 else f'{len(names)} claims'}: {line}"
+            for line, names in claims_of.items()]  # fmt: skip
 
 
 def tables(outcomes: Sequence[Outcome]) -> list[Table]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from digitlab import plots
-from digitlab.comparison import ALPHA, ENOUGH, TARGETS, Cell, Comparison, Pair, Predictions, Reach
+from digitlab.comparison import ALPHA, ENOUGH, TARGETS, Cell, Comparison, Pair, Predictions, Reach, Result
 from digitlab.document import BEST, TIED, Picture, Section, Table
 from digitlab.statistics import pareto_front, t_interval
 
@@ -37,7 +37,7 @@ def sections(
         Section("What accuracy costs", _costs(comparison)),
         Section("Learning rates", _rates(comparison)),
         Section("Mistakes of the best", _mistakes(comparison, answers)),
-        Section("Made from", _origin(comparison)),
+        Section("Made from", origin(comparison.runs)),
     ]
     return [section for section in sections if section.blocks]
 
@@ -271,9 +271,8 @@ def _count(reach: Reach) -> str:
     return f"{number(reach.epochs, 'g')}{misses}"
 
 
-def _origin(comparison: Comparison) -> list[str | list[str]]:
+def origin(runs: Sequence[Result]) -> list[str | list[str]]:
     """Say what the runs were, on what, and by which commands."""
-    runs = comparison.runs
     same = {key: value for key, value in runs[0].settings.items() if all(x.settings.get(key) == value for x in runs)}
     wanted = ("trainer.max_epochs", "data.batch_size", "trainer.precision", "evaluate_on", "early_stopping.patience")
     settings = ", ".join(f"{key}={same[key]}" for key in wanted if key in same)
@@ -288,7 +287,7 @@ def _origin(comparison: Comparison) -> list[str | list[str]]:
             f"{len(runs)} runs, {' to '.join(dict.fromkeys((days[0], days[-1])))}"
             + (f", commit {same['code commit']}" if same.get("code commit", "none") != "none" else ""),
             *([f"on {machine}"] if machine else []),
-            f"with {settings}",
+            *([f"with {settings}"] if settings else []),
             *commands[:3],
             *([f"and {len(commands) - 3} other commands"] if len(commands) > 3 else []),
         ]

@@ -124,14 +124,15 @@ def _judge(
         known = {run_id: predictions for run_id, predictions in answers.items() if predictions}
         by_seed = [run for _, run in sorted(runs.items())]
         outcomes.append(Outcome(claim, by_seed, recipe.counterpart, dict(recipe.changes), known))
+    differs = claims.differing(outcomes)
     document = Document(
         f"{name}: published claims, run again",
         claims.conclusion(outcomes),
-        claims.sections(outcomes, missing, _predictions(store, outcomes[0].runs[0].run_id)),
+        claims.sections(outcomes, differs, missing, _predictions(store, outcomes[0].runs[0].run_id)),
         claims.tables(outcomes),
         {"report.csv": claims.csv(outcomes)},
     )
-    return document, [], list(missing)
+    return document, differs, list(missing)
 
 
 def _counterparts(store: Store, sweep: str, like: str | None) -> tuple[list[Result], dict[str, Recipe], list[str]]:
