@@ -2,6 +2,7 @@
 
 import csv
 import subprocess
+from math import log
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,7 @@ def test_a_sweep_of_claims_is_reported_with_what_was_changed(lab, tmp_path, caps
     assert lab.main("report.sweep=counterparts", f"report.dir={tmp_path}/alone", door="report") is None
     assert "No claim's own recipe is done" in capsys.readouterr().out
     (alone,) = rows_of(tmp_path / "alone")
+    assert "## Curves" not in (tmp_path / "alone" / "report.md").read_text()
     assert alone["less_claim"] == ""
 
 
@@ -111,7 +113,7 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
 
 def recorded(book: Book, accuracies, *overrides: str, **more) -> dict[str, list[str]]:
     """Record a run on MNIST for each accuracy, the seeds from `seed`; return the overrides of its cell by run."""
-    first, more = more.pop("seed", 0), {"data": "mnist", "note": " ".join(overrides)} | more
+    first, more = more.pop("seed", 0), {"data": "mnist", "claim.note": " ".join(overrides)} | more
     return {
         book.record("cnn_simple", "adam", seed, accuracy, **more): ["sweep=claims", f"seed={seed}", *overrides]
         for seed, accuracy in enumerate(accuracies, first)
@@ -129,7 +131,8 @@ def test_what_is_changed_is_shown_and_never_judged(book, capsys):
     assert book.report() is None
     said = capsys.readouterr().out
     assert "1 claim: 1 REPRODUCED" in said
-    assert "trainer.precision=bf16-mixed" in said
+    assert "Changed recipes" in said
+    assert "| trainer.precision=bf16-mixed |" in (book.folder / "report.md").read_text()
     own, precision, optimizer = rows_of(book.folder)
     assert (own["n"], own["changes"], own["verdict"]) == ("5", "", "REPRODUCED")
     assert (precision["changes"], precision["verdict"]) == ("trainer.precision=bf16-mixed", "")
@@ -165,7 +168,7 @@ def test_flags_and_facts_stand_beside_the_verdicts(book):
         for line, mark in ((page, " | "), (tex.replace(r"\_", "_"), " & ")):
             (row,) = (each for each in line.splitlines() if each.startswith((f"| {name}{mark}", f"{name}{mark}")))
             assert row.removeprefix("| ").split(mark)[2].strip() == flags
-    assert "- double_3x3_001: T: the images that the number is of were its validation set; U: that its kernels" in page
+    assert "- double_3x3_001: T: its validation set was the test set; U: that its kernels" in page
     rows = {row["claim"]: row for row in rows_of(book.folder)}
     assert [rows[name]["validated_on_test"] for name in ("double_3x3_001", "cnn_pool_000")] == ["True", "False"]
     assert rows["cnn_pool_000"]["caveat"].startswith("the printed log begins at a training loss of 0.0181")
@@ -210,3 +213,22 @@ def test_a_cell_that_fails_does_not_keep_the_claims_from_their_verdicts(reposito
         "src/train.py sweep=claims sweep.seeds=2", "src/report.py report.sweep=claims"
     ]  # fmt: skip
     assert "Error 3" in ended.stderr
+
+
+def test_one_class_is_read_from_the_stored_predictions(book, capsys):
+    def diverge(one_class: bool) -> dict[str, list[str]]:
+        shares = (0.098, 0.113, 0.089, 0.102, 0.097)
+        runs = {}
+        for seed, share in enumerate(shares):
+            more = {"loss": (1 - share) * -log(1e-7), "seed": seed, "same": one_class}
+            runs |= recorded(book, (share,), "claim=dense1000_raw_002", f"data.block={1 + one_class}", **more)
+        return runs
+
+    runs = diverge(True)
+    book.sweep("one", *runs, overrides=runs)
+    assert book.report() is None
+    assert "1 claim: 1 DIVERGED AS PRINTED." in capsys.readouterr().out
+    two = diverge(False)
+    book.sweep("two", *two, overrides=two)
+    assert book.report() is None
+    assert "one class predicted in 0 of 5 runs" in rows_of(book.folder)[0]["reason"]

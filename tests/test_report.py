@@ -26,8 +26,13 @@ class Book:
         self.experiment = self.lab.client.create_experiment("digitlab", (folder / "artifacts").as_uri())
         self.clock = 1_700_000_000_000
 
-    def record(self, model, optim, seed, accuracy, *, done=True, loss=0.1, epochs=3, predictions=True, **params) -> str:
-        """Record a run that gets `accuracy` of its 1,000 test images right, the first ones; return its id."""
+    def record(
+        self, model, optim, seed, accuracy, *, done=True, loss=0.1, epochs=3, predictions=True, same=False, **params
+    ) -> str:
+        """Record a run that gets `accuracy` of its 1,000 test images right, the first ones; return its id.
+
+        They are all of one class, or, with `same`, the answers are.
+        """
         client, started = self.lab.client, self.clock
         settings = {"data": "mnist5k", "optim.lr": "0.1", "data.batch_size": "100", "parameters": "1234"} | params
         settings |= {"model": model, "optim": optim, "seed": str(seed), "trainer.max_epochs": str(epochs)}
@@ -47,8 +52,9 @@ class Book:
             wrong = np.arange(IMAGES) >= round(accuracy * IMAGES)
             with tempfile.TemporaryDirectory() as folder:
                 file = Path(folder) / "predictions.npz"
-                probabilities = np.stack([~wrong, wrong], axis=1).astype(np.float32)
-                arrays = {"probabilities": probabilities, "labels": np.zeros(IMAGES, np.int64), "classes": ["0", "1"]}
+                says, labels = (wrong * False, wrong) if same else (wrong, wrong * False)
+                probabilities = np.stack([~says, says], axis=1).astype(np.float32)
+                arrays = {"probabilities": probabilities, "labels": labels.astype(np.int64), "classes": ["0", "1"]}
                 images = np.full((sum(wrong), 28, 28), 200, np.uint8)
                 np.savez_compressed(file, **arrays, mistaken=np.flatnonzero(wrong), mistaken_images=images)
                 client.log_artifact(run.run_id, file)

@@ -97,4 +97,4 @@ def test_a_run_that_is_no_number_is_a_miss_not_an_error():
 
 @pytest.mark.parametrize(("ratio", "word"), [(7.93, "true"), (7.4, "FALSE")])
 def test_statements_are_checked(ratio, word):
-    assert word in str(Statement("over 7.5 times", ratio, 7.5, float("inf")))
+    assert word in str(Statement("over 7.5 times", "one", "other", ratio, 7.5, float("inf")))

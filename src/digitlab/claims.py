@@ -88,7 +88,7 @@ def table(claimed: Sequence[Outcome]) -> Table:
 
 def changes(outcomes: Sequence[Outcome]) -> Table:
     """Return a row for each changed recipe: what differs from the claim's own, and what that does."""
-    headings = ["claim", "file", "what differs", "test accuracy", "n", "test loss", "less the claim's recipe",
+    headings = ["claim", "counterpart", "what differs", "test accuracy", "n", "test loss", "less the claim's recipe",
                 "95 % interval", "seeds in common"]  # fmt: skip
     rows = []
     for outcome in (each for each in outcomes if not each.is_own):
@@ -140,7 +140,7 @@ def _flags(claim: Claim) -> str:
 
 def _doubts(claim: Claim) -> tuple[str, str, str]:
     """Return what stands behind each flag, "" where it is not raised."""
-    on_test = "the images that the number is of were its validation set" if claim.is_validated_on_test else ""
+    on_test = "its validation set was the test set" if claim.is_validated_on_test else ""
     return on_test, claim.unstated, claim.caveat
 
 
@@ -239,7 +239,7 @@ def _facts(outcomes: Sequence[Outcome], answers: Predictions | None) -> list[lis
             )
     if answers is not None:
         labels = answers.labels
-        shares = ", ".join(f"{answers.classes[k]} {(labels == k).mean():.4f}" for k in range(len(answers.classes)))
+        shares = ", ".join(f"{answers.classes[k]}: {(labels == k).mean():.4f}" for k in range(len(answers.classes)))
         lines.append(f"Share of each class in the {len(labels):,} test images: {shares}.")
     return [lines] if lines else []
 

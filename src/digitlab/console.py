@@ -69,7 +69,8 @@ def show_table(headings: Sequence[str], rows: Iterable[Sequence[str]], text_colu
     """Print a table; the first `text_columns` are words, the others numbers."""
     table = Table(title=title or None, title_justify="left", title_style="bold")
     for index, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if index < text_columns else "right")
+        justify = "left" if index < text_columns else "right"
+        table.add_column(heading, justify=justify, overflow="fold", no_wrap=index == 0)  # a name must stay whole
     for row in rows:
         table.add_row(*map(escape, row))
     console.print(table)

@@ -280,7 +280,7 @@ def origin(runs: Sequence[Result]) -> list[str | list[str]]:
         f"{name} {same[f'environment {name}']}".replace("CPU ", "") for name in ("CPU", "GPU", "torch")
         if f"environment {name}" in same
     )  # fmt: skip
-    commands = list(dict.fromkeys(run.command for run in sorted(runs, key=lambda run: run.ended)))
+    commands = list(dict.fromkeys(run.command for run in sorted(runs, key=lambda run: run.ended) if run.command))
     days = sorted({f"{datetime.fromtimestamp(run.ended / 1000, UTC):%Y-%m-%d}" for run in runs})
     return [
         [

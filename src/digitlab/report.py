@@ -120,10 +120,9 @@ def _judge(
     outcomes = []
     for (recipe, _), runs in sorted(found.items(), key=lambda item: order.index(item[0][0])):
         claim, ids = _claim(recipe.claim), [run.run_id for run in runs.values()]
-        answers = {each: _predictions(store, each) for each in ids} if claim.diverges else {}
-        known = {run_id: predictions for run_id, predictions in answers.items() if predictions}
+        answers = {each: _predictions(store, each) for each in ids} if claim.diverges and not recipe.changes else {}
         by_seed = [run for _, run in sorted(runs.items())]
-        outcomes.append(Outcome(claim, by_seed, recipe.counterpart, dict(recipe.changes), known))
+        outcomes.append(Outcome(claim, by_seed, recipe.counterpart, dict(recipe.changes), answers))
     differs = claims.differing(outcomes)
     document = Document(
         f"{name}: published claims, run again",
@@ -182,8 +181,7 @@ def _claim(name: str) -> Claim:
     cfg, choices = _compose(f"claim={name}")
     said = OmegaConf.to_container(cfg.claim, resolve=True)
     said["statements"] = [
-        Statement(each["says"], _parameters(each["of"]) / _parameters(each["to"]), each["low"], each["high"])
-        for each in said["statements"]
+        Statement(**each, ratio=_parameters(each["of"]) / _parameters(each["to"])) for each in said["statements"]
     ]
     said["counts"] = [Count(model, printed, _parameters(model)) for model, printed in said["counts"].items()]
     return Claim(

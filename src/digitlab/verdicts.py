@@ -20,14 +20,15 @@ class Statement:
     """What a document says of two networks' parameters, as a range of their ratio, and the ratio that was counted."""
 
     says: str
+    of: str
+    to: str
     ratio: float
     low: float
     high: float
 
     def __str__(self) -> str:
-        return (
-            f"{self.says}: {'true' if self.low <= self.ratio <= self.high else 'FALSE'}, it is {self.ratio:.2f} times."
-        )
+        truth = "true" if self.low <= self.ratio <= self.high else "FALSE"
+        return f"{self.says}: {truth}, {self.of} has {self.ratio:.2f} times the parameters of {self.to}."
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class Outcome:
     runs: list[Result]
     counterpart: str = ""
     changes: Mapping[str, str] = field(default_factory=dict)
-    answers: Mapping[str, Predictions] = field(default_factory=dict)  # by run, as far as they are known
+    answers: Mapping[str, Predictions | None] = field(default_factory=dict)  # by run, where a claim diverges
 
     @property
     def is_own(self) -> bool:
