@@ -92,6 +92,7 @@ def test_a_sweep_of_claims_is_reported_with_what_was_changed(lab, tmp_path, caps
     assert "1 claim: 1 NOT COMPARABLE" in capsys.readouterr().out
     page = (tmp_path / "report" / "report.md").read_text()
     assert "There is nothing that these runs can be compared with (claimed of mnist, run on mnist5k)" in page
+    assert "optim.eps=1e-08, trainer.max_epochs=1 (on mnist5k) |" in page
     first, other = rows_of(tmp_path / "report")
     assert (first["claim"], first["verdict"]) == ("cnn_pool_000_first_epoch", "NOT COMPARABLE")
     assert (other["claim"], other["counterpart"], other["verdict"]) == ("simple_004", "simple_004_torch", "")

@@ -165,8 +165,8 @@ def _listed(changed: Mapping[str, str]) -> str:
 
 
 def _differs(outcome: Outcome) -> str:
-    data = {} if outcome.data == outcome.claim.data else {"data": outcome.data}
-    return _listed({**outcome.changes, **data})
+    where = "" if outcome.data == outcome.claim.data else f" (on {outcome.data})"
+    return f"{_listed(outcome.changes)}{where}"
 
 
 def _less_own(changed: Outcome, outcomes: Sequence[Outcome]) -> tuple[int, Difference | None]:
