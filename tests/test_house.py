@@ -11,7 +11,7 @@ FLOORS = (
     {"config", "networks", "sources", "statistics", "plots", "console", "machine", "document"},
     {"run", "comparison", "progress"},
     {"data", "classifier", "tracking", "resume", "pages", "caveats", "verdicts"},
-    {"training", "upkeep", "claims"},
+    {"training", "upkeep", "claims", "recipes", "results"},
     {"sweep", "report"},
 )
 OWNERS = {

@@ -57,6 +57,9 @@ PLAIN_NODES = {
 }
 # What decides which images are trained, validated and tested on: the digest of the splits stands for it.
 IN_DIGEST = ("source", "root", "fallback", "split", "val_fraction", "test_fraction", "skip_first", "split_seed")
+# What may differ between runs that are fair to compare: names, and what the digest of the data stands for.
+NO_SETTINGS = ("model", "optim", "data", "scheduler", "trainer", "seed", "parameters")
+NO_SETTING_NODES = (*IRRELEVANT, "data.root", "data.fallback", "data.source")
 # Where `_target_` may lead, besides to modules that lie in src/ as a user's own network does.
 PACKAGES = ("digitlab", "torch", "pytorch_lightning")
 # What the command line may change of Hydra's own node. Its callbacks and loggers are built from `_target_`, `class` and
@@ -266,6 +269,12 @@ def deviations() -> list[str]:
         elif key not in named and not any(key == each or key.startswith(f"{each}.") for each in IRRELEVANT):
             changes.append(override.lstrip("+~"))
     return changes
+
+
+def is_setting(key: str) -> bool:
+    """Say whether `key` is a choice that runs may be compared by, and must agree in where they are not."""
+    inside = any(key == node or key.startswith(f"{node}.") for node in NO_SETTING_NODES)
+    return key not in NO_SETTINGS and not inside
 
 
 def differences(cfg: DictConfig, base: DictConfig) -> dict[str, str]:
