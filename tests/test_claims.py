@@ -13,7 +13,7 @@ from scipy import stats
 from test_report import Book
 
 CONF = Path(__file__).parents[1] / "conf"
-CLAIMS = sorted(file.stem for file in (CONF / "claim").glob("*.yaml"))
+CLAIMS = sorted({file.stem for file in (CONF / "claim").glob("*.yaml")} - {"speedrun"})  # which is our own
 SEEDS = CONF.parents[1] / "shared" / "seeds"
 
 
