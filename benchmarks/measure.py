@@ -59,7 +59,7 @@ def python(*arguments: str) -> Process:
             with suppress(OSError):  # getrusage would count this process's peak too
                 lines = [line.split() for line in status.read_text().splitlines()]
                 peak = max([peak, *(int(line[1]) // 1024 for line in lines if line[0] == "VmHWM:")])
-            time.sleep(0.005)
+            time.sleep(0.02)
             ended, process.returncode, usage = os.wait4(process.pid, os.WNOHANG)
         seconds = time.perf_counter() - start
         if process.returncode:
