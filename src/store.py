@@ -17,6 +17,8 @@ def main() -> None:
     task = {"relocate": upkeep.relocate, "gc": upkeep.collect_garbage}[arguments.task]
     with user_errors("store"):
         store = tracking.Store(os.environ.get("MLFLOW_TRACKING_URI"), "digitlab")
+        if arguments.dry_run:
+            console.say("without --dry-run this would be done:")
         for line in task(store, arguments.dry_run):
             console.say(line)
 

@@ -59,8 +59,8 @@ def test_the_best_is_marked_with_what_cannot_be_told_from_it():
     assert [each.name for each in found.cells] == ["cnn/adam", "cnn/adadelta", "mlp/adam"]
     assert [each.is_best for each in found.cells] == [True, False, False]
     assert [each.is_tied for each in found.cells] == [False, True, False]
-    best = "cnn/adam is best at 0.9915 ± 0.0012 (n = 3)"
-    assert pages.conclusion(found) == f"{best}; 1 of the 2 other cells cannot be told from it."
+    best = "cnn/adam (★) is best at 0.9915 ± 0.0012 (n = 3)"
+    assert pages.conclusion(found) == f"{best}; 1 of the 2 other cells (≈) cannot be told from it."
     assert pages.conclusion(compare(WORSE + GOOD, nothing)) == f"{best}; the other cell is worse."
 
 

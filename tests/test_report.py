@@ -148,7 +148,7 @@ def test_the_table_has_the_numbers_of_scipy(reported):
 
 def test_every_format_says_the_same(reported):
     html, markdown, tex = ((reported.folder / f"report.{kind}").read_text() for kind in ("html", "md", "tex"))
-    sentence = "cnn/adam is best at 0.9830 ± 0.0075 (n = 3); 1 of the 2 other cells cannot be told from it."
+    sentence = "cnn/adam (★) is best at 0.9830 ± 0.0075 (n = 3); 1 of the 2 other cells (≈) cannot be told from it."
     assert sentence in html
     assert sentence in markdown
     assert "| cnn | ★ 0.9830 ± 0.0075 | ≈ 0.9820 ± 0.0108 |" in markdown
@@ -169,7 +169,7 @@ def test_the_terminal_shows_the_matrix_and_the_conclusion(reported, capsys):
     assert reported.report() is None  # the latest sweep
     said = capsys.readouterr().out
     assert "★ 0.9830 ± 0.0075" in said
-    assert "cnn/adam is best at 0.9830" in said
+    assert "cnn/adam (★) is best at 0.9830" in said
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_the_terminal_shows_the_matrix_and_the_conclusion(reported, capsys):
     [
         (["report.sweep=larg"], "error: report: sweep=larg: not found; there are: small"),
         (["report.filter=tags.model ="], "error: report: filter=tags.model =: "),
-        (["report.filter=tags.seed = 'no'"], "error: report: no run is done, so there is nothing to report"),
+        (["report.filter=tags.seed = 'no'"], "error: report: filter=tags.seed = 'no': finds no run that is done"),
         (["+seed=1"], "error: seed: unknown key; allowed: report, tracking"),
         (["report.swep=x"], "error: report.swep: unknown key; allowed: sweep, filter, counterparts, dir"),
         (["tracking.experiment=other"], "error: tracking: experiment=other: not found; there are: Default, digitlab"),
@@ -310,7 +310,7 @@ def swept(tmp_path_factory):
 def test_a_sweep_is_reported_with_everything_that_its_runs_recorded(swept, tmp_path, capsys):
     assert swept.main(f"report.dir={tmp_path}", door="report") is None
     said = capsys.readouterr().out
-    assert "mlp/adam is best at 0." in said
+    assert "mlp/adam (★) is best at 0." in said
     assert "not the same in all runs: code" not in said.replace("code changed since its commit", "")
     adam, sgd = csv.DictReader((tmp_path / "report.csv").read_text().splitlines())
     runs = {run.data.tags.get("optim"): run.data.metrics for run in swept.runs()}
@@ -337,7 +337,7 @@ def test_the_page_is_whole_and_fits_a_phone_and_a_desk(reported, tmp_path, width
         page.on("console", lambda message: errors.append(message.text))
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto((tmp_path / "alone.html").as_uri())
-        assert page.locator(".lead").inner_text().startswith("cnn/adam is best at 0.9830")
+        assert page.locator(".lead").inner_text().startswith("cnn/adam (★) is best at 0.9830")
         matrix = page.locator("table").first
         assert matrix.locator("tbody tr").count() == 2
         assert matrix.locator("td.best").inner_text() == "★ 0.9830 ± 0.0075"

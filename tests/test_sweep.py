@@ -131,7 +131,7 @@ def test_ctrl_c_ends_a_sweep_and_the_same_command_continues_it(lab, capsys, monk
     with monkeypatch.context() as patch:
         patch.setattr(training, "evaluate", interrupt)
         assert lab.main(*CELLS, "seed=0,1") == 130
-    assert "stopped from outside" in capsys.readouterr().out
+    assert "│ interrupted" in capsys.readouterr().out
     children, parent = cells_and_parent(lab)
     assert sorted(run.info.status for run in children) == ["FINISHED", "KILLED"]
     assert parent.info.status == "KILLED"
@@ -139,6 +139,12 @@ def test_ctrl_c_ends_a_sweep_and_the_same_command_continues_it(lab, capsys, monk
     assert lab.main(*CELLS, "seed=0,1") is None
     assert "4 cells: 1 done, 1 to resume, 2 to run" in capsys.readouterr().out
     assert len(cells_and_parent(lab)[0]) == 4
+
+
+def test_seeds_are_given_in_one_way(lab):
+    said = lab.main("sweep=smoke", "sweep.seeds=4", "seed=5")
+    assert said == "error: sweep.seeds=4 and seed=5: both say which seeds to run; give one"
+    assert not lab.folder.exists()
 
 
 def test_a_bad_cell_is_refused_before_any_runs(lab):

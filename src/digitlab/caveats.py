@@ -52,6 +52,10 @@ def limits(comparison: Comparison) -> list[str]:
             f"{whose}: the interval is Wilson's over {runs[0].test_images:,} test images. McNemar's test says whether "
             "two trained networks differ on images like these; nothing says what training again would give."
         )
+    if any(cell.n == 2 for cell in cells):
+        notes.append(
+            "Two seeds say little: an interval over them is seven times as wide as over five of the same spread."
+        )
     seeds = {cell.name: frozenset(cell.accuracies) for cell in cells}
     if len(set(seeds.values())) > 1:
         (usual, _), *_ = Counter(seeds.values()).most_common(1)

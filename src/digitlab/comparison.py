@@ -166,6 +166,7 @@ class Rate:
 
     lr: str
     values: list[float]  # the best val/acc of each seed
+    diverged: int  # seeds
     is_chosen: bool
 
 
@@ -320,26 +321,33 @@ def _choose(results: Iterable[Result], swept: Sequence[str]) -> list[Cell]:
         chosen = max(validated, key=lambda lr: mean(validated[lr]))
         cell = Cell(model, optim, variant, [by_rate[chosen][seed] for seed in sorted(by_rate[chosen])])
         if len(by_rate) > 1:
-            cell.rates = [Rate(lr, validated[lr], lr == chosen) for lr in sorted(validated, key=float)]
+            cell.rates = [
+                Rate(lr, validated[lr], sum(run.has_diverged for run in by_rate[lr].values()), lr == chosen)
+                for lr in sorted(validated, key=float)
+            ]
         cells.append(cell)
     return cells
 
 
 def _pair(cells: Sequence[Cell], predict: Predict) -> list[Pair]:
     """Compare every two cells; `one` is the better."""
-    pairs = [_difference(one, other, predict) for one, other in combinations(cells, 2)]
+    # Two-sided, the level at which a difference from the best is tested one-sided among all of them.
+    strict = 2 * ALPHA / max(len(cells) - 1, 1)
+    pairs = [
+        _difference(one, other, predict, strict if one is cells[0] else ALPHA) for one, other in combinations(cells, 2)
+    ]
     for pair, p_holm in zip(pairs, holm([pair.p for pair in pairs]), strict=True):
         pair.p_holm = float(p_holm)
     return pairs
 
 
-def _difference(one: Cell, other: Cell, predict: Predict) -> Pair:
+def _difference(one: Cell, other: Cell, predict: Predict, alpha: float) -> Pair:
     common = sorted(one.accuracies.keys() & other.accuracies.keys())
     if len(common) > 1:
         values, others = ([cell.accuracies[seed] for seed in common] for cell in (one, other))
         step = 1 / one.runs[0].test_images
-        found = paired_t(values, others, step)
-        return Pair(one, other, "paired t", len(common), *found, seeds_needed=seeds_needed(values, others, step))
+        needed = seeds_needed(values, others, step, alpha=alpha)
+        return Pair(one, other, "paired t", len(common), *paired_t(values, others, step), seeds_needed=needed)
     pair = Pair(one, other, "none", len(common), one.accuracy - other.accuracy)
     if one.n == other.n == 1:  # what is paired is their answers to the same images
         answers = [predict(cell.runs[0]) for cell in (one, other)]

@@ -50,12 +50,15 @@ def conclusion(comparison: Comparison) -> str:
     if not others:
         return f"{best.name} is {found}; there is nothing to compare it with."
     if not ties:
-        return f"{best.name} is best {found}; {'the other cell is' if others == 1 else 'all others are'} worse."
-    if ties < others:
-        return f"{best.name} is best {found}; {ties} of the {others} other cells cannot be told from it."
-    if others == 1:
-        return f"{best.name} is best {found}; the other cell cannot be told from it."
-    return f"{best.name} is best {found}; none of the {others} other cells can be told from it."
+        what = "worse" if best.n > 1 else "worse on these test images"
+        verdict = f"{'the other cell is' if others == 1 else 'all others are'} {what}"
+    elif others == 1:
+        verdict = f"the other cell ({TIED}) cannot be told from it"
+    elif ties < others:
+        verdict = f"{ties} of the {others} other cells ({TIED}) cannot be told from it"
+    else:
+        verdict = f"none of the {others} other cells ({TIED}) can be told from it"
+    return f"{best.name} ({BEST}) is best {found}; {verdict}."
 
 
 def matrix(comparison: Comparison) -> Table:
@@ -190,7 +193,9 @@ def _cells_note(comparison: Comparison) -> str:
 
 
 def _loss(cell: Cell) -> str:
-    return f"{cell.diverged} of {cell.n} diverged" if cell.diverged else f"{cell.loss:.4f}"
+    if cell.diverged:
+        return f"{cell.diverged} of {cell.n} diverged"
+    return f"{cell.loss:.4f}" if cell.loss < 1000 else f"{cell.loss:.1e}"
 
 
 def _chosen_rate(cell: Cell) -> str:
@@ -222,16 +227,20 @@ def _differences(comparison: Comparison) -> list[str | Table]:
     note = (
         "Differences of test accuracy, paired by seed, with the interval of each alone. Against the best, p is "
         "one-sided and corrected for these comparisons; among all pairs it is two-sided and corrected by Holm for all "
-        "of them; pairs.csv has it uncorrected too. Seeds needed: as many would show a difference of this size and "
-        f"spread to the paired t-test in 80 % of cases, at α = {ALPHA} and for this one pair: a rough number where it "
-        "rests on few seeds."
+        "of them: that one answers for a pair of your choice (report.html and pairs.csv have it). A cell further from "
+        "the best can be tied with it and a nearer one not: its seeds differ more from one another. Seeds needed: as "
+        f"many would show a difference of this size and spread in 80 % of cases, at α = {ALPHA} corrected for the "
+        "comparisons with the best, or, among all pairs, for one pair alone: a rough number where it rests on few."
     )
     return [against_best(comparison), note, all_pairs(comparison)]
 
 
 def _aggregates(comparison: Comparison) -> list[str | Table]:
     if not comparison.aggregates:
-        return [f"Takes {ENOUGH} networks with {ENOUGH} seeds each for every optimizer; there are fewer."]
+        here = f"here are {len(comparison.models)} and {comparison.seeds}"
+        return [
+            f"Which optimizer is better over all networks takes {ENOUGH} networks with {ENOUGH} seeds each; {here}."
+        ]
     rows = [
         [row.optim, f"{row.value:.4f}", f"{row.low:.4f} to {row.high:.4f}", str(row.networks), str(row.runs)]
         for row in comparison.aggregates
@@ -354,8 +363,9 @@ def _rates(comparison: Comparison) -> list[str | Table | Picture]:
             lists = [float(rate.lr) for rate in cell.rates], [rate.values for rate in cell.rates], chosen
             panels.setdefault(cell.model, {})[cell.arm] = lists
         for rate in cell.rates:
-            is_chosen = "chosen" if rate.is_chosen else ""
-            rows.append([cell.name, rate.lr, is_chosen, f"{mean(rate.values):.4f}", str(len(rate.values))])
+            diverged = f"{rate.diverged} of {len(rate.values)} diverged" if rate.diverged else ""
+            remark = ", ".join(filter(None, ("chosen" if rate.is_chosen else "", diverged)))
+            rows.append([cell.name, rate.lr, remark, f"{mean(rate.values):.4f}", str(len(rate.values))])
     what = f"Best validation accuracy on {comparison.data} by learning rate, {comparison.seeds}"
     title = f"{what}: mean and range over seeds, chosen ringed"
     table = Table(["cell", "learning rate", "", "mean best validation accuracy", "n"], rows, "Every rate", 3, True)

@@ -17,6 +17,8 @@ from digitlab.tracking import Store, is_done
 def find(store: Store, sweep: str | None, like: str | None) -> tuple[Any, list[dict], list[Result], list[str]]:
     """Return the parent and cells of the sweep, if one is meant, the done runs that count, and what is missing."""
     found = {result.run_id: result for result in _results(store.search(like))} if like else {}
+    if like and not found:
+        raise ValueError(f"filter={like}: finds no run that is done")
     if like and not sweep:
         return None, [], list(found.values()), [f"Of all runs those that the filter finds: {like}."]
     parent = store.sweep(None if sweep == "latest" else sweep)

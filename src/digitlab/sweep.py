@@ -113,7 +113,7 @@ def _look_up(store: Store, cells: Sequence[Cell], is_over: bool = False, is_dry:
             if cell.status == "failed":
                 cell.reason = broken.data.tags.get("error", cell.reason)
             elif cell.status == "killed":
-                cell.reason = cell.reason or "stopped from outside"
+                cell.reason = cell.reason or "interrupted"
 
 
 def _run(store: Store, cells: Sequence[Cell], launch: Launch, parent: str, one_by_one: bool) -> None:
@@ -133,7 +133,7 @@ def _launch(store: Store, cells: Sequence[Cell], launch: Launch, parent: str, nu
             results = launch([[*cell.overrides, f"sweep.parent={parent}"] for cell in cells], number)
         except Exception as error:  # when a process dies, joblib ends those beside it too and runs no more cells
             console.warn(one_line(error))
-            cells = _not_begun(store, cells, f"its process died, or one beside it ({type(error).__name__})")
+            cells = _not_begun(store, cells, error)
             continue
         for cell, result in zip(cells, results, strict=True):
             if result.status is JobStatus.FAILED:
@@ -145,17 +145,17 @@ def _launch(store: Store, cells: Sequence[Cell], launch: Launch, parent: str, nu
         return
 
 
-def _not_begun(store: Store, cells: Sequence[Cell], reason: str) -> list[Cell]:
-    """Return those of `cells` that had not begun when the launcher broke down; raise UserError if that is all."""
+def _not_begun(store: Store, cells: Sequence[Cell], error: Exception) -> list[Cell]:
+    """Return those of `cells` that had not begun when the launcher broke down by `error`; UserError if that is all."""
     not_begun = []
     for cell in cells:
         done, broken = store.find(cell.fingerprint)
         if broken and broken.info.status == "RUNNING" and store.bury(broken) == "KILLED":
-            cell.reason = reason
+            cell.reason = f"its process died, or one beside it ({type(error).__name__})"
         elif not done:
             not_begun.append(cell)
     if len(not_begun) == len(cells):
-        raise UserError(f"no cell can be run: {reason}")
+        raise UserError(f"no cell can be run: {one_line(error)}")
     return not_begun
 
 

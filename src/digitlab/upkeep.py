@@ -83,7 +83,9 @@ def collect_garbage(store: Store, is_dry: bool = False) -> Iterator[str]:
         locks = list((artifacts.parent / "locks").glob("*.lock"))
         if locks:
             yield f"{len(locks)} locks that nobody holds"
-        if not is_dry:
+        if not (deleted or useless or orphans or locks):
+            yield "nothing to remove"
+        elif not is_dry:
             left = [artifacts / run for run in deleted] + [artifacts / "models" / model for model in useless]
             for folder in (*orphans, *left):
                 shutil.rmtree(folder, ignore_errors=True)
@@ -96,7 +98,7 @@ def _folder(store: Store) -> Path:
     if store.file is None:
         raise OSError("is a server's; look after it where the server runs")
     if not store.exists():
-        raise OSError(f"there is none at {store.file}")
+        raise OSError(f"there is none at {store.file}; MLFLOW_TRACKING_URI=sqlite:///FILE names another")
     return store.file.parent
 
 

@@ -67,6 +67,9 @@ class ResumingSweeper(BasicSweeper):
 
     def _cells(self, arguments: list[str]) -> list[list[str]]:
         """Return the overrides of every cell; those of `arguments` stand in place of the sweep file's own."""
+        seeds = [each for each in arguments if each.startswith(("seed=", "sweep.seeds="))]
+        if len({each.partition("=")[0] for each in seeds}) > 1:
+            raise ConfigCompositionException(f"{' and '.join(seeds)}: both say which seeds to run; give one")
         cells = self._product(arguments)
         if not self.per_optim:
             return cells
