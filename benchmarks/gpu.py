@@ -183,8 +183,9 @@ def main() -> None:
     ]  # fmt: skip
     ours, peak = share_of_peak(data)
     rows.append(["cnn_wide, TFLOP/s of the bf16 peak", f"{ours:.0f} / {peak:.0f}", f"{ours / peak:.0%}"])
-    rows += command_lines()
-    show(f"GPU: {torch.cuda.get_device_name()}, batch {BATCH}, {PRECISION}, n = {ROUNDS} in turn", header, rows)
+    name = torch.cuda.get_device_name()
+    show(f"GPU: {name}, batch {BATCH}, {PRECISION}, n = {ROUNDS} in turn", header, rows)
+    show(f"GPU: {name}, through the command line", ["what", "s", "came to"], command_lines())
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from bench import Oracle
+from book import Book
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -101,6 +102,19 @@ def lab(tmp_path) -> Lab:
 def oracle(tmp_path_factory) -> Oracle:
     """What a small run comes to that nothing happens to."""
     return Oracle(tmp_path_factory.mktemp("oracle"))
+
+
+@pytest.fixture(scope="session")
+def empty(tmp_path_factory) -> Path:
+    """A store with nothing in it."""
+    lab = Lab(tmp_path_factory.mktemp("empty"))
+    lab.client.search_experiments()
+    return lab.folder / "mlflow.db"
+
+
+@pytest.fixture
+def book(tmp_path, empty) -> Book:
+    return Book(Lab(tmp_path / "book"), empty)
 
 
 @pytest.fixture(autouse=True)

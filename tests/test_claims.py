@@ -7,27 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Lab
+from book import Book
 from omegaconf import OmegaConf
 from scipy import stats
-from test_report import Book
 
 CONF = Path(__file__).parents[1] / "conf"
 CLAIMS = sorted({file.stem for file in (CONF / "claim").glob("*.yaml")} - {"speedrun"})  # which is our own
 SEEDS = CONF.parents[1] / "shared" / "seeds"
-
-
-@pytest.fixture(scope="module")
-def empty(tmp_path_factory) -> Path:
-    """A store with nothing in it, whose making takes seconds."""
-    lab = Lab(tmp_path_factory.mktemp("empty"))
-    lab.client.search_experiments()
-    return lab.folder / "mlflow.db"
-
-
-@pytest.fixture
-def book(tmp_path, empty) -> Book:
-    return Book(tmp_path / "book", empty)
 
 
 def test_every_claim_has_its_file_and_the_sweep_has_every_claim():

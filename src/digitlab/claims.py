@@ -1,7 +1,6 @@
 """Write down what became of the published claims: verdicts, changed recipes, facts, curves."""
 
 from collections.abc import Mapping, Sequence
-from math import isnan
 
 import numpy as np
 
@@ -119,14 +118,13 @@ def csv(outcomes: Sequence[Outcome]) -> tuple[list[str], list[list[object]]]:
     for outcome in outcomes:
         cell, claim, own = outcome.cell, outcome.claim, outcome.is_own
         common, change = (None, None) if own else _less_own(outcome, outcomes)
-        values = [
+        rows.append([
             claim.name, outcome.counterpart, _listed(outcome.changes), outcome.data,
             *(judge(outcome) if own else ("", "")), claim.accuracy, cell.n, round(cell.accuracy, 6),
             " ".join(f"{value:.4f}" for value in outcome.accuracies), claim.loss, round(cell.loss, 6), cell.diverged,
             cell.epoch_s, *((round(value, 6) for value in change[:3]) if change else (None, None, None)), common,
             *((claim.is_validated_on_test, claim.unstated, claim.caveat) if own else (None, None, None)),
-        ]  # fmt: skip
-        rows.append([None if isinstance(value, float) and isnan(value) else value for value in values])
+        ])  # fmt: skip
     return headings, rows
 
 

@@ -108,9 +108,10 @@ def _escape_tex(text: str) -> str:
 
 
 def to_csv(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return comma-separated values; None is an empty field."""
+    """Return comma-separated values; None and nan are empty fields."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(headings)
-    writer.writerows(rows)
+    # nan is the one value that is not itself
+    writer.writerows([None if value != value else value for value in row] for row in rows)
     return text.getvalue()

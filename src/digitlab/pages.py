@@ -113,7 +113,7 @@ def csv_of_cells(comparison: Comparison) -> tuple[list[str], list[list[object]]]
         for reach in comparison.reaches:
             if reach.cell is cell:
                 row += [reach.reached, reach.epochs, reach.steps, reach.seconds]
-        rows.append([None if isinstance(value, float) and isnan(value) else value for value in row])
+        rows.append(row)
     return headings, rows
 
 
@@ -125,7 +125,7 @@ def csv_of_pairs(comparison: Comparison) -> tuple[list[str], list[list[object]]]
          pair.p_holm, pair.is_real, pair.seeds_needed]
         for pair in comparison.pairs
     ]  # fmt: skip
-    return headings, [[None if isinstance(value, float) and isnan(value) else value for value in row] for row in rows]
+    return headings, rows
 
 
 def symbol(cell: Cell) -> str:
