@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from measure import in_turn, show, verdict
 
-from digitlab import REPOSITORY
+from digitlab import REPOSITORY, machine
 from digitlab.sources import torchvision_mnist
 
 KERAS = sys.argv[1]
@@ -48,14 +48,15 @@ def main() -> None:
         simple = ["model=cnn_simple", "optim=adam", "trainer.max_epochs=3"]
         double = ["model=cnn_double_3x3", "optim=adadelta", "optim.rho=0.9", "data.batch_size=64", "data.split=test"]
         dense = ["optim=adam", "data.val_fraction=0.0834"]
-        bf16 = "trainer.precision=bf16-mixed"
+        kinds = {"ours fp32": "trainer.precision=32-true"}
+        if machine.computes_in_bf16("cpu"):  # elsewhere it is emulated
+            kinds["ours bf16"] = "trainer.precision=bf16-mixed"
         template = [str(PEERS / "template.py"), DATA, f"sqlite:///{folder}/template.db"]
         dense_door = str(PEERS / "ours_dense.py")
         groups = {
             "cnn_simple, 54,000 images, 3 epochs": {
                 "Keras 3 + TensorFlow": lambda: process(KERAS, str(PEERS / "keras_simple.py"), file, "3"),
-                "ours fp32": lambda: ours(*simple),
-                "ours bf16": lambda: ours(*simple, bf16),
+                **{name: lambda kind=kind: ours(*simple, kind) for name, kind in kinds.items()},
             },
             "dense, batch norm, 55,000 images, 3 epochs": {
                 "Lightning template": lambda: process(sys.executable, *template, "3"),
@@ -67,8 +68,7 @@ def main() -> None:
             },
             "cnn_double_3x3, 60,000 images, batch 64, 1 epoch": {
                 "plain PyTorch example": lambda: process(sys.executable, str(PEERS / "plain_loop.py"), DATA, "1"),
-                "ours fp32": lambda: ours(*double, "trainer.max_epochs=1"),
-                "ours bf16": lambda: ours(*double, "trainer.max_epochs=1", bf16),
+                **{name: lambda kind=kind: ours(*double, "trainer.max_epochs=1", kind) for name, kind in kinds.items()},
             },
         }
         rows = []

@@ -13,7 +13,7 @@ from conftest import Lab
 from omegaconf import OmegaConf
 from sklearn.metrics import accuracy_score
 
-from digitlab import sources, training
+from digitlab import machine, sources, training
 from digitlab.config import UserError
 from digitlab.resume import EpochCheckpoint
 
@@ -327,12 +327,28 @@ def test_the_clipped_loss_lives_through_raw_pixels(lab):
     assert all(np.isfinite(value) for _, value in history(lab, lab.runs()[0], "val/loss"))
 
 
+@pytest.mark.filterwarnings("ignore:.*emulated here")  # as it is on a processor without bf16
 def test_precision_is_a_choice_of_its_own(lab):
     for precision in ("32-true", "bf16-mixed"):
         lab.train(*TINY, "model=cnn_simple", f"trainer.precision={precision}")
     half, full = lab.runs()
     assert half.data.metrics["train/loss"] != full.data.metrics["train/loss"]
     assert half.data.metrics["train/loss"] == pytest.approx(full.data.metrics["train/loss"], rel=0.05)
+
+
+@pytest.mark.parametrize(("flags", "taken"), [("fpu avx2", "32-true"), ("fpu avx512_bf16", "bf16-mixed")])
+def test_auto_takes_bf16_where_the_processor_computes_in_it(lab, monkeypatch, flags, taken):
+    monkeypatch.setattr(machine, "_cpu_info", lambda field: flags)
+    lab.train(*TINY, "model=mlp", "trainer.precision=auto", "trainer.accelerator=cpu")
+    assert lab.runs()[0].data.params["trainer.precision"] == taken
+
+
+@pytest.mark.filterwarnings("always:.*emulated here")
+def test_bf16_without_hardware_for_it_is_warned_of(lab, monkeypatch, capsys):
+    monkeypatch.setattr(machine, "_cpu_info", lambda field: "fpu avx2")
+    lab.train(*TINY, "model=mlp", "trainer.precision=bf16-mixed", "trainer.accelerator=cpu")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "warning: trainer.precision=bf16-mixed: emulated here, so slower than 32-true" in said
 
 
 @pytest.mark.filterwarnings("always:.*Taking the embedded")

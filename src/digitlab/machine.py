@@ -6,6 +6,7 @@ import os
 import platform
 import signal
 import sys
+import warnings
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -24,14 +25,23 @@ def accelerator(wanted: str) -> str:
 
 
 def precision(wanted: str, accelerator: str) -> str:
-    """Return the precision to train in: "auto" is bf16-mixed where the hardware computes in it, else 32-true."""
+    """Return the precision to train in: "auto" is bf16-mixed where the hardware computes in it, else 32-true.
+
+    Warn where bf16-mixed is wanted all the same.
+    """
+    has_bf16 = computes_in_bf16(accelerator)
+    if wanted == "bf16-mixed" and not has_bf16:
+        warnings.warn("trainer.precision=bf16-mixed: emulated here, so slower than 32-true", stacklevel=2)
     if wanted != "auto":
         return wanted
-    if accelerator == "gpu":
-        has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        has_bf16 = "avx512_bf16" in _cpu_info("flags")
     return "bf16-mixed" if has_bf16 else "32-true"
+
+
+def computes_in_bf16(accelerator: str) -> bool:
+    """Say whether the hardware computes in bfloat16, so that it is faster there than float32."""
+    if accelerator == "gpu":
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "avx512_bf16" in _cpu_info("flags")
 
 
 def keep_memory() -> None:
