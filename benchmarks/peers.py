@@ -7,6 +7,7 @@ PYTHONPATH=src python benchmarks/peers.py PYTHON_WITH_KERAS [rounds]
 
 import os
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from measure import in_turn, show, verdict
+from torchvision.datasets import MNIST
 
 from digitlab import REPOSITORY, machine
 from digitlab.sources import torchvision_mnist
@@ -45,13 +47,15 @@ def main() -> None:
         images = torchvision_mnist(Path(DATA)).train
         file = f"{folder}/mnist.npz"
         np.savez(file, images=images[0][:54_000].numpy(), labels=images[1][:54_000].numpy())
+        shutil.copytree(f"{DATA}/MNIST", f"{folder}/MNIST")
+        MNIST(folder, download=True)  # unpacks what is there, as the peers want it
         simple = ["model=cnn_simple", "optim=adam", "trainer.max_epochs=3"]
         double = ["model=cnn_double_3x3", "optim=adadelta", "optim.rho=0.9", "data.batch_size=64", "data.split=test"]
         dense = ["optim=adam", "data.val_fraction=0.0834"]
         kinds = {"ours fp32": "trainer.precision=32-true"}
         if machine.computes_in_bf16("cpu"):  # elsewhere it is emulated
             kinds["ours bf16"] = "trainer.precision=bf16-mixed"
-        template = [str(PEERS / "template.py"), DATA, f"sqlite:///{folder}/template.db"]
+        template = [str(PEERS / "template.py"), folder, f"sqlite:///{folder}/template.db"]
         dense_door = str(PEERS / "ours_dense.py")
         groups = {
             "cnn_simple, 54,000 images, 3 epochs": {
@@ -67,24 +71,21 @@ def main() -> None:
                 "ours fp32": lambda: ours(*dense, "trainer.max_epochs=1", door=dense_door),
             },
             "cnn_double_3x3, 60,000 images, batch 64, 1 epoch": {
-                "plain PyTorch example": lambda: process(sys.executable, str(PEERS / "plain_loop.py"), DATA, "1"),
+                "plain PyTorch example": lambda: process(sys.executable, str(PEERS / "plain_loop.py"), folder, "1"),
                 **{name: lambda kind=kind: ours(*double, "trainer.max_epochs=1", kind) for name, kind in kinds.items()},
             },
         }
-        rows = []
         for work, cases in groups.items():
             values = in_turn(cases, ROUNDS, warm_up=0)
             peer, *mine = values
+            rows = []
             for name in mine:
                 of = [[pair[index] for pair in values[each]] for index in (1, 0) for each in (peer, name)]
-                rows.append([work, f"{name} against {peer}",
+                rows.append([f"{name} against {peer}",
                              *(f"{statistics.median(a):.2f} / {statistics.median(b):.2f}" for a, b in (of[:2], of[2:])),
                              verdict(of[0], of[1]), verdict(of[2], of[3])])  # fmt: skip
-    show(
-        f"Ours against peers, n = {ROUNDS} rounds in turn, whole processes",
-        ["work", "who", "s/epoch theirs / ours", "process s theirs / ours", "epochs: faster", "process: faster"],
-        rows,
-    )
+            header = ["who", "s/epoch theirs / ours", "process s theirs / ours", "epochs: faster", "process: faster"]
+            show(f"{work}: whole processes, n = {ROUNDS} rounds in turn", header, rows)
 
 
 if __name__ == "__main__":
