@@ -6,7 +6,7 @@ import hydra
 from omegaconf import DictConfig
 
 from digitlab.config import one_line_errors, quoted
-from digitlab.loading import uncollected
+from digitlab.loading import leave, uncollected
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="report")
@@ -21,3 +21,4 @@ if __name__ == "__main__":
     sys.argv[1:] = [quoted(argument, "report.filter") for argument in sys.argv[1:]]
     with one_line_errors():
         main()
+        leave()

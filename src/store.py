@@ -4,7 +4,7 @@ import argparse
 import os
 
 from digitlab.config import one_line_errors, user_errors
-from digitlab.loading import uncollected
+from digitlab.loading import leave, uncollected
 
 
 def main() -> None:
@@ -26,3 +26,4 @@ def main() -> None:
 if __name__ == "__main__":
     with one_line_errors():
         main()
+        leave()

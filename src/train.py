@@ -6,7 +6,7 @@ import hydra
 from omegaconf import DictConfig
 
 from digitlab.config import check, check_arguments, job_errors, one_line_errors
-from digitlab.loading import uncollected
+from digitlab.loading import leave, uncollected
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
@@ -22,3 +22,4 @@ if __name__ == "__main__":
     with one_line_errors():
         check_arguments(sys.argv[1:])
         main()
+        leave()

@@ -81,6 +81,7 @@ class Lab:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "argv", [f"src/{door}.py", *arguments])
             patch.setenv("MLFLOW_TRACKING_URI", self.uri)
+            patch.setattr("digitlab.loading.leave", lambda: None)  # this process stays
             try:
                 runpy.run_path(str(REPOSITORY / "src" / f"{door}.py"), run_name="__main__")
             except SystemExit as end:

@@ -80,10 +80,21 @@ def test_the_configuration_composes_before_torch_or_digitlab_load(repository):
 def test_looking_at_the_configuration_does_not_load_torch(repository):
     code = (
         f"import runpy, sys; sys.argv = ['train.py', '--cfg', 'job']; sys.path.insert(0, {str(repository / 'src')!r})\n"
+        "from digitlab import loading; loading.leave = lambda: None\n"
         f"runpy.run_path({str(repository / 'src' / 'train.py')!r}, run_name='__main__')\n"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_what_leaves_does_first_what_was_asked_for_the_end_and_writes_all_it_said(repository):
+    code = (
+        f"import atexit, sys; sys.path.insert(0, {str(repository / 'src')!r})\n"
+        "from digitlab.loading import leave\n"
+        "atexit.register(print, 'at the end'); print('said'); leave()"
+    )
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (process.returncode, process.stdout, process.stderr) == (0, "said\nat the end\n", "")
 
 
 def test_a_report_does_not_load_torch(repository):

@@ -1,9 +1,12 @@
-"""Load the large libraries quickly."""
+"""Load the large libraries quickly, and be rid of them quickly."""
 
 import atexit
 import gc
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 
 @contextmanager
@@ -20,3 +23,11 @@ def uncollected() -> Iterator[None]:
         gc.freeze()
         gc.enable()
         atexit.register(gc.unfreeze)  # the last collection is for all: triton calls what it does not see a leak
+
+
+def leave() -> NoReturn:
+    """End the process, which went well, without taking the libraries apart: object by object that is two seconds."""
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
