@@ -37,8 +37,13 @@ def accuracy(data: ImageData, layer: type[nn.Module], seed: int) -> float:
     pl.seed_everything(seed, verbose=False)
     network = networks.ConvNet(BLOCKS, [{"units": 64, "dropout": 0.5}])
     classifier = Classifier(network, torch.optim.Adam(network.parameters(), fused=True))
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
-    trainer = pl.Trainer(accelerator="cpu", max_epochs=EPOCHS, limit_val_batches=0, enable_model_summary=False,
+    quiet = {
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_checkpointing": False,
+        "enable_model_summary": False,
+    }
+    trainer = pl.Trainer(accelerator="cpu", max_epochs=EPOCHS, limit_val_batches=1, num_sanity_val_steps=0,
                          callbacks=[EpochNoise(seed)], **quiet)  # fmt: skip
     mine = ImageData(torchvision_mnist, root=data.root, seed=seed)
     mine.share(data)
