@@ -32,23 +32,33 @@ def passes(uri: str) -> dict[str, list[tuple[float, float]]]:
 
 
 def main() -> None:
+    cores = len(os.sched_getaffinity(0))
+    sweeps = {"one after another": [], f"{cores} at once": ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={cores}"]}
+    together, of = {}, {}
     with tempfile.TemporaryDirectory() as folder:
-        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/sweep.db"
-        run("model=mlp", "optim=adam", "seed=1")  # the store exists in both cases
-        together = run("sweep=grid")
-        of = passes(os.environ["MLFLOW_TRACKING_URI"])
+        for number, (way, launcher) in enumerate(sweeps.items()):
+            os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/sweep{number}.db"
+            run("model=mlp", "optim=adam", "seed=1")  # the store exists in all cases
+            together[way] = run("sweep=grid", *launcher)
+            of[way] = passes(os.environ["MLFLOW_TRACKING_URI"])
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/processes.db"
         run("model=mlp", "optim=adam", "seed=1")
         alone = sum(run(f"model={model}", f"optim={optim}") for model in MODELS for optim in OPTIMS)
+    rows = [[way, f"{seconds:.1f}", f"{alone:.1f}", f"{alone / seconds:.1f}"] for way, seconds in together.items()]
     count = len(MODELS) * len(OPTIMS)
-    trained = sum(seconds for each in of.values() for seconds, _ in each)
-    besides = [seconds for _, seconds in of["mlp"][:-1]]  # it evaluates in no time; the oldest loaded the libraries
     show(
         f"{count} cells of one epoch on the embedded data, n = 1",
-        ["sweep s", "processes s", "processes / sweep", "of both, training s", "processes / sweep without it",
-         "a run of mlp beside its training: median s"],
-        [[f"{together:.1f}", f"{alone:.1f}", f"{alone / together:.1f}", f"{trained:.1f}",
-          f"{(alone - trained) / (together - trained):.1f}", f"{statistics.median(besides):.2f} (n = {len(besides)})"]],
+        ["the sweep's cells", "sweep s", "processes s", "processes / sweep"],
+        rows,
+    )
+    serial = of["one after another"]
+    trained = sum(seconds for each in serial.values() for seconds, _ in each)
+    besides = [seconds for _, seconds in serial["mlp"][:-1]]  # it evaluates in no time; the first loads the libraries
+    show(
+        "What these cells cost beside their training, one after another",
+        ["training s, all cells", "processes / sweep without it", "a run of mlp beside it: median s"],
+        [[f"{trained:.1f}", f"{(alone - trained) / (together['one after another'] - trained):.1f}",
+          f"{statistics.median(besides):.2f} (n = {len(besides)})"]],
     )  # fmt: skip
 
 

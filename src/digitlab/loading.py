@@ -4,6 +4,7 @@ import atexit
 import gc
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
@@ -27,6 +28,7 @@ def uncollected() -> Iterator[None]:
 
 def leave() -> NoReturn:
     """End the process, which went well, without taking the libraries apart: object by object that is two seconds."""
+    threading._shutdown()  # as the interpreter ends threads, and after them what was registered for the end
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
