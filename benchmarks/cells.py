@@ -34,13 +34,13 @@ def passes(uri: str) -> dict[str, list[tuple[float, float]]]:
 def main() -> None:
     cores = len(os.sched_getaffinity(0))
     sweeps = {"one after another": [], f"{cores} at once": ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={cores}"]}
-    together, of = {}, {}
+    together = {}
     with tempfile.TemporaryDirectory() as folder:
         for number, (way, launcher) in enumerate(sweeps.items()):
             os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/sweep{number}.db"
             run("model=mlp", "optim=adam", "seed=1")  # the store exists in all cases
             together[way] = run("sweep=grid", *launcher)
-            of[way] = passes(os.environ["MLFLOW_TRACKING_URI"])
+        serial = passes(f"sqlite:///{folder}/sweep0.db")
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/processes.db"
         run("model=mlp", "optim=adam", "seed=1")
         alone = sum(run(f"model={model}", f"optim={optim}") for model in MODELS for optim in OPTIMS)
@@ -51,7 +51,6 @@ def main() -> None:
         ["the sweep's cells", "sweep s", "processes s", "processes / sweep"],
         rows,
     )
-    serial = of["one after another"]
     trained = sum(seconds for each in serial.values() for seconds, _ in each)
     besides = [seconds for _, seconds in serial["mlp"][:-1]]  # it evaluates in no time; the first loads the libraries
     show(

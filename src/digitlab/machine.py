@@ -29,12 +29,14 @@ def precision(wanted: str, accelerator: str) -> str:
 
     Warn where bf16-mixed is wanted all the same.
     """
-    has_bf16 = computes_in_bf16(accelerator)
-    if wanted == "bf16-mixed" and not has_bf16:
-        warnings.warn("trainer.precision=bf16-mixed: emulated here, so slower than 32-true", stacklevel=2)
-    if wanted != "auto":
+    if wanted == "32-true":
         return wanted
-    return "bf16-mixed" if has_bf16 else "32-true"
+    has_bf16 = computes_in_bf16(accelerator)
+    if wanted == "auto":
+        return "bf16-mixed" if has_bf16 else "32-true"
+    if not has_bf16:
+        warnings.warn(f"trainer.precision={wanted}: emulated here, so slower than 32-true", stacklevel=2)
+    return wanted
 
 
 def computes_in_bf16(accelerator: str) -> bool:
