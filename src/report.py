@@ -6,13 +6,13 @@ import hydra
 from omegaconf import DictConfig
 
 from digitlab.config import one_line_errors, quoted
-from digitlab.loading import leave, uncollected
+from digitlab.loading import leave, quickly
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="report")
 def main(cfg: DictConfig) -> None:
     with one_line_errors():  # before Hydra adds a line of its own
-        with uncollected():
+        with quickly():
             from digitlab.report import report
         report(cfg)
 

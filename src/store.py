@@ -4,7 +4,7 @@ import argparse
 import os
 
 from digitlab.config import one_line_errors, user_errors
-from digitlab.loading import leave, uncollected
+from digitlab.loading import leave, quickly
 
 
 def main() -> None:
@@ -12,7 +12,7 @@ def main() -> None:
     parser.add_argument("task", choices=("relocate", "gc"))
     parser.add_argument("--dry-run", action="store_true", help="say what there is to do, and do nothing")
     arguments = parser.parse_args()
-    with uncollected():
+    with quickly():
         from digitlab import console, tracking, upkeep
     task = {"relocate": upkeep.relocate, "gc": upkeep.collect_garbage}[arguments.task]
     with user_errors("store"):

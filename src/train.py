@@ -6,14 +6,14 @@ import hydra
 from omegaconf import DictConfig
 
 from digitlab.config import check, check_arguments, job_errors, one_line_errors
-from digitlab.loading import leave, uncollected
+from digitlab.loading import leave, quickly
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
 def main(cfg: DictConfig) -> float:
     with job_errors(cfg):
         check(cfg)  # a slip of the hand is known at once, before torch takes its seconds to load
-        with uncollected():
+        with quickly():
             from digitlab.training import train
         return train(cfg)
 

@@ -97,6 +97,17 @@ def test_what_leaves_does_first_what_was_asked_for_the_end_and_writes_all_it_sai
     assert (process.returncode, process.stdout, process.stderr) == (0, "said\nat the end\n", "")
 
 
+def test_what_a_run_loads_is_without_scipy_stats_which_is_there_for_who_asks(repository):
+    code = (
+        f"import sys; sys.path.insert(0, {str(repository / 'src')!r})\n"
+        "from digitlab.loading import quickly\n"
+        "with quickly(): import digitlab.training\n"
+        "assert not {'scipy.stats', 'scipy.signal', 'sklearn'} & sys.modules.keys()\n"
+        "import scipy.signal; assert scipy.signal.windows.hamming(3)[1] == 1"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_a_report_does_not_load_torch(repository):
     code = f"import sys; sys.path.insert(0, {str(repository / 'src')!r}); import digitlab.report\n"
     subprocess.run([sys.executable, "-c", f"{code}assert 'torch' not in sys.modules"], check=True)

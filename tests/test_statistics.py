@@ -29,6 +29,13 @@ def test_wilson_is_the_published_interval():
     assert statistics.wilson(0, 20) == pytest.approx((0, 0.1611), abs=5e-5)
 
 
+@pytest.mark.parametrize(("correct", "total"), [(0, 1), (1, 1), (7, 20), (9912, 10_000), (10_000, 10_000), (0, 10_000)])
+@pytest.mark.parametrize("confidence", [0.5, 0.95, 0.999])
+def test_wilson_is_that_of_scipy(correct, total, confidence):
+    theirs = stats.binomtest(correct, total).proportion_ci(confidence, method="wilson")
+    assert statistics.wilson(correct, total, confidence) == pytest.approx(tuple(theirs), rel=1e-12, abs=1e-15)
+
+
 @pytest.mark.parametrize("count", [2, 3, 10])
 def test_the_interval_of_a_mean_is_that_of_statsmodels(count):
     values = accuracies(0, count)

@@ -7,20 +7,30 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import NoReturn
+
+_SIGNAL = ModuleType("scipy.signal")  # stands in for it
+_SIGNAL.hamming = None
 
 
 @contextmanager
-def uncollected() -> Iterator[None]:
-    """Collect no garbage while modules load, and leave what they are made of out of every later collection.
+def quickly() -> Iterator[None]:
+    """Load libraries within this context without what takes the most time and gives nothing.
 
-    torch, Lightning and MLflow are a million objects that stay: walking them takes a fourth of the time of loading
-    them, and half of that of reading many runs.
+    No garbage is collected, then or later, of what they are made of: torch, Lightning and MLflow are a million objects
+    that stay, and walking them takes a fourth of the time of loading them, and half of that of reading many runs. And
+    scipy.signal stays out: torchmetrics, which Lightning asks for its version, loads it, and with it all of
+    scipy.stats, for one look at whether it holds a name.
     """
     gc.disable()
+    if "scipy.signal" not in sys.modules:
+        sys.modules["scipy.signal"] = _SIGNAL
     try:
         yield
     finally:
+        if sys.modules["scipy.signal"] is _SIGNAL:
+            del sys.modules["scipy.signal"]
         gc.freeze()
         gc.enable()
         atexit.register(gc.unfreeze)  # the last collection is for all: triton calls what it does not see a leak

@@ -1,7 +1,9 @@
 """Figures of data, training, mistakes and comparisons: plain values in, a matplotlib figure out, nothing saved."""
 
 import textwrap
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
+from functools import wraps
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps, rc_context
@@ -39,7 +41,21 @@ _STYLE = {
     "figure.constrained_layout.w_pad": 0.07,  # inches
     "figure.constrained_layout.h_pad": 0.07,
 }
-_styled = rc_context(_STYLE)
+
+
+def _styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Give what `draw` returns our style, and its layout at once: savefig would draw all of it twice to find that."""
+
+    @wraps(draw)
+    @rc_context(_STYLE)
+    def drawn(*args: Any, **kwargs: Any) -> Figure:
+        figure = draw(*args, **kwargs)
+        if engine := figure.get_layout_engine():
+            engine.execute(figure)
+            figure.set_layout_engine(None)
+        return figure
+
+    return drawn
 
 
 @_styled

@@ -1,10 +1,14 @@
-"""Say how sure a number is, and which differences are real: plain values in, numbers out."""
+"""Say how sure a number is, and which differences are real: plain values in, numbers out.
 
+scipy loads its parts at first use; scipy.stats takes a second that a run, which wants one interval, does without.
+"""
+
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+import scipy
 
 
 class Difference(NamedTuple):
@@ -17,21 +21,23 @@ class Difference(NamedTuple):
 
 
 def wilson(correct: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Return Wilson's interval of the share `correct` / `total`."""
-    interval = stats.binomtest(correct, total).proportion_ci(confidence, method="wilson")
-    return float(interval.low), float(interval.high)
+    """Return Wilson's interval (1927) of the share `correct` / `total`, as scipy.stats.binomtest gives it."""
+    z = float(scipy.special.ndtri((1 + confidence) / 2))
+    middle = (correct + z**2 / 2) / (total + z**2)
+    half = z / (total + z**2) * math.sqrt(correct * (total - correct) / total + z**2 / 4)
+    return max(middle - half, 0.0), min(middle + half, 1.0)
 
 
 def t_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
     """Return Student's interval of the mean of two values or more."""
-    half = stats.t.ppf((1 + confidence) / 2, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
+    half = scipy.stats.t.ppf((1 + confidence) / 2, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
     return float(np.mean(values) - half), float(np.mean(values) + half)
 
 
 def prediction_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
     """Return the interval in which one more value of the same normal distribution will lie: two values or more."""
     spread = np.std(values, ddof=1) * np.sqrt(1 + 1 / len(values))
-    half = stats.t.ppf((1 + confidence) / 2, len(values) - 1) * spread
+    half = scipy.stats.t.ppf((1 + confidence) / 2, len(values) - 1) * spread
     return float(np.mean(values) - half), float(np.mean(values) + half)
 
 
@@ -44,8 +50,8 @@ def paired_t(one: Sequence[float], other: Sequence[float], step: float, confiden
     """
     mean, spread, count = *_differences(one, other, step), len(one)
     error = spread / np.sqrt(count)
-    half = stats.t.ppf((1 + confidence) / 2, count - 1) * error
-    return Difference(mean, mean - half, mean + half, float(2 * stats.t.sf(abs(mean) / error, count - 1)))
+    half = scipy.stats.t.ppf((1 + confidence) / 2, count - 1) * error
+    return Difference(mean, mean - half, mean + half, float(2 * scipy.stats.t.sf(abs(mean) / error, count - 1)))
 
 
 def seeds_needed(
@@ -59,9 +65,9 @@ def seeds_needed(
     effect = min(abs(mean) / spread, 30.0)  # beyond that two pairs are enough, and the distribution hard to compute
 
     def is_enough(count: int) -> bool:
-        limit, shift = stats.t.ppf(1 - alpha / 2, count - 1), effect * np.sqrt(count)
-        wrong_side = np.nan_to_num(stats.nct.cdf(-limit, count - 1, shift))  # scipy has nan where it is as good as 0
-        return stats.nct.sf(limit, count - 1, shift) + wrong_side >= power
+        limit, shift = scipy.stats.t.ppf(1 - alpha / 2, count - 1), effect * np.sqrt(count)
+        wrong_side = np.nan_to_num(scipy.stats.nct.cdf(-limit, count - 1, shift))  # nan where it is as good as 0
+        return scipy.stats.nct.sf(limit, count - 1, shift) + wrong_side >= power
 
     low, high = 1, 2
     while not is_enough(high):
@@ -77,7 +83,7 @@ def seeds_needed(
 def mcnemar(one: np.ndarray, other: np.ndarray) -> float:
     """Return the p-value of McNemar's exact test; `one` and `other` (N,) say which of the same images were right."""
     only_one, only_other = int(np.sum(one & ~other)), int(np.sum(other & ~one))
-    return float(stats.binomtest(only_one, only_one + only_other).pvalue) if only_one + only_other else 1.0
+    return float(scipy.stats.binomtest(only_one, only_one + only_other).pvalue) if only_one + only_other else 1.0
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
@@ -109,10 +115,10 @@ def iqm(groups: Sequence[Sequence[float]], resamples: int = 10_000) -> tuple[flo
     """
 
     def middle(*samples: np.ndarray, axis: int = -1) -> np.ndarray:
-        return stats.trim_mean(np.concatenate(samples, axis=axis), 0.25, axis=axis)
+        return scipy.stats.trim_mean(np.concatenate(samples, axis=axis), 0.25, axis=axis)
 
     groups = [np.asarray(group, dtype=float) for group in groups]
-    interval = stats.bootstrap(
+    interval = scipy.stats.bootstrap(
         groups, middle, n_resamples=resamples, batch=1000, method="percentile", rng=np.random.default_rng(0)
     ).confidence_interval
     return float(middle(*groups)), float(interval.low), float(interval.high)

@@ -13,7 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.utilities.model_summary import ModelSummary
-from sklearn.metrics import confusion_matrix
+from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from digitlab import REPOSITORY, console, machine, plots
 from digitlab.classifier import Classifier
@@ -200,7 +200,7 @@ def evaluate(
     shown = {"mistaken": mistaken, "mistaken_images": images[mistaken]}
     run.log_arrays("predictions.npz", probabilities=probabilities, labels=labels, classes=classes, **shown)
 
-    matrix = confusion_matrix(labels, predicted, labels=range(data.num_classes))
+    matrix = multiclass_confusion_matrix(*map(torch.from_numpy, (predicted, labels)), data.num_classes).numpy()
     model = re.sub(r"[^\w-]", "_", "{model}-{optim}-s{seed}".format_map(names))  # a LoggedModel's name may hold no more
     title = f"{model} on {data.name}: {len(labels):,} test images, accuracy {classifier.results['test/acc']:.4f}"
     curves = {

@@ -33,9 +33,9 @@ class ResumingSweeper(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         from digitlab.config import check_value
-        from digitlab.loading import uncollected
+        from digitlab.loading import quickly
 
-        with uncollected():  # torch loads only for a sweep, not whenever Hydra looks for plugins
+        with quickly():  # torch loads only for a sweep, not whenever Hydra looks for plugins
             from digitlab.sweep import sweep
         check_value("sweep.seeds", self.config.sweep.seeds)  # it decides which cells there are
         loader = self.hydra_context.config_loader
