@@ -2,8 +2,11 @@
 
 import json
 import os
+import platform
 import re
 import signal
+import subprocess
+import sys
 
 import mlflow
 import numpy as np
@@ -366,3 +369,16 @@ def test_the_fallback_runs_under_the_name_of_what_it_trained_on(lab, tmp_path, m
     assert len(lab.runs()) == 1
     with pytest.raises(UserError, match="is missing and cannot be downloaded"):
         lab.train("data=mnist", f"data.root={tmp_path}", "data.fallback=false", *settings)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told to keep memory")
+def test_freed_memory_is_kept_until_it_is_given_back(repository):
+    code = (
+        "import psutil, torch; from digitlab import machine\n"
+        "def used(): return psutil.Process().memory_info().rss >> 20\n"
+        "machine.keep_memory(); before = used()\n"
+        "blocks = [torch.ones(2**18) for _ in range(400)]; del blocks\n"
+        "kept = used() - before; machine.give_memory_back()\n"
+        "assert kept > 300 > 100 > used() - before, (before, kept, used())"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": str(repository / "src")})

@@ -59,6 +59,15 @@ def keep_memory() -> None:
             libc.mallopt(parameter, 1 << 30)
 
 
+def give_memory_back() -> None:
+    """Return to the kernel what is free of the kept memory, where the C library is glibc; elsewhere do nothing.
+
+    joblib takes 300 MB more than after the first cell for a leak, and starts another worker: ten seconds.
+    """
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def accelerators() -> list[str]:
     """Name the processors found: the CPU first, then each GPU."""
     model = _cpu_info("model name") or platform.machine()

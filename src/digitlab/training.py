@@ -78,6 +78,7 @@ def train(cfg: DictConfig) -> float:
             tested = evaluate(run, cfg, names, data, classifier, trainer)
             run.keep_only(f"{cfg.evaluate_on}.ckpt")
         summarize(run, cfg, data, classifier, f"epoch {tested} of {epochs} ({cfg.evaluate_on})", store.way_in)
+        machine.give_memory_back()
         return best_accuracy(run)
 
 
