@@ -1,6 +1,7 @@
 """Claims through the front door: what the files say, what a sweep of them reports."""
 
 import csv
+import re
 import subprocess
 from math import log
 from pathlib import Path
@@ -35,6 +36,7 @@ def test_printed_numbers_stand_in_the_document(lab, name):
         assert all(f"{value:.4f}" in text for value in values)
     for count in filter(None, (claim.parameters, *claim.counts.values())):
         assert f"Total params: {count:,}" in text
+    assert all(re.search(rf"\) +{count} ", text) for count in claim.layers)
     for value in (claim.accuracy, claim.loss):
         assert value is None or any(form in text for form in (f"{value:g}", f"{value * 100:g}%", f"{value:.3f}"[:-1]))
 
@@ -168,6 +170,8 @@ def test_flags_and_facts_stand_beside_the_verdicts(book):
     )
     assert "000: cnn_pool_wide has 2,492,938 parameters in print, 2,492,938 counted: the same" in page
     assert "simple_004: 34,826" not in page
+    for name, counts in (("simple_004", "320 and 18,496"), ("single_5x5_001", "832 and 589,952")):
+        assert f"{name}: {counts} parameters printed of the first layers, {counts} counted: the same." in page
 
 
 def test_runs_of_one_claim_that_are_not_alike_are_named(book, capsys):

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from digitlab.comparison import Predictions, Result
-from digitlab.verdicts import Claim, Outcome, Statement, judge
+from digitlab.verdicts import Claim, Layers, Outcome, Statement, judge
 
 
 def run(seed: int, accuracy: float, loss: float = 0.03, data: str = "mnist") -> Result:
@@ -98,3 +98,10 @@ def test_a_run_that_is_no_number_is_a_miss_not_an_error():
 @pytest.mark.parametrize(("ratio", "word"), [(7.93, "true"), (7.4, "FALSE")])
 def test_statements_are_checked(ratio, word):
     assert word in str(Statement("over 7.5 times", "one", "other", ratio, 7.5, float("inf")))
+
+
+@pytest.mark.parametrize(("ours", "word"), [([320, 18496], ": the same"), ([320, 18497], "NOT the same")])
+def test_layers_are_compared(ours, word):
+    said = str(Layers([320, 18496], ours))
+    assert f"320 and 18,496 parameters printed of the first layers, 320 and {ours[1]:,} counted" in said
+    assert word in said

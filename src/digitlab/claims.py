@@ -223,6 +223,8 @@ def _facts(outcomes: Sequence[Outcome], answers: Predictions | None) -> list[lis
         if claim.parameters and counted:
             agree = "the same" if claim.parameters == counted else "NOT the same"
             lines.append(f"{claim.name}: {claim.parameters:,} parameters printed, {counted:,} counted: {agree}.")
+        if claim.layers:
+            lines.append(f"{claim.name}: {claim.layers}")
     lines += [
         f"{outcome.claim.document}: {said}"
         for outcome in outcomes

@@ -8,7 +8,7 @@ from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
 from digitlab.config import build, differences, is_setting
-from digitlab.verdicts import Claim, Count, Recipe, Statement
+from digitlab.verdicts import Claim, Count, Layers, Recipe, Statement
 
 NO_RECIPE = ("seed", "sweep")  # of the overrides of a sweep's cell
 ACCELERATOR = "trainer.accelerator"  # a document says nothing of it: a claim run elsewhere is the same claim
@@ -57,6 +57,8 @@ def read_claim(name: str) -> Claim:
         Statement(**each, ratio=_parameters(each["of"]) / _parameters(each["to"])) for each in said["statements"]
     ]
     said["counts"] = [Count(model, printed, _parameters(model)) for model, printed in said["counts"].items()]
+    if said["layers"]:
+        said["layers"] = Layers(said["layers"], _by_layer(choices["model"])[: len(said["layers"])])
     return Claim(
         name=name,
         model=choices["model"],
@@ -67,8 +69,14 @@ def read_claim(name: str) -> Claim:
     )
 
 
-@cache
 def _parameters(model: str) -> int:
     """Count the parameters of a network of conf/model."""
+    return sum(_by_layer(model))
+
+
+@cache
+def _by_layer(model: str) -> list[int]:
+    """Count the parameters of each layer that has any of a network of conf/model."""
     network = build(compose("train", overrides=[f"model={model}"]), "model")
-    return sum(weights.numel() for weights in network.parameters())
+    counts = [sum(each.numel() for each in layer.parameters(recurse=False)) for layer in network.modules()]
+    return [count for count in counts if count]

@@ -48,6 +48,19 @@ class Count:
 
 
 @dataclass(frozen=True)
+class Layers:
+    """The parameters of the first layers of a claim's network, as printed by a document that breaks off, and ours."""
+
+    printed: Sequence[int]
+    ours: Sequence[int]
+
+    def __str__(self) -> str:
+        printed, ours = (" and ".join(f"{count:,}" for count in each) for each in (self.printed, self.ours))
+        agree = "the same" if printed == ours else "NOT the same"
+        return f"{printed} parameters printed of the first layers, {ours} counted: {agree}."
+
+
+@dataclass(frozen=True)
 class Claim:
     """What a document says of one recipe. Accuracy and loss are on the test images, None where it gives none."""
 
@@ -65,6 +78,7 @@ class Claim:
     caveat: str = ""
     diverges: bool = False  # the printed numbers are those of a network that names one class for everything
     printed: Mapping[str, Sequence[float]] = field(default_factory=dict)  # metrics by epoch
+    layers: Layers | Sequence = ()
     counts: Sequence[Count] = ()
     statements: Sequence[Statement] = ()
 
