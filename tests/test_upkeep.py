@@ -1,15 +1,13 @@
 """A store that was moved or has grown: make relocate, make gc, through their door."""
 
-import runpy
 import shutil
 import sqlite3
 import subprocess
-import sys
 
 import mlflow
 import numpy as np
 import pytest
-from conftest import REPOSITORY, Lab
+from conftest import Lab
 from mlflow.entities import LoggedModelStatus
 
 from digitlab.resume import EpochCheckpoint
@@ -17,18 +15,6 @@ from digitlab.tracking import Store
 
 TINY = ("data=mnist5k", "data.test_fraction=0.6", "data.val_fraction=0.3", "trainer.max_epochs=2", "trainer=cpu",
         "model=mlp", "model.hidden=[{units: 8}]")  # fmt: skip
-
-
-def look_after(lab: Lab, *arguments: str) -> str | None:
-    """Run `src/store.py` in this process; return its last words, or None."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["src/store.py", *arguments])
-        patch.setenv("MLFLOW_TRACKING_URI", lab.uri)
-        try:
-            runpy.run_path(str(REPOSITORY / "src" / "store.py"), run_name="__main__")
-        except SystemExit as end:
-            return end.code
-    return None
 
 
 @pytest.fixture(scope="module")
@@ -74,18 +60,18 @@ def test_a_moved_store_is_recognized_and_put_right_and_everything_in_it_works(mo
 
     before = every_path(moved)
     capsys.readouterr()
-    assert look_after(moved, "relocate", "--dry-run") is None
+    assert moved.main("relocate", "--dry-run", door="store") is None
     assert every_path(moved) == before
     said = capsys.readouterr().out
     assert "     1 experiments.artifact_location" in said
     assert "     2 runs.artifact_uri" in said
     assert "     1 logged_models.artifact_location" in said
-    assert look_after(moved, "relocate") is None
+    assert moved.main("relocate", door="store") is None
     assert f"without --dry-run this would be done:\n{capsys.readouterr().out}" == said
     gone = (moved.folder.parent / "gone").as_uri()
     assert gone in before
     assert gone not in every_path(moved)
-    assert look_after(moved, "relocate") is None
+    assert moved.main("relocate", door="store") is None
     assert "nothing to do" in capsys.readouterr().out
 
     moved.train(*TINY, "seed=1")
@@ -103,24 +89,24 @@ def test_a_moved_store_is_recognized_and_put_right_and_everything_in_it_works(mo
 
 @pytest.mark.parametrize("task", ["relocate", "gc"])
 def test_nothing_is_touched_while_a_run_is_under_way(moved, task):
-    look_after(moved, "relocate")
+    moved.main("relocate", door="store")
     before = every_path(moved)
     with Store(moved.uri, "digitlab").owner("f"):
-        assert look_after(moved, task) == "error: store: f is under way; wait for it to end, or stop it"
+        assert moved.main(task, door="store") == "error: store: f is under way; wait for it to end, or stop it"
     assert every_path(moved) == before
 
 
 @pytest.mark.parametrize("task", ["relocate", "gc"])
 def test_a_store_that_is_not_there_is_not_made(lab, task):
-    assert look_after(lab, task).startswith("error: store: there is none at ")
+    assert lab.main(task, door="store").startswith("error: store: there is none at ")
     assert not lab.folder.exists()
     lab.uri = "http://127.0.0.1:9"
-    assert look_after(lab, task) == "error: store: is a server's; look after it where the server runs"
+    assert lab.main(task, door="store") == "error: store: is a server's; look after it where the server runs"
 
 
 @pytest.mark.slow
 def test_garbage_goes_and_what_is_needed_stays(moved, capsys):
-    look_after(moved, "relocate")
+    moved.main("relocate", door="store")
     kept, artifacts = moved.runs()[0], moved.folder / "artifacts"
     moved.train(*TINY, "rerun=true")
     deleted = moved.runs()[0]
@@ -136,7 +122,7 @@ def test_garbage_goes_and_what_is_needed_stays(moved, capsys):
     capsys.readouterr()
 
     before = sorted(moved.folder.rglob("*"))
-    assert look_after(moved, "gc", "--dry-run") is None
+    assert moved.main("gc", "--dry-run", door="store") is None
     said = capsys.readouterr().out
     assert sorted(moved.folder.rglob("*")) == before
     assert f"deleted run {deleted.info.run_name} ({deleted.info.run_id})" in said
@@ -144,7 +130,7 @@ def test_garbage_goes_and_what_is_needed_stays(moved, capsys):
     assert alone.model_id not in said
     assert str(orphan.parent) in said
 
-    assert look_after(moved, "gc") is None
+    assert moved.main("gc", door="store") is None
     assert said.partition("\n")[2] in capsys.readouterr().out
     assert {run.info.run_name for run in moved.runs()} == {"mlp-adam-s0-" + kept.info.run_name[12:],
                                                            "mlp-adam-s1-" + kept.info.run_name[12:]}  # fmt: skip
@@ -156,7 +142,7 @@ def test_garbage_goes_and_what_is_needed_stays(moved, capsys):
     assert {each.name for each in artifacts.iterdir()} == {run.info.run_id for run in moved.runs()} | {
         "models", "a note of the user's"}  # fmt: skip
     assert not list((moved.folder / "locks").iterdir())
-    assert look_after(moved, "gc") is None
+    assert moved.main("gc", door="store") is None
     assert capsys.readouterr().out == "nothing to remove\n"
     moved.train(*TINY, "seed=1")  # what was interrupted can still be continued
     assert "after epoch 1 of 2" in capsys.readouterr().out
