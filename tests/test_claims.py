@@ -133,6 +133,19 @@ def test_what_is_changed_is_shown_and_never_judged(book, capsys):
     assert (optimizer["less_claim"], optimizer["common_seeds"]) == ("", "1")
 
 
+def test_what_differs_in_several_claims_is_said_once(book, capsys):
+    runs = {}
+    for name in ("simple_004", "mlp_000"):
+        mine = recorded(book, FIVE[:3], f"claim={name}")
+        book.lab.client.set_tag(next(iter(mine)), "mlflow.source.git.commit", "def")
+        runs |= mine
+    book.sweep("claims", *runs, overrides=runs)
+    assert book.report() is None
+    said = capsys.readouterr().out
+    assert "not the same in all runs: simple_004, mlp_000: code commit: abc (4 runs); def (cnn_simple-adam-s0, " in said
+    assert said.count("code commit") == 1
+
+
 def test_counterparts_that_are_not_done_are_named(book, capsys):
     runs = recorded(book, FIVE, "claim=simple_004")
     book.sweep("claims", *runs, overrides=runs)

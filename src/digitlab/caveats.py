@@ -1,24 +1,39 @@
 """What a comparison cannot tell: runs that are not alike in the rest, seeds, answers and seconds that lack."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from digitlab.comparison import Comparison, Result
 
 CHANGED = "code changed since its commit"
 
 
+class Unlike(NamedTuple):
+    """A setting that is not the same in all runs, or should be in none: the names of the runs by its value."""
+
+    setting: str
+    runs: Mapping[str, Sequence[str]]
+
+    def __str__(self) -> str:
+        ordered = sorted(self.runs.items(), key=lambda item: -len(item[1]))
+        if len(ordered) == 1:
+            ((value, names),) = ordered
+            return f"{self.setting}: {value} ({len(names)} runs, all of them): no commit holds the code that they ran"
+        return f"{self.setting}: {'; '.join(f'{value} ({_name_runs(names)})' for value, names in ordered)}"
+
+
 def unfair(comparison: Comparison) -> list[str]:
     """Name each setting beyond the compared axes that is not the same in all runs, and the runs apart."""
-    return unlike(comparison.runs, comparison.swept)
+    return [str(each) for each in unlike(comparison.runs, comparison.swept)]
 
 
-def unlike(runs: Sequence[Result], axes: Iterable[str]) -> list[str]:
-    """Name each setting that is not the same in all runs, except those of `axes`, and the runs apart.
+def unlike(runs: Sequence[Result], axes: Iterable[str]) -> list[Unlike]:
+    """Return what is not the same in all runs, except the settings in `axes`, and whether all ran changed code.
 
     The keys of a network or an optimizer are compared among its own runs only.
     """
-    lines = []
+    found = []
     for key in sorted(set().union(*(run.settings for run in runs)) - {"data.seed", *axes}):
         axis = key.partition(".")[0]
         groups: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
@@ -26,14 +41,9 @@ def unlike(runs: Sequence[Result], axes: Iterable[str]) -> list[str]:
             own = {"model": run.model, "optim": run.optim}.get(axis, "")
             groups[own][run.settings.get(key, "none")].append(run.name)
         for own, names in groups.items():
-            if len(names) > 1:
-                ordered = sorted(names.items(), key=lambda item: -len(item[1]))
-                values = "; ".join(f"{value} ({_name_runs(of)})" for value, of in ordered)
-                lines.append(f"{f'{key} of {own}' if own else key}: {values}")
-    changed = sum(run.settings.get(CHANGED) == "true" for run in runs)
-    if changed == len(runs):
-        lines.append(f"{CHANGED}: true ({changed} runs, all of them): no commit holds the code that they ran")
-    return lines
+            if len(names) > 1 or (key == CHANGED and "true" in names):
+                found.append(Unlike(f"{key} of {own}" if own else key, names))
+    return found
 
 
 def _name_runs(names: Sequence[str]) -> str:

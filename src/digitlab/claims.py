@@ -1,11 +1,12 @@
 """Write down what became of the published claims: verdicts, changed recipes, facts, curves."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from digitlab import pages, plots, verdicts
-from digitlab.caveats import unlike
+from digitlab.caveats import Unlike, unlike
 from digitlab.comparison import Predictions
 from digitlab.document import Picture, Section, Table
 from digitlab.statistics import Difference, paired_t
@@ -47,7 +48,8 @@ def sections(
 
 def differing(outcomes: Sequence[Outcome]) -> list[str]:
     """Name what is not the same in the runs of one claim, though no recipe changes it, and the claims that it is in."""
-    claims_of: dict[str, list[str]] = {}
+    claims_of: dict[str, list[str]] = defaultdict(list)
+    runs_of: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for name, data in dict.fromkeys((outcome.claim.name, outcome.data) for outcome in outcomes):
         alike = [each for each in outcomes if (each.claim.name, each.data) == (name, data)]
         runs = [run for outcome in alike for run in outcome.runs]
@@ -55,10 +57,12 @@ def differing(outcomes: Sequence[Outcome]) -> list[str]:
         axes = {key for run in runs for key in run.settings if {key, key.partition(".")[0]} & changed}
         # Another split has another digest, though the images are the same.
         axes |= {"data digest"} if any(key.startswith("data.") for key in changed) else set()
-        for line in unlike(runs, axes):
-            claims_of.setdefault(line, []).append(name)
-    return [f"{', '.join(names) if len(names) <= 3 else f'{len(names)} claims'}: {line}"
-            for line, names in claims_of.items()]  # fmt: skip
+        for setting, by_value in unlike(runs, axes):
+            claims_of[setting].append(name)
+            for value, of in by_value.items():
+                runs_of[setting][value] += of
+    return [f"{', '.join(names) if len(names) <= 3 else f'{len(names)} claims'}: {Unlike(setting, runs_of[setting])}"
+            for setting, names in claims_of.items()]  # fmt: skip
 
 
 def tables(outcomes: Sequence[Outcome]) -> list[Table]:
