@@ -1,18 +1,21 @@
 """Sweeps through the command line: planned, run, broken off, continued, extended; and no cell twice."""
 
+import gc
 import json
 import os
 import resource
 import signal
+import weakref
 
 import mlflow
 import numpy as np
 import psutil
 import pytest
+import pytorch_lightning as pl
 from conftest import Lab
 from hydra.core.hydra_config import HydraConfig
 
-from digitlab import training
+from digitlab import machine, training
 
 CELLS = ("-m", "model=mlp", "optim=adam,sgd", "data=mnist5k", "data.test_fraction=0.8", "trainer=smoke")
 NAMES = {f"mlp-{optim}-s{seed}-mnist5k-data.test_fraction=0.8-smoke" for optim in ("adam", "sgd") for seed in (0, 1)}
@@ -35,6 +38,21 @@ def test_a_dry_run_says_what_there_is_to_do_and_does_nothing(lab, capsys):
     assert lab.main(*CELLS, "sweep.dry_run=true") is None
     assert "2 cells: 0 done, 0 to resume, 2 to run, unknown time" in capsys.readouterr().out
     assert not lab.folder.exists()
+
+
+def test_cells_leave_nothing_in_memory(lab, monkeypatch):
+    fit, trainers, given_back = pl.Trainer.fit, [], []
+
+    def spied(trainer, *args, **kwargs):
+        trainers.append(weakref.ref(trainer))
+        return fit(trainer, *args, **kwargs)
+
+    monkeypatch.setattr(pl.Trainer, "fit", spied)
+    monkeypatch.setattr(machine, "give_memory_back", lambda: given_back.append(True))
+    assert lab.main(*CELLS) is None
+    gc.collect()
+    assert [trainer() for trainer in trainers] == [None, None]
+    assert given_back == [True, True]
 
 
 @pytest.fixture(scope="module")

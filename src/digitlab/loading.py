@@ -19,10 +19,12 @@ def quickly() -> Iterator[None]:
     """Load libraries within this context without what takes the most time and gives nothing.
 
     No garbage is collected, then or later, of what they are made of: torch, Lightning and MLflow are a million objects
-    that stay, and walking them takes a fourth of the time of loading them, and half of that of reading many runs. And
+    that stay, and walking them takes a fourth of the time of loading them, and half of that of reading many runs. Where
+    nothing is left to load, in a sweep's later cells, nothing is done: what an earlier cell left is garbage. And
     scipy.signal stays out: torchmetrics, which Lightning asks for its version, loads it, and with it all of
     scipy.stats, for one look at whether it holds a name.
     """
+    loaded = len(sys.modules)
     gc.disable()
     if "scipy.signal" not in sys.modules:
         sys.modules["scipy.signal"] = _SIGNAL
@@ -31,9 +33,10 @@ def quickly() -> Iterator[None]:
     finally:
         if sys.modules["scipy.signal"] is _SIGNAL:
             del sys.modules["scipy.signal"]
-        gc.freeze()
+        if len(sys.modules) > loaded:
+            gc.freeze()
+            atexit.register(gc.unfreeze)  # the last collection is for all: triton calls what it does not see a leak
         gc.enable()
-        atexit.register(gc.unfreeze)  # the last collection is for all: triton calls what it does not see a leak
 
 
 def leave() -> NoReturn:
