@@ -43,7 +43,7 @@ def accuracy(data: ImageData, layer: type[nn.Module], seed: int) -> float:
         "enable_checkpointing": False,
         "enable_model_summary": False,
     }
-    trainer = pl.Trainer(accelerator="cpu", max_epochs=EPOCHS, limit_val_batches=1, num_sanity_val_steps=0,
+    trainer = pl.Trainer(accelerator="cpu", max_epochs=EPOCHS, limit_val_batches=0, num_sanity_val_steps=0,
                          callbacks=[EpochNoise(seed)], **quiet)  # fmt: skip
     mine = ImageData(torchvision_mnist, root=data.root, seed=seed)
     mine.share(data)

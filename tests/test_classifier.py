@@ -116,6 +116,14 @@ def test_it_works_without_a_logger(data):
     assert 0 < float(runner.callback_metrics["val/loss"]) < 2.3
 
 
+@pytest.mark.parametrize("settings", [{"limit_val_batches": 0}, {"check_val_every_n_epoch": 2}])
+def test_an_epoch_that_is_not_validated_has_its_time(data, settings):
+    classifier, notebook = linear(), Notebook()
+    trainer(max_epochs=2, logger=notebook, **settings).fit(classifier, data)
+    (_, first), (_, second) = notebook.points["time/epoch_s"]
+    assert first > 0 < second != first
+
+
 def test_a_scheduler_moves_at_every_step(data):
     classifier, notebook = linear(), Notebook()
     classifier.scheduler = torch.optim.lr_scheduler.LinearLR(classifier.optimizer, 1.0, 0.5, total_iters=28)

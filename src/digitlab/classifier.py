@@ -117,9 +117,12 @@ class Classifier(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         self.steps.clear()
+        self.seconds = None
         self.started = time.perf_counter()
 
     def on_train_epoch_end(self) -> None:
+        if self.seconds is None:  # nothing was validated
+            self._stop_clock()
         losses, correct, sizes = self._stack()
         first = self.global_step - len(losses) + 1
         if self.logger:
@@ -135,8 +138,7 @@ class Classifier(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         if self.steps:
-            self._stack(1)  # waits for the device, so that the time is of work done, not of work queued
-            self.seconds = time.perf_counter() - self.started
+            self._stop_clock()
 
     def on_validation_epoch_end(self) -> None:
         is_fitting = self.trainer.state.fn == TrainerFn.FITTING
@@ -171,6 +173,10 @@ class Classifier(pl.LightningModule):
         if self.logger:
             self.logger.log_metrics(values, step)
         self.log_dict(values, logger=False)
+
+    def _stop_clock(self) -> None:
+        self._stack(1)  # waits for the device, so that the time is of work done, not of work queued
+        self.seconds = time.perf_counter() - self.started
 
     def _stack(self, count: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Return loss, number correct and images of each step of the last `count` blocks, or all: float64 (steps,)."""
