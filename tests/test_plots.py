@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from matplotlib import rc_context
 from matplotlib.colors import to_rgb
 from sklearn.metrics import confusion_matrix
 
@@ -65,6 +66,14 @@ def test_samples_shows_the_first_forty_with_their_names(images):
     assert texts_over_images(fig) == [str(label) for label in labels[:40]]
     np.testing.assert_array_equal(images_under_texts(fig), images[:40])
     png(fig)
+
+
+@pytest.mark.parametrize("layout", ["figure.autolayout", "figure.constrained_layout.use"])
+def test_a_users_matplotlibrc_changes_no_figure(layout):
+    counts = np.eye(3, dtype=int)
+    ours = png(plots.confusion(counts, ["a", "b", "c"], "counts"))
+    with rc_context({layout: True}):
+        assert png(plots.confusion(counts, ["a", "b", "c"], "counts")) == ours
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 11])

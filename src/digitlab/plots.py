@@ -40,6 +40,8 @@ _STYLE = {
     "lines.markersize": 4.5,
     "figure.constrained_layout.w_pad": 0.07,  # inches
     "figure.constrained_layout.h_pad": 0.07,
+    "figure.constrained_layout.use": False,  # each figure says how it is laid out, whatever a user's matplotlibrc has
+    "figure.autolayout": False,
 }
 
 
