@@ -90,9 +90,11 @@ def test_one_class_for_everything_is_what_was_printed():
     assert judge(outcome(raw, FIVE))[0] == "BETTER"
 
 
-def test_a_run_that_is_no_number_is_a_miss_not_an_error():
-    runs = [run(seed, 0.98) for seed in range(4)] + [run(4, 0.098, nan)]
-    assert judge(Outcome(claim(0.99), runs))[0] in ("WORSE", "REPRODUCED")
+def test_a_recipe_that_may_diverge_reproduces_nothing():
+    runs = [run(seed, 0.98) for seed in range(4)] + [run(4, 0.098, nan)]  # their interval holds every accuracy
+    verdict, reason = judge(Outcome(claim(0.98), runs))
+    assert verdict == "WORSE"
+    assert "1 of 5 runs diverged" in reason
 
 
 @pytest.mark.parametrize(("ratio", "word"), [(7.93, "true"), (7.4, "FALSE")])

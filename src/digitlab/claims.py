@@ -10,7 +10,7 @@ from digitlab.caveats import Unlike, unlike
 from digitlab.comparison import Predictions
 from digitlab.document import Picture, Section, Table
 from digitlab.statistics import Difference, paired_t
-from digitlab.verdicts import Claim, Outcome, judge
+from digitlab.verdicts import Claim, Outcome, agree, judge
 
 FLAGS = {"T": "validated on the test set", "U": "recipe partly unstated", "L": "printed log or text speaks against it"}
 READING = {
@@ -188,10 +188,10 @@ def _less_own(changed: Outcome, outcomes: Sequence[Outcome]) -> tuple[int, Diffe
 def _rule() -> str:
     return (
         f"{verdicts.REPRODUCED}: the claimed accuracy, widened by its rounding, lies in the 95 % prediction interval "
-        f"for one run of ours. {verdicts.BETTER} or {verdicts.WORSE}: ours is. {verdicts.DIVERGED}: every run names "
-        f"one class for all images, as the printed accuracy and loss mean. {verdicts.TOO_FEW}: fewer than "
-        f"{verdicts.ENOUGH} runs. Accuracy decides; the loss is shown. ± is the 95 % t-interval of the mean over "
-        "seeds; seconds are of training passes (– where no run had its machine to itself)."
+        f"for one run of ours, and none of ours diverged. {verdicts.BETTER} or {verdicts.WORSE}: ours is. "
+        f"{verdicts.DIVERGED}: every run names one class for all images, as the printed accuracy and loss mean. "
+        f"{verdicts.TOO_FEW}: fewer than {verdicts.ENOUGH} runs. Accuracy decides; the loss is shown. ± is the 95 % "
+        "t-interval of the mean over seeds; seconds are of training passes (– where no run had its machine to itself)."
     )
 
 
@@ -225,8 +225,8 @@ def _facts(outcomes: Sequence[Outcome], answers: Predictions | None) -> list[lis
     lines = []
     for claim, counted in ((outcome.claim, outcome.cell.parameters) for outcome in outcomes):
         if claim.parameters and counted:
-            agree = "the same" if claim.parameters == counted else "NOT the same"
-            lines.append(f"{claim.name}: {claim.parameters:,} parameters printed, {counted:,} counted: {agree}.")
+            same = agree(claim.parameters, counted)
+            lines.append(f"{claim.name}: {claim.parameters:,} parameters printed, {counted:,} counted: {same}.")
         if claim.layers:
             lines.append(f"{claim.name}: {claim.layers}")
     lines += [

@@ -57,8 +57,8 @@ def read_claim(name: str) -> Claim:
         Statement(**each, ratio=_parameters(each["of"]) / _parameters(each["to"])) for each in said["statements"]
     ]
     said["counts"] = [Count(model, printed, _parameters(model)) for model, printed in said["counts"].items()]
-    if said["layers"]:
-        said["layers"] = Layers(said["layers"], _by_layer(choices["model"])[: len(said["layers"])])
+    printed = said["layers"]
+    said["layers"] = Layers(printed, _by_layer(choices["model"])[: len(printed)]) if printed else None
     return Claim(
         name=name,
         model=choices["model"],

@@ -15,6 +15,11 @@ REPRODUCED, BETTER, WORSE = "REPRODUCED", "BETTER", "WORSE"
 DIVERGED, NOT_COMPARABLE, TOO_FEW = "DIVERGED AS PRINTED", "NOT COMPARABLE", "TOO FEW"
 
 
+def agree(printed: object, ours: object) -> str:
+    """Say whether what is printed is what was counted."""
+    return "the same" if printed == ours else "NOT the same"
+
+
 @dataclass(frozen=True)
 class Statement:
     """What a document says of two networks' parameters, as a range of their ratio, and the ratio that was counted."""
@@ -40,10 +45,9 @@ class Count:
     ours: int
 
     def __str__(self) -> str:
-        agree = "the same" if self.printed == self.ours else "NOT the same"
         return (
-            f"{self.network} has {self.printed:,} parameters in print, {self.ours:,} counted: {agree}; no accuracy is "
-            "claimed of it, so this is parameters only."
+            f"{self.network} has {self.printed:,} parameters in print, {self.ours:,} counted: "
+            f"{agree(self.printed, self.ours)}; no accuracy is claimed of it, so this is parameters only."
         )
 
 
@@ -56,8 +60,7 @@ class Layers:
 
     def __str__(self) -> str:
         printed, ours = (" and ".join(f"{count:,}" for count in each) for each in (self.printed, self.ours))
-        agree = "the same" if printed == ours else "NOT the same"
-        return f"{printed} parameters printed of the first layers, {ours} counted: {agree}."
+        return f"{printed} parameters printed of the first layers, {ours} counted: {agree(printed, ours)}."
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class Claim:
     caveat: str = ""
     diverges: bool = False  # the printed numbers are those of a network that names one class for everything
     printed: Mapping[str, Sequence[float]] = field(default_factory=dict)  # metrics by epoch
-    layers: Layers | Sequence = ()
+    layers: Layers | None = None
     counts: Sequence[Count] = ()
     statements: Sequence[Statement] = ()
 
@@ -157,7 +160,8 @@ class Outcome:
 def judge(outcome: Outcome) -> tuple[str, str]:
     """Return the verdict on a claim, and the reason in a few words.
 
-    REPRODUCED: the claimed accuracy, widened by its rounding, lies in the 95 % prediction interval for one run of ours.
+    REPRODUCED: the claimed accuracy, widened by its rounding, lies in the 95 % prediction interval for one run of ours,
+    and none of them diverged: with one that did, the interval holds any number.
     BETTER or WORSE: ours is. DIVERGED AS PRINTED: every run names one class, as the printed numbers mean; only its
     stored answers show that. The loss decides nothing. Fewer than five runs decide nothing either. A changed recipe is
     not to be judged.
@@ -175,6 +179,8 @@ def judge(outcome: Outcome) -> tuple[str, str]:
     within = f"one run of ours lies in {low:.4f} to {high:.4f}"
     if claim.diverges:
         within = f"one class predicted in {outcome.one_class} of {n} runs; {within}"
-    if low <= claim.accuracy + claim.rounding and claim.accuracy - claim.rounding <= high:
+    if diverged := outcome.cell.diverged:
+        within = f"{diverged} of {n} runs diverged; {within}"
+    elif low <= claim.accuracy + claim.rounding and claim.accuracy - claim.rounding <= high:
         return REPRODUCED, within
     return (BETTER if outcome.difference > 0 else WORSE), f"ours by {abs(outcome.difference):.4f}; {within}"
