@@ -3,6 +3,7 @@
 import csv
 import re
 import subprocess
+from decimal import Decimal
 from math import log
 from pathlib import Path
 
@@ -37,21 +38,23 @@ def test_printed_numbers_stand_in_the_document(lab, name):
     for count in filter(None, (claim.parameters, *claim.counts.values())):
         assert f"Total params: {count:,}" in text
     assert all(re.search(rf"\) +{count} ", text) for count in claim.layers)
-    for value in (claim.accuracy, claim.loss):
-        assert value is None or any(form in text for form in (f"{value:g}", f"{value * 100:g}%", f"{value:.3f}"[:-1]))
+    printed = [Decimal(number) / (100 if percent else 1) for number, percent in re.findall(r"(\d+\.\d+)(%?)", text)]
+    for value in (Decimal(str(value)) for value in (claim.accuracy, claim.loss) if value is not None):
+        assert value in [number.quantize(value) for number in printed]
 
 
-RECIPES = {  # by hand from the documents: split, images left out, batch, epochs, patience, optimizer, normalized
-    "mlp_000": ("last", 0.2, 0, 128, 12, None, "Adam", True),
-    "cnn_pool_000": ("last", 0.2, 0, 128, 12, 3, "Adam", True),
-    "cnn_pool_000_first_epoch": ("last", 0.2, 0, 128, 1, None, "Adam", True),
-    "double_3x3_001": ("test", 0.1, 5000, 500, 20, None, "Adam", True),
-    "single_5x5_001": ("test", 0.1, 5000, 500, 20, None, "Adam", True),
-    "dense1000_sgd_002": ("test", 0.1, 0, 128, 10, None, "SGD", True),
-    "dense1000_adam_002": ("test", 0.1, 0, 128, 10, None, "Adam", True),
-    "dense1000_raw_002": ("test", 0.1, 0, 128, 10, None, "SGD", False),
-    "double_3x3_003": ("test", 0.1, 0, 128, 10, None, "Adadelta", True),
-    "simple_004": ("last", 0.1, 0, 128, 15, None, "Adam", True),
+# By hand from the documents: network, split, its share, images left out, batch, epochs, patience, optimizer, normalized
+RECIPES = {
+    "mlp_000": ("mlp", "last", 0.2, 0, 128, 12, None, "Adam", True),
+    "cnn_pool_000": ("cnn_pool", "last", 0.2, 0, 128, 12, 3, "Adam", True),
+    "cnn_pool_000_first_epoch": ("cnn_pool", "last", 0.2, 0, 128, 1, None, "Adam", True),
+    "double_3x3_001": ("cnn_double_3x3", "test", 0.1, 5000, 500, 20, None, "Adam", True),
+    "single_5x5_001": ("cnn_single_5x5", "test", 0.1, 5000, 500, 20, None, "Adam", True),
+    "dense1000_sgd_002": ("cnn_dense1000", "test", 0.1, 0, 128, 10, None, "SGD", True),
+    "dense1000_adam_002": ("cnn_dense1000", "test", 0.1, 0, 128, 10, None, "Adam", True),
+    "dense1000_raw_002": ("cnn_dense1000", "test", 0.1, 0, 128, 10, None, "SGD", False),
+    "double_3x3_003": ("cnn_double_3x3", "test", 0.1, 0, 128, 10, None, "Adadelta", True),
+    "simple_004": ("cnn_simple", "last", 0.1, 0, 128, 15, None, "Adam", True),
 }
 
 
@@ -59,9 +62,12 @@ RECIPES = {  # by hand from the documents: split, images left out, batch, epochs
 def test_recipes_are_the_documents(lab, name):
     cfg = lab.compose(f"claim={name}")
     data = cfg.data
+    network, *rest = RECIPES[name]
+    model = lab.compose(f"model={network}").model
+    assert (cfg.model._target_, cfg.model.blocks, cfg.model.hidden) == (model._target_, model.blocks, model.hidden)
     found = (data.split, data.val_fraction, data.skip_first, data.batch_size, cfg.trainer.max_epochs,
              cfg.early_stopping.patience, cfg.optim._target_.rpartition(".")[2], data.normalize)  # fmt: skip
-    assert found == RECIPES[name]
+    assert found == tuple(rest)
     assert (cfg.loss, cfg.evaluate_on, data.fallback) == ("clipped_cross_entropy", "last", False)
 
 
