@@ -336,7 +336,7 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print("\ninterrupted before anything ran", file=sys.stderr)
+        print("\ninterrupted", file=sys.stderr)
         sys.exit(130)
     except (UserError, OSError, HydraException, OmegaConfBaseException, YAMLError) as error:
         if WANTS_TRACEBACK:
