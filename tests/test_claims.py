@@ -120,13 +120,14 @@ FIVE = (0.99, 0.991, 0.992, 0.991, 0.993)
 
 def test_what_is_changed_is_shown_and_never_judged(book, capsys):
     runs = recorded(book, FIVE, "claim=simple_004", "trainer.precision=32-true", "trainer=cpu", "data.root=/elsewhere")
-    fast = recorded(book, (0.989, 0.992, 0.99), "claim=simple_004", "trainer.precision=bf16-mixed")
+    fast = recorded(book, (0.989, 0.992, 0.99), "claim=simple_004", "trainer.precision=bf16-mixed", counterpart="fast")
     short = recorded(book, (0.98,), "claim=simple_004", "optim=sgd", "optim.lr=0.5", "+trainer.gradient_clip_val=1.0")
     book.sweep("claims", *runs, *fast, *short, overrides=runs | fast | short)
     assert book.report() is None
     said = capsys.readouterr().out
     assert "1 claim: 1 REPRODUCED" in said
     assert "Changed recipes" in said
+    assert "not the same in all runs" not in said
     assert "| trainer.precision=bf16-mixed |" in (book.folder / "report.md").read_text()
     own, precision, optimizer = rows_of(book.folder)
     assert (own["n"], own["changes"], own["verdict"]) == ("5", "", "REPRODUCED")

@@ -58,7 +58,7 @@ PLAIN_NODES = {
 # What decides which images are trained, validated and tested on: the digest of the splits stands for it.
 IN_DIGEST = ("source", "root", "fallback", "split", "val_fraction", "test_fraction", "skip_first", "split_seed")
 # What may differ between runs that are fair to compare: names, and what the digest of the data stands for.
-NO_SETTINGS = ("model", "optim", "data", "scheduler", "trainer", "seed", "parameters")
+NO_SETTINGS = ("model", "optim", "data", "scheduler", "trainer", "counterpart", "seed", "parameters")
 NO_SETTING_NODES = (*IRRELEVANT, "data.root", "data.fallback", "data.source")
 # Where `_target_` may lead, besides to modules that lie in src/ as a user's own network does.
 PACKAGES = ("digitlab", "torch", "pytorch_lightning")

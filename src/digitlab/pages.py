@@ -298,7 +298,7 @@ def origin(runs: Sequence[Result]) -> list[str | list[str]]:
             *([f"on {machine}"] if machine else []),
             *([f"with {settings}"] if settings else []),
             *commands[:3],
-            *([f"and {len(commands) - 3} other commands"] if len(commands) > 3 else []),
+            *([f"and {len(commands) - 3} more"] if len(commands) > 3 else []),
         ]
     ]
 
