@@ -61,6 +61,7 @@ def loop(model: str) -> float:
 def main() -> None:
     console.prepare()
     machine.keep_memory()
+    machine.ask_no_nvml()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"

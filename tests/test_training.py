@@ -371,6 +371,15 @@ def test_the_fallback_runs_under_the_name_of_what_it_trained_on(lab, tmp_path, m
         lab.train("data=mnist", f"data.root={tmp_path}", "data.fallback=false", *settings)
 
 
+def test_no_optimizer_step_asks_nvml_for_a_gpu(lab, monkeypatch):
+    asked = []
+    monkeypatch.setenv("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # as Lightning leaves it, and no run before this one
+    monkeypatch.setattr(torch.cuda, "_raw_device_count_nvml", lambda: asked.append(True) or -1)
+    lab.train(*TINY, "model=mlp")
+    steps = lab.client.get_metric_history(lab.runs()[0].info.run_id, "train/loss_step")
+    assert len(asked) < len(steps)
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told to keep memory")
 def test_freed_memory_is_kept_until_it_is_given_back(repository):
     code = (

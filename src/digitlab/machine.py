@@ -59,6 +59,15 @@ def keep_memory() -> None:
             libc.mallopt(parameter, 1 << 30)
 
 
+def ask_no_nvml() -> None:
+    """Have torch ask CUDA itself whether there is a GPU, as it does unless told otherwise.
+
+    Lightning tells it to ask NVML, so that a process that has asked may fork, which nothing here does. But every
+    optimizer step asks, and loading NVML anew each time takes 0.1 ms and more, found or not.
+    """
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
+
+
 def give_memory_back() -> None:
     """Return to the kernel what is free of the kept memory, where the C library is glibc; elsewhere do nothing.
 

@@ -44,6 +44,7 @@ def train(cfg: DictConfig) -> float:
     """
     console.prepare()
     machine.keep_memory()
+    machine.ask_no_nvml()
     cfg, data, identity = identify(cfg)
     if cfg.sweep.parent:
         machine.die_with_parent()
