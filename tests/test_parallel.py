@@ -39,7 +39,7 @@ def wait_until_gone(processes: list[psutil.Process], seconds: float) -> None:
 
 
 def cells(lab: Lab) -> list:
-    return [run for run in lab.runs() if "model" in run.data.tags]
+    return [run for run in lab.runs() if not run.data.tags["fingerprint"].startswith("sweep-")]
 
 
 def parent(lab: Lab):
