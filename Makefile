@@ -28,7 +28,8 @@ sweep: setup  ## run the seven small networks x three optimizers, what is not do
 	$(BIN)/python src/train.py $(if $(filter sweep=%,$(ARGS)),,sweep=grid) $(ARGS)
 
 claims: setup  ## run every published claim over five seeds, what is not done yet, and say which hold (hours; ARGS="...")
-	@$(BIN)/python src/train.py sweep=claims $(ARGS); swept=$$?; $(BIN)/python src/report.py report.sweep=claims || exit; exit $$swept
+	@$(BIN)/python src/train.py sweep=claims $(ARGS); swept=$$?; \
+	$(if $(filter sweep.dry_run=true,$(ARGS)),,$(BIN)/python src/report.py report.sweep=claims || exit;) exit $$swept
 
 report: setup  ## say which differences in the latest sweep are real, in reports/ (ARGS="report.sweep=smoke")
 	$(BIN)/python src/report.py $(ARGS)

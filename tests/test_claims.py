@@ -226,6 +226,14 @@ def test_a_cell_that_fails_does_not_keep_the_claims_from_their_verdicts(reposito
     assert "Error 3" in ended.stderr
 
 
+def test_a_dry_run_of_the_claims_ends_with_the_plan(repository, tmp_path):
+    (tmp_path / "python").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n')
+    (tmp_path / "python").chmod(0o755)
+    make = ["make", "-o", "setup", "claims", f"BIN={tmp_path}", "ARGS=sweep.dry_run=true"]
+    subprocess.run(make, cwd=repository, capture_output=True, check=True)
+    assert (tmp_path / "asked").read_text().splitlines() == ["src/train.py sweep=claims sweep.dry_run=true"]
+
+
 def test_one_class_is_read_from_the_stored_predictions(book, capsys):
     def diverge(one_class: bool) -> dict[str, list[str]]:
         shares = (0.098, 0.113, 0.089, 0.102, 0.097)
