@@ -13,7 +13,7 @@ import tempfile
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-from measure import in_turn, python, seconds, show, verdict
+from measure import in_turn, python, seconds, show, unpack_mnist, verdict
 from mlflow import MlflowClient
 from step import layers
 from torch.utils.data import DataLoader
@@ -170,12 +170,14 @@ def main() -> None:
     data.setup()
     if not graph_equals_plain(data):
         sys.exit("error: the captured step and the plain one do not give the same weights; no time is taken")
-    cases = {
-        "ours": lambda: fit(classifier("cnn_pool"), data),
-        "by hand": lambda: by_hand(data, "cnn_pool"),
-        "stock": lambda: stock(data.root, "cnn_pool"),
-    }
-    values = in_turn(cases, ROUNDS)
+    with tempfile.TemporaryDirectory() as folder:
+        unpack_mnist(folder)
+        cases = {
+            "ours": lambda: fit(classifier("cnn_pool"), data),
+            "by hand": lambda: by_hand(data, "cnn_pool"),
+            "stock": lambda: stock(folder, "cnn_pool"),
+        }
+        values = in_turn(cases, ROUNDS)
     rows = [
         [f"cnn_pool, ours / {name}", f"{statistics.median(values['ours']):.3f} / {statistics.median(values[name]):.3f}",
          verdict(values["ours"], values[name])]

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import yaml
 
 from digitlab import REPOSITORY
 
+DATA = os.environ.get("DIGITLAB_DATA", str(REPOSITORY / "data"))
 IMPORTS = "import torch, pytorch_lightning, mlflow"  # what every run waits for
 GRID = yaml.safe_load((REPOSITORY / "conf" / "sweep" / "grid.yaml").read_text())["hydra"]["sweeper"]["params"]
 MODELS, OPTIMS = (GRID[key].split(",") for key in ("model", "optim"))  # the small networks, the tutorials' optimizers
@@ -66,6 +68,14 @@ def python(*arguments: str) -> Process:
             sys.exit(f"error: python {' '.join(map(str, arguments))} failed")
         out.seek(0)
         return Process(seconds, usage.ru_utime + usage.ru_stime, peak, out.read())
+
+
+def unpack_mnist(folder: str) -> None:
+    """Put MNIST into `folder` as the usual code wants it: the files unpacked."""
+    from torchvision.datasets import MNIST
+
+    shutil.copytree(f"{DATA}/MNIST", f"{folder}/MNIST")
+    MNIST(folder, download=True)  # unpacks what is there
 
 
 def configure(*overrides: str):

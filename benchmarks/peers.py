@@ -7,7 +7,6 @@ PYTHONPATH=src python benchmarks/peers.py PYTHON_WITH_KERAS [rounds]
 
 import os
 import re
-import shutil
 import statistics
 import subprocess
 import sys
@@ -16,8 +15,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from measure import in_turn, show, verdict
-from torchvision.datasets import MNIST
+from measure import DATA, in_turn, show, unpack_mnist, verdict
 
 from digitlab import REPOSITORY, machine
 from digitlab.sources import torchvision_mnist
@@ -25,7 +23,6 @@ from digitlab.sources import torchvision_mnist
 KERAS = sys.argv[1]
 ROUNDS = int(sys.argv[2]) if len(sys.argv) > 2 else 3
 PEERS = REPOSITORY / "benchmarks" / "peers"
-DATA = os.environ.get("DIGITLAB_DATA", str(REPOSITORY / "data"))
 
 
 def process(*command: str) -> tuple[float, float]:
@@ -47,8 +44,7 @@ def main() -> None:
         images = torchvision_mnist(Path(DATA)).train
         file = f"{folder}/mnist.npz"
         np.savez(file, images=images[0][:54_000].numpy(), labels=images[1][:54_000].numpy())
-        shutil.copytree(f"{DATA}/MNIST", f"{folder}/MNIST")
-        MNIST(folder, download=True)  # unpacks what is there, as the peers want it
+        unpack_mnist(folder)
         simple = ["model=cnn_simple", "optim=adam", "trainer.max_epochs=3"]
         double = ["model=cnn_double_3x3", "optim=adadelta", "optim.rho=0.9", "data.batch_size=64", "data.split=test"]
         dense = ["optim=adam", "data.val_fraction=0.0834"]
