@@ -215,23 +215,31 @@ def test_runs_of_one_claim_that_are_not_alike_are_named(book, capsys):
     assert "python src/train.py sweep=claims" in origin
 
 
-def test_a_cell_that_fails_does_not_keep_the_claims_from_their_verdicts(repository, tmp_path):
-    (tmp_path / "python").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n[ "$1" != src/train.py ] || exit 3\n')
-    (tmp_path / "python").chmod(0o755)
-    make = ["make", "-o", "setup", "claims", f"BIN={tmp_path}", "ARGS=sweep.seeds=2"]
-    ended = subprocess.run(make, cwd=repository, capture_output=True, text=True)
-    assert (tmp_path / "asked").read_text().splitlines() == [
-        "src/train.py sweep=claims sweep.seeds=2", "src/report.py report.sweep=claims"
-    ]  # fmt: skip
+@pytest.fixture
+def make_claims(repository, tmp_path):
+    """Run `make claims` with a python whose train.py exits with `code`; return what was asked of it, and the result."""
+
+    def make(arguments: str, code: int = 0) -> tuple[list[str], subprocess.CompletedProcess]:
+        python, asked = tmp_path / "python", tmp_path / "asked"
+        python.write_text(f'#!/bin/sh\necho "$@" >> {asked}\n[ "$1" != src/train.py ] || exit {code}\n')
+        python.chmod(0o755)
+        command = ["make", "-o", "setup", "claims", f"BIN={tmp_path}", f"ARGS={arguments}"]
+        ended = subprocess.run(command, cwd=repository, capture_output=True, text=True)
+        return asked.read_text().splitlines(), ended
+
+    return make
+
+
+def test_a_cell_that_fails_does_not_keep_the_claims_from_their_verdicts(make_claims):
+    asked, ended = make_claims("sweep.seeds=2", code=3)
+    assert asked == ["src/train.py sweep=claims sweep.seeds=2", "src/report.py report.sweep=claims"]
     assert "Error 3" in ended.stderr
 
 
-def test_a_dry_run_of_the_claims_ends_with_the_plan(repository, tmp_path):
-    (tmp_path / "python").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n')
-    (tmp_path / "python").chmod(0o755)
-    make = ["make", "-o", "setup", "claims", f"BIN={tmp_path}", "ARGS=sweep.dry_run=true"]
-    subprocess.run(make, cwd=repository, capture_output=True, check=True)
-    assert (tmp_path / "asked").read_text().splitlines() == ["src/train.py sweep=claims sweep.dry_run=true"]
+def test_a_dry_run_of_the_claims_ends_with_the_plan(make_claims):
+    asked, ended = make_claims("sweep.dry_run=true")
+    assert asked == ["src/train.py sweep=claims sweep.dry_run=true"]
+    assert ended.returncode == 0
 
 
 def test_one_class_is_read_from_the_stored_predictions(book, capsys):
