@@ -29,7 +29,7 @@ class Classifier(pl.LightningModule):
     row's (images, labels). Every row is one optimizer step, and any K gives the same run; plain (images, labels) of
     another loader are a block of one. Norms of gradients above `clip` are cut to it. On a GPU the steps replay a CUDA
     graph. Lightning's hooks see blocks, and none stands around a backward pass or an optimizer step.
-    Metrics go to the logger with step = finished epochs (0 = untrained), those named `_step` with step = optimizer
+    Metrics go to the logger with step = finished epochs (0 = untrained), `train/loss_step` with step = optimizer
     steps. After a test, `probabilities` (N, C) and `labels` (N,) hold what was predicted of what.
     """
 
@@ -123,11 +123,10 @@ class Classifier(pl.LightningModule):
     def on_train_epoch_end(self) -> None:
         if self.seconds is None:  # nothing was validated
             self._stop_clock()
-        losses, correct, sizes = self._stack()
-        first = self.global_step - len(losses) + 1
+        losses, _, sizes = self._stack()
         if self.logger:
-            for step, (loss, acc) in enumerate(zip(losses.tolist(), (correct / sizes).tolist(), strict=True), first):
-                self.logger.log_metrics({"train/loss_step": loss, "train/acc_step": acc}, step)
+            for step, loss in enumerate(losses.tolist(), self.global_step - len(losses) + 1):
+                self.logger.log_metrics({"train/loss_step": loss}, step)
         loss, acc = self.recent()
         rates = {"time/epoch_s": self.seconds, "images_per_s": float(sizes.sum()) / self.seconds}
         lr = {"lr": self.optimizer.param_groups[0]["lr"]} if self.scheduler else {}
