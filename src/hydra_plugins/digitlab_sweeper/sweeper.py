@@ -64,6 +64,10 @@ class ResumingSweeper(BasicSweeper):
             launch=self.launcher.launch,
             one_by_one=isinstance(self.launcher, BasicLauncher),
         )
+        if hasattr(self.launcher, "joblib"):  # its workers are idle: left to themselves they end in three seconds
+            from joblib.externals.loky import get_reusable_executor
+
+            get_reusable_executor(reuse=True).shutdown(kill_workers=True)
 
     def _cells(self, arguments: list[str]) -> list[list[str]]:
         """Return the overrides of every cell; those of `arguments` stand in place of the sweep file's own."""
