@@ -1,6 +1,7 @@
 """The pipeline of Lightning templates: torchvision + DataLoader, torchmetrics, self.log, progress bar, MLFlowLogger.
 
-A small dense network with batch normalization, batch 128, 55,000 / 5,000 images; prints the seconds of each epoch.
+A small dense network with batch normalization, batch 128, 55,000 / 5,000 / 10,000 images; prints the seconds of each
+epoch, and tests the best weights at the end, as lightning-hydra-template's train.yaml has it (`test: True`).
 python template.py ROOT STORE EPOCHS
 """
 
@@ -36,6 +37,7 @@ class Images(pl.LightningDataModule):
     def setup(self, stage=None):
         images = MNIST(self.root, transform=Compose([ToTensor(), Normalize((0.1307,), (0.3081,))]))
         self.train, self.val = random_split(images, [55_000, 5_000], torch.Generator().manual_seed(42))
+        self.test = MNIST(self.root, train=False, transform=images.transform)
 
     def train_dataloader(self):
         return DataLoader(self.train, batch_size=128, shuffle=True, num_workers=0)
@@ -43,13 +45,17 @@ class Images(pl.LightningDataModule):
     def val_dataloader(self):
         return DataLoader(self.val, batch_size=128, num_workers=0)
 
+    def test_dataloader(self):
+        return DataLoader(self.test, batch_size=128, num_workers=0)
+
 
 class Module(pl.LightningModule):
     def __init__(self):
         super().__init__()
         self.net, self.criterion = dense(), nn.CrossEntropyLoss()
-        self.train_acc, self.val_acc = MulticlassAccuracy(10), MulticlassAccuracy(10)
-        self.train_loss, self.val_loss, self.val_acc_best = MeanMetric(), MeanMetric(), MaxMetric()
+        self.train_acc, self.val_acc, self.test_acc = (MulticlassAccuracy(10) for _ in range(3))
+        self.train_loss, self.val_loss, self.test_loss = (MeanMetric() for _ in range(3))
+        self.val_acc_best = MaxMetric()
 
     def step(self, batch):
         images, labels = batch
@@ -78,13 +84,27 @@ class Module(pl.LightningModule):
         self.log("val/loss", self.val_loss, on_step=False, on_epoch=True, prog_bar=True)
         self.log("val/acc", self.val_acc, on_step=False, on_epoch=True, prog_bar=True)
 
+    def on_validation_epoch_end(self):
+        self.val_acc_best(self.val_acc.compute())
+        self.log("val/acc_best", self.val_acc_best.compute(), sync_dist=True, prog_bar=True)
+
+    def test_step(self, batch, index):
+        loss, predicted, labels = self.step(batch)
+        self.test_loss(loss)
+        self.test_acc(predicted, labels)
+        self.log("test/loss", self.test_loss, on_step=False, on_epoch=True, prog_bar=True)
+        self.log("test/acc", self.test_acc, on_step=False, on_epoch=True, prog_bar=True)
+
     def configure_optimizers(self):
         return torch.optim.Adam(self.parameters(), lr=1e-3)
 
 
 root, store, epochs = sys.argv[1:]
+keeper = ModelCheckpoint(dirpath=f"{store.removeprefix('sqlite:///')}.checkpoints", monitor="val/acc", mode="max")
 trainer = pl.Trainer(
     accelerator="cpu", max_epochs=int(epochs), logger=MLFlowLogger("template", tracking_uri=store),
-    callbacks=[ModelCheckpoint(dirpath=f"{store.removeprefix('sqlite:///')}.checkpoints"), TQDMProgressBar()],
+    callbacks=[keeper, TQDMProgressBar()],
 )  # fmt: skip
-trainer.fit(Module(), Images(root))
+module, images = Module(), Images(root)
+trainer.fit(module, images)
+trainer.test(module, images, ckpt_path="best")
