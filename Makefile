@@ -34,7 +34,7 @@ claims: setup  ## run every published claim over five seeds, what is not done ye
 report: setup  ## say which differences in the latest sweep are real, in reports/ (ARGS="report.sweep=smoke")
 	$(BIN)/python src/report.py $(ARGS)
 
-bench: setup  ## measure the speed side by side on this CPU (10 minutes on a quiet machine; docs/performance.md)
+bench: setup  ## measure the speed side by side on this CPU (10 to 25 minutes; docs/performance.md)
 	@for script in step pipeline startup cells plan memory report_2000; do PYTHONPATH=src $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 bench-gpu: setup  ## measure what a GPU gives; "not measured" where there is none
