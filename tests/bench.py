@@ -330,15 +330,12 @@ def ordeal(
 
 def _manners(bench: Bench, fault: str, code: int) -> list[str]:
     """Say what is wrong with how a start ended that `fault` happened to: exit code, last words, status."""
-    action = re.split("[,@]", fault)[0]
+    action = re.split("[*@]", fault)[0]
     codes = {"KILL": -signal.SIGKILL, "TERM": 143, "INT": 130}
     status = {"KILL": {"RUNNING"}, "TERM": {"KILLED"}, "INT": {"KILLED"}}.get(action, {"FAILED"})
     if not action or action == "STOP":
         status = {"FAILED", "RUNNING"}  # which could not be written
-    allowed = {codes.get(action, 1)}
-    if ",TERM" in fault:
-        allowed.add(-signal.SIGTERM)  # when all was done
-    wrong = [] if code in allowed else [f"I8: exit code {code}"]
+    wrong = [] if code == codes.get(action, 1) else [f"I8: exit code {code}"]
     if any(done for _, done in bench.runs().values()) and "@done:after" not in fault:
         wrong.append("I5: tagged done")
     found = {each for each, _ in bench.runs().values()}

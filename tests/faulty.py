@@ -2,9 +2,9 @@
 
 ACTION is what goes wrong when POINT is passed for the Nth time: a signal (`KILL`, `TERM`, `INT`, `STOP`) that the
 process sends itself, an errno (`EIO`, `ENOSPC`, ...) that the call fails with, `MemoryError`, or `ROT`, a bit that the
-disk changes; `TERM,TERM@...` is two signals 50 ms apart, `A@...;B@...` two faults. Points are the calls by which a run
-leaves something behind, before and after they do their work: open, write, fsync and rename of a checkpoint, and
-MLflow's own. CHANGEs are functions that are called first. Nothing in src/ knows of it.
+disk changes; `TERM*@...` is the signal again and again until the process is gone, `A@...;B@...` two faults. Points are
+the calls by which a run leaves something behind, before and after they do their work: open, write, fsync and rename of
+a checkpoint, and MLflow's own. CHANGEs are functions that are called first. Nothing in src/ knows of it.
 """
 
 import errno
@@ -30,23 +30,26 @@ class Fault:
     """What goes wrong, and where: `KILL@write:half#2`."""
 
     def __init__(self, text: str):
-        self.actions, _, self.place = text.partition("@")
+        action, _, self.place = text.partition("@")
+        self.action, self.again = action.removesuffix("*"), action.endswith("*")
 
     def strike(self) -> None:
-        action, *more = self.actions.split(",")
-        if action == "MemoryError":
+        if self.action == "MemoryError":
             raise MemoryError
-        if action == "ROT":
+        if self.action == "ROT":
             rot()
             return
-        if hasattr(errno, action):
-            code = getattr(errno, action)
+        if hasattr(errno, self.action):
+            code = getattr(errno, self.action)
             raise OSError(code, os.strerror(code))
-        if more and not os.fork():
-            time.sleep(0.05)
-            os.kill(os.getppid(), getattr(signal, f"SIG{more[0]}"))
+        process, number = os.getpid(), getattr(signal, f"SIG{self.action}")
+        if self.again and not os.fork():
+            with suppress(ProcessLookupError):
+                while True:
+                    time.sleep(0.001)
+                    os.kill(process, number)
             os._exit(0)
-        os.kill(os.getpid(), getattr(signal, f"SIG{action}"))
+        os.kill(process, number)
 
 
 def rot() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from mlflow import MlflowClient
 
-from digitlab import resume, tracking, training
+from digitlab import resume, signals, tracking, training
 from digitlab.resume import DurableCheckpointIO, EpochCheckpoint
 from digitlab.run import RunLogger
 
@@ -89,10 +89,10 @@ def finished_is_done() -> None:
 
 
 def second_signal_interrupts() -> None:
-    real = resume._leave
+    real = signals._leave
 
     def leave(number: int, frame) -> None:
         resume._leaving_on.clear()
         real(number, frame)
 
-    resume._leave = leave
+    signals._leave = leave

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 FLOORS = (
-    {"layers", "graph", "loading"},
+    {"layers", "graph", "loading", "signals"},
     {"config", "networks", "sources", "statistics", "plots", "console", "machine", "document"},
     {"run", "comparison", "progress"},
     {"data", "classifier", "tracking", "resume", "pages", "caveats", "verdicts"},

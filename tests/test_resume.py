@@ -3,9 +3,6 @@
 import os
 import random
 import resource
-import signal
-import time
-import weakref
 
 import pytest
 import torch
@@ -16,7 +13,6 @@ from digitlab.resume import (
     DurableCheckpointIO,
     EpochCheckpoint,
     Saved,
-    exit_on_signals,
     load_whole,
     saved_checkpoints,
 )
@@ -114,18 +110,3 @@ def test_what_does_not_read_back_never_gets_the_name(saved, monkeypatch):
         DurableCheckpointIO().save_checkpoint({"weights": torch.zeros(3)}, saved)
     assert torch.load(saved, weights_only=True)["epoch"] == 3
     assert os.listdir(saved.parent) == ["last.ckpt"]
-
-
-def test_a_signal_that_interrupts_a_weak_references_callback_is_not_lost():
-    class Thing:
-        pass
-
-    def interrupt_a_callback() -> None:
-        thing = Thing()
-        _ = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGINT))
-        del thing
-        time.sleep(10)
-
-    with pytest.raises(SystemExit) as end, exit_on_signals():
-        interrupt_a_callback()
-    assert end.value.code == 130

@@ -1,15 +1,12 @@
-"""Make an interrupted run end as if nothing had happened: signals, noise per epoch, checkpoints that survive."""
+"""Make an interrupted run end as if nothing had happened: noise per epoch, checkpoints that survive."""
 
 import errno
 import io
 import math
 import os
-import signal
-import sys
 import warnings
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,45 +15,6 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.io import TorchCheckpointIO
 from pytorch_lightning.callbacks import Callback, Checkpoint
-
-_leaving_on: list[int] = []  # the signal that is ending the program
-
-
-@contextmanager
-def exit_on_signals() -> Iterator[None]:
-    """Let SIGINT and SIGTERM end the program at once, through every `finally`, with the shell's codes 130 and 143."""
-    handlers = {each: signal.signal(each, _leave) for each in (signal.SIGINT, signal.SIGTERM)}
-    handlers[signal.SIGALRM] = signal.signal(signal.SIGALRM, _leave_after_all)
-    report_lost = sys.unraisablehook
-
-    def not_lost(lost) -> None:
-        """Where a weak reference's callback was interrupted, Python drops the exit: leave once that is over."""
-        if _leaving_on and isinstance(lost.exc_value, SystemExit):
-            signal.setitimer(signal.ITIMER_REAL, 0.01)
-        else:
-            report_lost(lost)
-
-    sys.unraisablehook = not_lost
-    try:
-        yield
-    finally:
-        sys.unraisablehook = report_lost
-        for each, handler in handlers.items():
-            signal.signal(each, handler)
-        if _leave not in handlers.values():
-            _leaving_on.clear()
-
-
-def _leave(number: int, _) -> None:
-    if not _leaving_on:  # the second one must not interrupt what the first one set going
-        _leaving_on.append(number)  # SIG_IGN would not do: Lightning puts back the handler that it found
-        print("\ninterrupted; the same command continues after the last finished epoch", file=sys.stderr)
-        sys.exit(128 + number)
-
-
-def _leave_after_all(*_) -> None:
-    if _leaving_on:
-        sys.exit(128 + _leaving_on[0])
 
 
 class EpochNoise(Callback):

@@ -25,18 +25,18 @@ from digitlab.resume import (
     DurableCheckpointIO,
     EpochCheckpoint,
     EpochNoise,
-    exit_on_signals,
     read_checkpoint,
     saved_checkpoints,
 )
 from digitlab.run import Run
+from digitlab.signals import exiting_on_signals
 from digitlab.statistics import wilson
 from digitlab.tracking import Store, redact
 
 MISTAKES = 1000  # images that a run keeps at most of those that it got wrong
 
 
-@exit_on_signals()
+@exiting_on_signals()
 def train(cfg: DictConfig) -> float:
     """Run what `cfg` describes, or continue it where it broke off, or find it done; return its best val/acc.
 
