@@ -17,6 +17,7 @@ from mlflow import MlflowClient
 from omegaconf import open_dict
 
 from digitlab import loading
+from digitlab.signals import exiting_on_signals
 from digitlab.training import train
 
 # What a shell starts in the background ignores Ctrl-C, and so would every program that a test starts and interrupts.
@@ -82,7 +83,7 @@ class Lab:
     def main(self, *arguments: str, door: str = "train") -> str | int | None:
         """Run `src/train.py` or another in this process; return what it exits with: None, a code, or its last words."""
         GlobalHydra.instance().clear()
-        with pytest.MonkeyPatch.context() as patch:
+        with pytest.MonkeyPatch.context() as patch, exiting_on_signals():  # which puts back what the door sets for good
             patch.setattr(sys, "argv", [f"src/{door}.py", *arguments])
             patch.setenv("MLFLOW_TRACKING_URI", self.uri)
             try:
