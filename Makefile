@@ -3,6 +3,8 @@
 PYTHON ?= python3
 PORT ?= 5000
 BIN := .venv/bin
+# Two tests at once, of one thread each: two of two threads starve each other on two cores.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 STORE := sqlite:///$(CURDIR)/mlruns/mlflow.db
 
 help:  ## list the commands
@@ -59,10 +61,10 @@ gc: setup  ## remove deleted runs and artifacts that no run needs (ARGS=--dry-ru
 	$(BIN)/python src/store.py gc $(ARGS)
 
 test: setup  ## run the fast tests (offline, under 4 minutes on 2 cores)
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
 
 test-all: setup  ## run every test: kills, outages, browser and README too
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 lint: setup  ## check style and format
 	$(BIN)/ruff check .

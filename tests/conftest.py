@@ -5,6 +5,8 @@ import runpy
 import signal
 import subprocess
 import sys
+import tempfile
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from omegaconf import open_dict
 
 from digitlab import loading
 from digitlab.signals import exiting_on_signals
+from digitlab.tracking import Store
 from digitlab.training import train
 
 # What a shell starts in the background ignores Ctrl-C, and so would every program that a test starts and interrupts.
@@ -25,6 +28,19 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A door that is used in this process must not end it: pytest would stop there, without a word and as if all were well.
 loading.leave = lambda: None
+
+# MLflow takes two seconds to make the tables of a store. In this process they are copied; programs make their own.
+make_tables = Store._create_schema
+Store._create_schema = lambda store: store.file.write_bytes(empty_store())
+
+
+@cache
+def empty_store() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(f"sqlite:///{folder}/mlflow.db", "digitlab")
+        make_tables(store)
+        return store.file.read_bytes()
+
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 MNIST = Path(os.environ.get("DIGITLAB_DATA") or REPOSITORY.parent / "shared" / "data")
@@ -110,11 +126,9 @@ def oracle(tmp_path_factory) -> Oracle:
 
 
 @pytest.fixture(scope="session")
-def empty(tmp_path_factory) -> Path:
+def empty() -> bytes:
     """A store with nothing in it."""
-    lab = Lab(tmp_path_factory.mktemp("empty"))
-    lab.client.search_experiments()
-    return lab.folder / "mlflow.db"
+    return empty_store()
 
 
 @pytest.fixture

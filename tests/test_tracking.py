@@ -50,6 +50,7 @@ def test_an_error_made_good_leaves_no_trace(store):
         (this_process().rpartition(":")[0] + ":1", False),
         (None, False),
     ],
+    ids=["this process", "another host", "an earlier process", "nobody"],
 )
 def test_only_a_server_needs_to_ask_whether_an_owner_lives(store, owner, lives):
     run = store.client.create_run(store.experiment_id, tags={"owner": owner} if owner else {})
