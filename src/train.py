@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 
 from digitlab.config import check, check_arguments, job_errors, one_line_errors
 from digitlab.loading import leave, quickly
-from digitlab.signals import exit_on_signals
+from digitlab.signals import exit_at_once_on_signals
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
@@ -20,7 +20,7 @@ def main(cfg: DictConfig) -> float:
 
 
 if __name__ == "__main__":
-    exit_on_signals()
+    exit_at_once_on_signals()
     with one_line_errors():
         check_arguments(sys.argv[1:])
         main()

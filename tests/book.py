@@ -3,10 +3,12 @@
 import csv
 import json
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunStatus, RunTag
 
 if TYPE_CHECKING:
@@ -15,13 +17,22 @@ if TYPE_CHECKING:
 IMAGES = 1000
 
 
+@cache
+def empty_tables() -> bytes:
+    """Return a store with nothing in it, as MLflow makes it."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "mlflow.db"
+        MlflowClient(f"sqlite:///{file}").search_experiments()
+        return file.read_bytes()
+
+
 class Book:
     """A store that is written through MLflow's client alone: as many made-up runs as a test wants."""
 
-    def __init__(self, lab: "Lab", empty: bytes):
+    def __init__(self, lab: "Lab"):
         self.lab = lab
         lab.folder.mkdir(parents=True)
-        (lab.folder / "mlflow.db").write_bytes(empty)
+        (lab.folder / "mlflow.db").write_bytes(empty_tables())
         self.experiment = lab.client.create_experiment("digitlab", (lab.folder / "artifacts").as_uri())
         self.clock = 1_700_000_000_000
 

@@ -5,13 +5,11 @@ import runpy
 import signal
 import subprocess
 import sys
-import tempfile
-from functools import cache
 from pathlib import Path
 
 import pytest
 from bench import Oracle
-from book import Book
+from book import Book, empty_tables
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -19,7 +17,7 @@ from mlflow import MlflowClient
 from omegaconf import open_dict
 
 from digitlab import loading
-from digitlab.signals import exiting_on_signals
+from digitlab.signals import exit_on_signals
 from digitlab.tracking import Store
 from digitlab.training import train
 
@@ -30,17 +28,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 loading.leave = lambda: None
 
 # MLflow takes two seconds to make the tables of a store. In this process they are copied; programs make their own.
-make_tables = Store._create_schema
-Store._create_schema = lambda store: store.file.write_bytes(empty_store())
-
-
-@cache
-def empty_store() -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        store = Store(f"sqlite:///{folder}/mlflow.db", "digitlab")
-        make_tables(store)
-        return store.file.read_bytes()
-
+Store._create_schema = lambda store: store.file.write_bytes(empty_tables())
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 MNIST = Path(os.environ.get("DIGITLAB_DATA") or REPOSITORY.parent / "shared" / "data")
@@ -99,7 +87,7 @@ class Lab:
     def main(self, *arguments: str, door: str = "train") -> str | int | None:
         """Run `src/train.py` or another in this process; return what it exits with: None, a code, or its last words."""
         GlobalHydra.instance().clear()
-        with pytest.MonkeyPatch.context() as patch, exiting_on_signals():  # which puts back what the door sets for good
+        with pytest.MonkeyPatch.context() as patch, exit_on_signals():  # which puts back what the door sets for good
             patch.setattr(sys, "argv", [f"src/{door}.py", *arguments])
             patch.setenv("MLFLOW_TRACKING_URI", self.uri)
             try:
@@ -125,15 +113,9 @@ def oracle(tmp_path_factory) -> Oracle:
     return Oracle(tmp_path_factory.mktemp("oracle"))
 
 
-@pytest.fixture(scope="session")
-def empty() -> bytes:
-    """A store with nothing in it."""
-    return empty_store()
-
-
 @pytest.fixture
-def book(tmp_path, empty) -> Book:
-    return Book(Lab(tmp_path / "book"), empty)
+def book(tmp_path) -> Book:
+    return Book(Lab(tmp_path / "book"))
 
 
 @pytest.fixture(autouse=True)

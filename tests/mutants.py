@@ -92,7 +92,7 @@ def second_signal_interrupts() -> None:
     real = signals._leave
 
     def leave(number: int, frame) -> None:
-        resume._leaving_on.clear()
+        signals._leaving_on.clear()
         real(number, frame)
 
     signals._leave = leave

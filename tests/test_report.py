@@ -18,9 +18,9 @@ ACCURACIES = {
 
 
 @pytest.fixture(scope="module")
-def reported(tmp_path_factory, empty):
+def reported(tmp_path_factory):
     """A sweep of three cells x three seeds, and its report."""
-    book = Book(Lab(tmp_path_factory.mktemp("reported") / "book"), empty)
+    book = Book(Lab(tmp_path_factory.mktemp("reported") / "book"))
     ids = [
         book.record(model, optim, seed, accuracy)
         for (model, optim), accuracies in ACCURACIES.items()

@@ -6,7 +6,7 @@ import weakref
 
 import pytest
 
-from digitlab.signals import exiting_on_signals
+from digitlab.signals import exit_on_signals
 
 
 def test_a_signal_that_interrupts_a_weak_references_callback_is_not_lost():
@@ -19,6 +19,6 @@ def test_a_signal_that_interrupts_a_weak_references_callback_is_not_lost():
         del thing
         time.sleep(10)
 
-    with pytest.raises(SystemExit) as end, exiting_on_signals():
+    with pytest.raises(SystemExit) as end, exit_on_signals():
         interrupt_a_callback()
     assert end.value.code == 130

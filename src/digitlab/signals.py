@@ -9,7 +9,7 @@ from contextlib import contextmanager
 _leaving_on: list[int] = []  # the signal that is ending the program
 
 
-def exit_on_signals() -> None:
+def exit_at_once_on_signals() -> None:
     """Let SIGINT and SIGTERM end the program with the shell's codes 130 and 143, from now until it is gone.
 
     They end it on the spot, for nothing is under way that had to be put in order: libraries load, and an exception that
@@ -20,7 +20,7 @@ def exit_on_signals() -> None:
 
 
 @contextmanager
-def exiting_on_signals() -> Iterator[None]:
+def exit_on_signals() -> Iterator[None]:
     """Let SIGINT and SIGTERM end the program through every `finally`, with the shell's codes 130 and 143."""
     handlers = {each: signal.signal(each, _leave) for each in (signal.SIGINT, signal.SIGTERM)}
     handlers[signal.SIGALRM] = signal.signal(signal.SIGALRM, _leave_after_all)

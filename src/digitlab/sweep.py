@@ -14,7 +14,7 @@ from digitlab import console
 from digitlab.comparison import has_diverged
 from digitlab.config import UserError, one_line, user_errors
 from digitlab.run import Run
-from digitlab.signals import exiting_on_signals
+from digitlab.signals import exit_on_signals
 from digitlab.tracking import Store
 from digitlab.training import best_accuracy, identify, name_parts, name_run
 
@@ -44,7 +44,7 @@ class Cell:
         return self.status in ("done", "diverged")
 
 
-@exiting_on_signals()
+@exit_on_signals()
 def sweep(cells: Sequence[Sequence[str]], compose: Compose, launch: Launch, one_by_one: bool) -> None:
     """Run those of `cells` that are not done, as children of one parent run, and print how all of them stand.
 

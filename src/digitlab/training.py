@@ -29,14 +29,14 @@ from digitlab.resume import (
     saved_checkpoints,
 )
 from digitlab.run import Run
-from digitlab.signals import exiting_on_signals
+from digitlab.signals import exit_on_signals
 from digitlab.statistics import wilson
 from digitlab.tracking import Store, redact
 
 MISTAKES = 1000  # images that a run keeps at most of those that it got wrong
 
 
-@exiting_on_signals()
+@exit_on_signals()
 def train(cfg: DictConfig) -> float:
     """Run what `cfg` describes, or continue it where it broke off, or find it done; return its best val/acc.
 
