@@ -13,12 +13,13 @@ import signal
 import sqlite3
 import subprocess
 import tempfile
-import time
+import threading
 import zipfile
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from functools import cache
 from multiprocessing import forkserver
+from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,8 @@ class Bench:
     """A store in a folder of its own, and the starts of one run on it."""
 
     context = multiprocessing.get_context("forkserver")  # forks from a process that has imported everything
+    # Every start reads the exit codes of processes that ended; where another thread reads the same one, it is told 255.
+    reading = threading.Lock()
 
     def __init__(
         self,
@@ -145,7 +148,8 @@ class Bench:
         keeper = self.disks and self.disks.keeper.pid
         arguments = (self.folder, fault, [*SETTINGS, *overrides], self.changes, environment, keeper)
         process = self.context.Process(target=_child, args=arguments)
-        process.start()
+        with self.reading:
+            process.start()
         return process
 
     def run(self, fault: str = "", *overrides: str, meanwhile: Callable[[], None] | None = None) -> int:
@@ -153,12 +157,12 @@ class Bench:
         process = self.start(fault, *overrides)
         if meanwhile:
             while fault.partition("@")[2] not in self.trace or psutil.Process(process.pid).status() != "stopped":
-                assert process.is_alive(), self.says
-                time.sleep(0.01)
+                assert not wait([process.sentinel], 0.01), self.says
             meanwhile()
             os.kill(process.pid, signal.SIGCONT)
-        process.join(300)
-        assert process.exitcode is not None
+        assert wait([process.sentinel], 300), self.says
+        with self.reading:
+            process.join()
         return process.exitcode
 
     @property
