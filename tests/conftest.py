@@ -5,8 +5,11 @@ import runpy
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import faulty
 import pytest
 from bench import Oracle
 from book import Book, empty_tables
@@ -50,8 +53,9 @@ def mnist() -> Path:
 class Lab:
     """A store in a folder of its own, and the ways to run things on it."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, folder: Path, pictures: bool = True):
+        """Without `pictures`, what runs in this process leaves out figures and model."""
+        self.folder, self.pictures = folder, pictures
         self.uri = f"sqlite:///{folder / 'mlflow.db'}"
 
     @property
@@ -70,7 +74,8 @@ class Lab:
 
     def train(self, *overrides: str) -> float:
         """Do what `python src/train.py ...` does, in this process."""
-        return train(self.compose(*overrides))
+        with self._patched():
+            return train(self.compose(*overrides))
 
     def cli(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
         """Run `python src/train.py ...` in a process of its own, in a folder of its own."""
@@ -87,7 +92,7 @@ class Lab:
     def main(self, *arguments: str, door: str = "train") -> str | int | None:
         """Run `src/train.py` or another in this process; return what it exits with: None, a code, or its last words."""
         GlobalHydra.instance().clear()
-        with pytest.MonkeyPatch.context() as patch, exit_on_signals():  # which puts back what the door sets for good
+        with self._patched() as patch, exit_on_signals():  # which puts back what the door sets for good
             patch.setattr(sys, "argv", [f"src/{door}.py", *arguments])
             patch.setenv("MLFLOW_TRACKING_URI", self.uri)
             try:
@@ -96,6 +101,13 @@ class Lab:
                 return end.code
         return None
 
+    @contextmanager
+    def _patched(self) -> Iterator[pytest.MonkeyPatch]:
+        with pytest.MonkeyPatch.context() as patch:
+            if not self.pictures:
+                faulty.skip_pictures(patch.setattr)
+            yield patch
+
     def runs(self) -> list:
         """Every run of the experiment, newest first."""
         experiment = self.client.get_experiment_by_name("digitlab")
@@ -103,8 +115,8 @@ class Lab:
 
 
 @pytest.fixture
-def lab(tmp_path) -> Lab:
-    return Lab(tmp_path / "lab")
+def lab(tmp_path, request) -> Lab:
+    return Lab(tmp_path / "lab", pictures=not request.node.get_closest_marker("lean"))
 
 
 @pytest.fixture(scope="session")

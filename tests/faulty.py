@@ -155,14 +155,14 @@ def lay(points: Points) -> None:
     points.around(mlflow.pytorch, "save_model", lambda *_, **__: "model-file")
 
 
-def skip_pictures() -> None:
+def skip_pictures(change: Callable[[object, str, object], None] = setattr) -> None:
     """Leave out figures and model, which take most of a small run's time."""
     from digitlab import run, training
 
     for name in ("samples", "curves", "confusion", "mistakes"):
-        setattr(training.plots, name, lambda *_: None)
-    run.Run.log_figure = lambda *_: None
-    run.Run.log_model = lambda self, name, *_: setattr(self, "model", name)
+        change(training.plots, name, lambda *_: None)
+    change(run.Run, "log_figure", lambda *_: None)
+    change(run.Run, "log_model", lambda self, name, *_: setattr(self, "model", name))
 
 
 def keep_every_epoch() -> None:

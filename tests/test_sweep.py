@@ -58,7 +58,7 @@ def test_cells_leave_nothing_in_memory(lab, monkeypatch):
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
     """A lab in which two optimizers x two seeds have been swept, the first cell on its own before."""
-    lab = Lab(tmp_path_factory.mktemp("swept") / "lab")
+    lab = Lab(tmp_path_factory.mktemp("swept") / "lab", pictures=False)
     assert lab.main(*CELLS[1:2], "optim=adam", *CELLS[3:]) is None
     assert lab.main(*CELLS, "seed=0,1") is None
     return lab
@@ -96,6 +96,7 @@ def test_seeds_are_paired_across_optimizers(swept):
     assert untrained["adam", "0"] == untrained["sgd", "0"] != untrained["adam", "1"] == untrained["sgd", "1"]
 
 
+@pytest.mark.lean
 def test_a_failing_cell_does_not_stop_the_others_and_is_tried_again(lab, capsys, monkeypatch):
     evaluate = training.evaluate
 
@@ -137,6 +138,7 @@ def test_a_cell_that_fails_when_it_is_run_again_has_failed(swept, capsys, monkey
         swept.client.delete_run(run.info.run_id)
 
 
+@pytest.mark.lean
 def test_ctrl_c_ends_a_sweep_and_the_same_command_continues_it(lab, capsys, monkeypatch):
     evaluate, seen = training.evaluate, []
 
@@ -170,6 +172,7 @@ def test_a_bad_cell_is_refused_before_any_runs(lab):
     assert not lab.folder.exists()
 
 
+@pytest.mark.lean
 def test_a_cell_that_cannot_be_built_is_reported_like_any_other(lab, capsys):
     blocks = "model.blocks=[],[{channels: 4, kernel: 99}]"
     assert (
@@ -203,6 +206,7 @@ def test_a_cell_that_needs_more_memory_than_there_is_fails_alone_and_says_so(lab
     assert capsys.readouterr().out.count("can't allocate memory") >= 2
 
 
+@pytest.mark.lean
 def test_a_diverged_cell_is_done_and_called_so(lab, capsys):
     assert lab.main(*CELLS, "model=cnn_simple", "optim=sgd", "optim.lr=0.01,1e20") is None
     _, parent = cells_and_parent(lab)

@@ -78,7 +78,7 @@ def digits(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def grid_lab(tmp_path_factory):
-    return Lab(tmp_path_factory.mktemp("grid"))
+    return Lab(tmp_path_factory.mktemp("grid"), pictures=False)
 
 
 @pytest.mark.parametrize("optim", ["adam", "sgd", "adadelta"])
@@ -210,6 +210,7 @@ def test_what_is_done_is_not_run_again(finished, capsys):
     assert f"is done already (run {run.info.run_id})" in capsys.readouterr().out
 
 
+@pytest.mark.lean
 def test_the_same_seed_gives_the_same_numbers_to_the_last_bit(lab):
     for _ in range(2):
         lab.train(*TINY, "model=cnn_pool", "optim=adadelta", "rerun=true", "data.augment.rotate=5")
@@ -223,6 +224,7 @@ class CrashError(Exception):
     pass
 
 
+@pytest.mark.lean
 @pytest.mark.parametrize(
     ("optim", "extra"),
     [
@@ -279,6 +281,7 @@ def test_points_of_an_epoch_without_its_checkpoint_are_not_stored_twice(lab, mon
         assert steps == sorted(set(steps))
 
 
+@pytest.mark.lean
 def test_early_stopping_stops_and_stays_stopped(lab, monkeypatch):
     settings = (*TINY, "trainer.max_epochs=9", "early_stopping.patience=1", "optim=sgd", "optim.lr=3", "model=mlp")
     with monkeypatch.context() as patch:
@@ -293,6 +296,7 @@ def test_early_stopping_stops_and_stays_stopped(lab, monkeypatch):
     assert history(lab, lab.runs()[0], "val/loss") == before
 
 
+@pytest.mark.lean
 def test_last_or_best_weights_are_tested_as_asked(lab):
     settings = (*TINY, "trainer.max_epochs=3", "model=mlp", "optim=sgd", "optim.lr=2")
     lab.train(*settings)
@@ -325,6 +329,7 @@ def test_a_diverged_run_is_a_result_not_an_error(lab):
     assert not np.isfinite(history(lab, run, "train/loss")[-1][1])
 
 
+@pytest.mark.lean
 def test_the_clipped_loss_lives_through_raw_pixels(lab):
     lab.train(*TINY, "model=cnn_dense1000", "optim=sgd", "data.normalize=false", "loss=clipped_cross_entropy")
     assert all(np.isfinite(value) for _, value in history(lab, lab.runs()[0], "val/loss"))
@@ -339,6 +344,7 @@ def test_precision_is_a_choice_of_its_own(lab):
     assert half.data.metrics["train/loss"] == pytest.approx(full.data.metrics["train/loss"], rel=0.05)
 
 
+@pytest.mark.lean
 @pytest.mark.parametrize(("flags", "taken"), [("fpu avx2", "32-true"), ("fpu avx512_bf16", "bf16-mixed")])
 def test_auto_takes_bf16_where_the_processor_computes_in_it(lab, monkeypatch, flags, taken):
     monkeypatch.setattr(machine, "_cpu_info", lambda field: flags)
@@ -346,6 +352,7 @@ def test_auto_takes_bf16_where_the_processor_computes_in_it(lab, monkeypatch, fl
     assert lab.runs()[0].data.params["trainer.precision"] == taken
 
 
+@pytest.mark.lean
 @pytest.mark.filterwarnings("always:.*emulated here")
 def test_bf16_without_hardware_for_it_is_warned_of(lab, monkeypatch, capsys):
     monkeypatch.setattr(machine, "_cpu_info", lambda field: "fpu avx2")
@@ -354,6 +361,7 @@ def test_bf16_without_hardware_for_it_is_warned_of(lab, monkeypatch, capsys):
     assert "warning: trainer.precision=bf16-mixed: emulated here, so slower than 32-true" in said
 
 
+@pytest.mark.lean
 @pytest.mark.filterwarnings("always:.*Taking the embedded")
 def test_the_fallback_runs_under_the_name_of_what_it_trained_on(lab, tmp_path, monkeypatch, capsys):
     from torchvision import datasets
@@ -371,6 +379,7 @@ def test_the_fallback_runs_under_the_name_of_what_it_trained_on(lab, tmp_path, m
         lab.train("data=mnist", f"data.root={tmp_path}", "data.fallback=false", *settings)
 
 
+@pytest.mark.lean
 def test_no_optimizer_step_asks_nvml_for_a_gpu(lab, monkeypatch):
     asked = []
     monkeypatch.setenv("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # as Lightning leaves it, and no run before this one
