@@ -2,12 +2,16 @@
 
 import sys
 
+from digitlab.signals import exit_at_once_on_signals
+
+if __name__ == "__main__":
+    exit_at_once_on_signals()  # first, for OmegaConf makes another error of a Ctrl-C while it loads
+
 import hydra
 from omegaconf import DictConfig
 
 from digitlab.config import check, check_arguments, job_errors, one_line_errors
 from digitlab.loading import leave, quickly
-from digitlab.signals import exit_at_once_on_signals
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
@@ -20,7 +24,6 @@ def main(cfg: DictConfig) -> float:
 
 
 if __name__ == "__main__":
-    exit_at_once_on_signals()
     with one_line_errors():
         check_arguments(sys.argv[1:])
         main()

@@ -1,8 +1,6 @@
 """Faults at every point at which a run leaves something behind: what is there stays good, the same command goes on."""
 
-import os
 import random
-import signal
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -187,7 +185,7 @@ def test_killed_at_random_again_and_again_a_run_loses_no_epoch_and_no_point(tmp_
             process.join(moments.uniform(0.2, 1.5))
             code = process.exitcode
             if code is None:
-                os.killpg(process.pid, signal.SIGKILL)
+                process.kill()
                 process.join()
                 kills += 1
             assert oracle.faults(bench, at_least=newest) == []
@@ -207,7 +205,7 @@ def test_killed_while_it_makes_its_store_the_next_start_makes_it(tmp_path, oracl
             process = bench.start()
             process.join(moments.uniform(0.3, 2.0))
             if process.exitcode is None:
-                os.killpg(process.pid, signal.SIGKILL)
+                process.kill()
             process.join()
         assert bench.run() == 0, bench.says
         (status,) = bench.runs().values()
