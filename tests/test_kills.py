@@ -130,7 +130,7 @@ def test_ctrl_c_and_sigterm_end_the_program_at_once_with_the_shells_code(lab, nu
     program = Program(lab, "trainer.max_epochs=500", "model=mlp")
     assert program.wait_for("epoch   2/500")
     program.process.send_signal(number)
-    assert program.wait(timeout=30) == code
+    assert program.wait(timeout=15) == code
     assert "Traceback" not in program.says()
     (run,) = lab.runs()
     assert run.info.status == "KILLED"
@@ -159,7 +159,7 @@ def test_a_signal_while_it_starts_leaves_nothing_in_the_way(lab, number, code):
         program = Program(lab, "trainer.max_epochs=2", "model=mlp")
         time.sleep(delay)
         program.process.send_signal(number)
-        assert program.wait(timeout=30) in (code, -number)  # which is the same to a shell
+        assert program.wait(timeout=15) in (code, -number)  # which is the same to a shell
     assert Program(lab, "trainer.max_epochs=2", "model=mlp").wait() == 0
     (run,) = lab.runs()
     assert run.data.tags["done"] == "true"

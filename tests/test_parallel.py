@@ -33,8 +33,8 @@ def workers(program: Program) -> list[psutil.Process]:
     return found
 
 
-def wait_until_gone(processes: list[psutil.Process]) -> None:
-    _, alive = psutil.wait_procs(processes, timeout=15)
+def wait_until_gone(processes: list[psutil.Process], seconds: float) -> None:
+    _, alive = psutil.wait_procs(processes, timeout=seconds)
     assert not [each for each in alive if each.status() != psutil.STATUS_ZOMBIE]
 
 
@@ -78,8 +78,8 @@ def test_a_signal_stops_all_workers_and_the_same_command_continues(lab, number, 
         os.killpg(program.process.pid, number)
     else:
         program.process.send_signal(number)
-    assert program.wait(timeout=30) == code
-    wait_until_gone(running)
+    assert program.wait(timeout=20) == code
+    wait_until_gone(running, 5)
     assert "Traceback" not in program.says()
     assert parent(lab).info.status == "KILLED"
     assert {run.info.status for run in cells(lab)} == {"KILLED"}
@@ -107,7 +107,7 @@ def test_workers_do_not_outlive_a_sweep_that_is_killed(lab):
     assert len(running) == 2
     program.process.kill()
     program.wait()
-    wait_until_gone(running)
+    wait_until_gone(running, 5)
     program = Program(lab, *command)
     assert program.wait() == 0
     assert "another process runs the same" not in program.says()  # their locks are free at once
@@ -125,7 +125,7 @@ def test_eight_cells_two_at_once_killed_at_each_quarter_are_done_once(lab):
         running = workers(program)
         program.process.kill()
         program.wait()
-        wait_until_gone(running)
+        wait_until_gone(running, 5)
         ends = {run.info.run_id: run.info.end_time for run in cells(lab) if run.data.tags.get("done")}
         assert done.items() <= ends.items()  # none of them run again
         assert len(ends) >= count
@@ -192,8 +192,9 @@ def test_the_lock_of_a_killed_process_is_free_at_once(lab):
     assert ready.wait(30)
     process.kill()
     process.join()
+    began = time.monotonic()
     with Store(lab.uri, "digitlab").owner("f"):  # a warning that it waits would fail this test
-        pass
+        assert time.monotonic() - began < 1
 
 
 def open_each(folder, barrier, rounds: int) -> None:
