@@ -13,11 +13,12 @@ from measure import show
 from scipy import stats
 from torch import nn
 
-from digitlab import layers, machine, networks
-from digitlab.classifier import Classifier
-from digitlab.data import ImageData
-from digitlab.resume import EpochNoise
-from digitlab.sources import torchvision_mnist
+from digitlab.data.datamodule import ImageData
+from digitlab.data.sources import torchvision_mnist
+from digitlab.models import layers, networks
+from digitlab.platform import machine
+from digitlab.training.checkpoint import ReseedEveryEpoch
+from digitlab.training.classifier import Classifier
 
 SEEDS = int(sys.argv[1]) if len(sys.argv) > 1 else 5
 EPOCHS = int(sys.argv[2]) if len(sys.argv) > 2 else 4
@@ -44,7 +45,7 @@ def accuracy(data: ImageData, layer: type[nn.Module], seed: int) -> float:
         "enable_model_summary": False,
     }
     trainer = pl.Trainer(accelerator="cpu", max_epochs=EPOCHS, limit_val_batches=0, num_sanity_val_steps=0,
-                         callbacks=[EpochNoise(seed)], **quiet)  # fmt: skip
+                         callbacks=[ReseedEveryEpoch(seed)], **quiet)  # fmt: skip
     mine = ImageData(torchvision_mnist, root=data.root, seed=seed)
     mine.share(data)
     trainer.fit(classifier, mine)
@@ -53,7 +54,7 @@ def accuracy(data: ImageData, layer: type[nn.Module], seed: int) -> float:
 
 
 def main() -> None:
-    machine.keep_memory()
+    machine.disable_malloc_trim()
     data = ImageData(torchvision_mnist, root=os.environ.get("DIGITLAB_DATA"))
     data.setup()
     kinds = {"ours": layers.ReluDropout, "nn.Dropout": StockDropout}

@@ -20,11 +20,11 @@ from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import datasets, transforms
 
-from digitlab.classifier import Classifier
-from digitlab.data import ImageData
-from digitlab.networks import ConvNet
-from digitlab.resume import EpochNoise
-from digitlab.sources import torchvision_mnist
+from digitlab.data.datamodule import ImageData
+from digitlab.data.sources import torchvision_mnist
+from digitlab.models.networks import ConvNet
+from digitlab.training.checkpoint import ReseedEveryEpoch
+from digitlab.training.classifier import Classifier
 
 ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 else 5
 BATCH, EPOCHS, PRECISION = 128, 2, "bf16-mixed"
@@ -112,7 +112,7 @@ def graph_equals_plain(data: ImageData) -> bool:
         module = classifier("cnn_pool")
         if not is_captured:
             module.on_train_start = lambda: None
-        fit(module, data, callbacks=[EpochNoise(0)])
+        fit(module, data, callbacks=[ReseedEveryEpoch(0)])
         weights.append([weight.detach().cpu() for weight in module.parameters()])
     torch.backends.cudnn.deterministic = False
     return all(torch.equal(one, other) for one, other in zip(*weights, strict=True))

@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 from measure import DATA, in_turn, show, unpack_mnist, verdict
 
-from digitlab import REPOSITORY, machine
-from digitlab.sources import torchvision_mnist
+from digitlab import REPOSITORY
+from digitlab.data.sources import torchvision_mnist
+from digitlab.platform import machine
 
 KERAS = sys.argv[1]
 ROUNDS = int(sys.argv[2]) if len(sys.argv) > 2 else 3

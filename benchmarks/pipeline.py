@@ -12,9 +12,11 @@ import tempfile
 import torch.nn.functional as F
 from measure import configure, in_turn, seconds, show, verdict
 
-from digitlab import console, machine
-from digitlab.tracking import Store
-from digitlab.training import assemble, fit, identify
+from digitlab.platform import console, machine
+from digitlab.tracking.run import begin
+from digitlab.tracking.store import Store
+from digitlab.training.run import fit
+from digitlab.training.setup import assemble, identify
 
 ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 else 5
 EPOCHS = {"mlp": 3, "cnn_pool": 1}
@@ -33,7 +35,7 @@ def pipeline(model: str) -> float:
 
     def train() -> None:
         classifier, trainer = assemble(cfg, data)
-        with store.begin("benchmark", {}) as run:
+        with begin(store, "benchmark", {}) as run:
             fit(run, cfg, data, classifier, trainer)
 
     return seconds(train)
@@ -60,8 +62,8 @@ def loop(model: str) -> float:
 
 def main() -> None:
     console.prepare()
-    machine.keep_memory()
-    machine.ask_no_nvml()
+    machine.disable_malloc_trim()
+    machine.disable_nvml_check()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"

@@ -12,9 +12,10 @@ import tempfile
 from measure import configure, python, show
 from mlflow.entities import Metric, Param
 
-from digitlab.config import flatten
-from digitlab.tracking import Store
-from digitlab.training import identify, name_parts, name_run
+from digitlab.config.leaves import flatten
+from digitlab.tracking.run import begin
+from digitlab.tracking.store import Store
+from digitlab.training.setup import identify, name_parts, name_run
 
 ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 else 3
 MODELS, OPTIMS, SEEDS = "mlp,cnn_simple,cnn_pool,cnn_single_5x5", "adam,sgd,adadelta,adamw,rmsprop", range(5)
@@ -24,7 +25,7 @@ def record(store: Store, model: str, optim: str, seed: int) -> None:
     """Record a run as training would have left it."""
     cfg, data, fingerprint = identify(configure(f"model={model}", f"optim={optim}", f"seed={seed}"))
     names = name_parts(cfg, data)
-    run = store.begin(name_run(names), {"fingerprint": fingerprint, **names})
+    run = begin(store, name_run(names), {"fingerprint": fingerprint, **names})
     points = [Metric(key, 0.9, 1, epoch) for epoch in range(13) for key in ("train/acc", "val/loss", "val/acc")]
     points += [Metric("train/loss_step", 0.1, 1, step) for step in range(500)]
     points += [Metric(key, 0.9, 1, 12) for key in ("test/acc", "test/loss")]

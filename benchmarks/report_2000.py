@@ -21,8 +21,9 @@ from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
 from digitlab import REPOSITORY
-from digitlab.config import check, flatten
-from digitlab.tracking import Store
+from digitlab.config.leaves import flatten
+from digitlab.config.schema import check
+from digitlab.tracking.store import Store
 
 MODELS, OPTIMS = (sorted(file.stem for file in (REPOSITORY / "conf" / group).iterdir()) for group in ("model", "optim"))
 SIZES = {"train": 54_000, "val": 6_000, "test": 10_000}

@@ -18,8 +18,9 @@ from measure import MODELS, in_turn, ratio, seconds, show, verdict
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from digitlab import REPOSITORY, machine
-from digitlab.networks import ConvNet
+from digitlab import REPOSITORY
+from digitlab.models.networks import ConvNet
+from digitlab.platform import machine
 
 BATCH = 128
 KINDS = {False: "fp32"} | ({True: "bf16"} if machine.computes_in_bf16("cpu") else {})  # elsewhere it is emulated
@@ -102,7 +103,7 @@ def convolution(kind: torch.dtype):
 
 def main() -> None:
     context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as as_it_comes, context.Pool(1, initializer=machine.keep_memory) as kept:
+    with context.Pool(1) as as_it_comes, context.Pool(1, initializer=machine.disable_malloc_trim) as kept:
         pools = {"stock": as_it_comes, "ours": kept, "peak": kept}
         rows: list[list[str]] = []
         ratios: dict[bool, list[float]] = {is_bf16: [] for is_bf16 in KINDS}

@@ -5,15 +5,16 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from digitlab.config import one_line_errors, quoted
-from digitlab.loading import leave, quickly
+from digitlab.config.arguments import quoted
+from digitlab.config.errors import one_line_errors
+from digitlab.platform.startup import fast_exit, fast_imports
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="report")
 def main(cfg: DictConfig) -> None:
     with one_line_errors():  # before Hydra adds a line of its own
-        with quickly():
-            from digitlab.report import report
+        with fast_imports():
+            from digitlab.report.report import report
         report(cfg)
 
 
@@ -21,4 +22,4 @@ if __name__ == "__main__":
     sys.argv[1:] = [quoted(argument, "report.filter") for argument in sys.argv[1:]]
     with one_line_errors():
         main()
-        leave()
+        fast_exit()

@@ -3,8 +3,8 @@
 import argparse
 import os
 
-from digitlab.config import one_line_errors, user_errors
-from digitlab.loading import leave, quickly
+from digitlab.config.errors import one_line_errors, user_errors
+from digitlab.platform.startup import fast_exit, fast_imports
 
 
 def main() -> None:
@@ -12,11 +12,13 @@ def main() -> None:
     parser.add_argument("task", choices=("relocate", "gc"))
     parser.add_argument("--dry-run", action="store_true", help="say what there is to do, and do nothing")
     arguments = parser.parse_args()
-    with quickly():
-        from digitlab import console, tracking, upkeep
-    task = {"relocate": upkeep.relocate, "gc": upkeep.collect_garbage}[arguments.task]
+    with fast_imports():
+        from digitlab.platform import console
+        from digitlab.tracking import maintenance
+        from digitlab.tracking.store import Store
+    task = {"relocate": maintenance.relocate, "gc": maintenance.collect_garbage}[arguments.task]
     with user_errors("store"):
-        store = tracking.Store(os.environ.get("MLFLOW_TRACKING_URI"), "digitlab")
+        store = Store(os.environ.get("MLFLOW_TRACKING_URI"), "digitlab")
         if arguments.dry_run:
             console.say("without --dry-run this would be done:")
         for line in task(store, arguments.dry_run):
@@ -26,4 +28,4 @@ def main() -> None:
 if __name__ == "__main__":
     with one_line_errors():
         main()
-        leave()
+        fast_exit()

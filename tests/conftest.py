@@ -9,26 +9,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import faulty
+import hooks
 import pytest
-from bench import Oracle
-from book import Book, empty_tables
+from fake_store import FakeStore, empty_tables
+from fault_run import Oracle
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from mlflow import MlflowClient
 from omegaconf import open_dict
 
-from digitlab import loading
-from digitlab.signals import exit_on_signals
-from digitlab.tracking import Store
-from digitlab.training import train
+from digitlab.platform import startup
+from digitlab.platform.signals import exit_on_signals
+from digitlab.tracking.store import Store
+from digitlab.training.run import train
 
 # What a shell starts in the background ignores Ctrl-C, and so would every program that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# A door that is used in this process must not end it: pytest would stop there, without a word and as if all were well.
-loading.leave = lambda: None
+# An entry point used in this process must not end it: pytest would stop there, silently and as if all were well.
+startup.fast_exit = lambda: None
 
 # MLflow takes two seconds to make the tables of a store. In this process they are copied; programs make their own.
 Store._create_schema = lambda store: store.file.write_bytes(empty_tables())
@@ -50,7 +50,7 @@ def mnist() -> Path:
     return MNIST
 
 
-class Lab:
+class Harness:
     """A store in a folder of its own, and the ways to run things on it."""
 
     def __init__(self, folder: Path, pictures: bool = True):
@@ -89,14 +89,14 @@ class Lab:
             timeout=120,
         )
 
-    def main(self, *arguments: str, door: str = "train") -> str | int | None:
+    def main(self, *arguments: str, entry_point: str = "train") -> str | int | None:
         """Run `src/train.py` or another in this process; return what it exits with: None, a code, or its last words."""
         GlobalHydra.instance().clear()
-        with self._patched() as patch, exit_on_signals():  # which puts back what the door sets for good
-            patch.setattr(sys, "argv", [f"src/{door}.py", *arguments])
+        with self._patched() as patch, exit_on_signals():  # which puts back what the entry_point sets for good
+            patch.setattr(sys, "argv", [f"src/{entry_point}.py", *arguments])
             patch.setenv("MLFLOW_TRACKING_URI", self.uri)
             try:
-                runpy.run_path(str(REPOSITORY / "src" / f"{door}.py"), run_name="__main__")
+                runpy.run_path(str(REPOSITORY / "src" / f"{entry_point}.py"), run_name="__main__")
             except SystemExit as end:
                 return end.code
         return None
@@ -105,7 +105,7 @@ class Lab:
     def _patched(self) -> Iterator[pytest.MonkeyPatch]:
         with pytest.MonkeyPatch.context() as patch:
             if not self.pictures:
-                faulty.skip_pictures(patch.setattr)
+                hooks.skip_pictures(patch.setattr)
             yield patch
 
     def runs(self) -> list:
@@ -115,8 +115,8 @@ class Lab:
 
 
 @pytest.fixture
-def lab(tmp_path, request) -> Lab:
-    return Lab(tmp_path / "lab", pictures=not request.node.get_closest_marker("lean"))
+def harness(tmp_path, request) -> Harness:
+    return Harness(tmp_path / "harness", pictures=not request.node.get_closest_marker("lean"))
 
 
 @pytest.fixture(scope="session")
@@ -126,8 +126,8 @@ def oracle(tmp_path_factory) -> Oracle:
 
 
 @pytest.fixture
-def book(tmp_path) -> Book:
-    return Book(Lab(tmp_path / "book"))
+def fake_store(tmp_path) -> FakeStore:
+    return FakeStore(Harness(tmp_path / "fake_store"))
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Lab
+from conftest import Harness
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from servers import ui
 
@@ -21,17 +21,17 @@ expect.set_options(timeout=20_000)
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory) -> Lab:
+def harness(tmp_path_factory) -> Harness:
     """Two runs that differ in the optimizer."""
-    lab = Lab(tmp_path_factory.mktemp("browser") / "lab")
+    harness = Harness(tmp_path_factory.mktemp("browser") / "harness")
     for optim in ("adam", "adadelta"):
-        lab.train("data=mnist5k", "trainer=cpu", "model=cnn_simple", "trainer.max_epochs=3", f"optim={optim}")
-    return lab
+        harness.train("data=mnist5k", "trainer=cpu", "model=cnn_simple", "trainer.max_epochs=3", f"optim={optim}")
+    return harness
 
 
 @pytest.fixture(scope="module")
-def address(lab, repository) -> Iterator[str]:
-    with ui(repository, os.environ | {"MLFLOW_TRACKING_URI": lab.uri}) as server:
+def address(harness, repository) -> Iterator[str]:
+    with ui(repository, os.environ | {"MLFLOW_TRACKING_URI": harness.uri}) as server:
         yield server.uri
 
 
@@ -78,7 +78,7 @@ def check_rows(page: Page, values: dict, *keys: str) -> None:
         expect(row.get_by_role("cell", name=str(values[key]), exact=True)).to_be_visible()
 
 
-def check_charts(page: Page, lab: Lab, runs: list, *metrics: str) -> None:
+def check_charts(page: Page, harness: Harness, runs: list, *metrics: str) -> None:
     """Find each metric's chart, a legend that names the runs, and every point that they recorded."""
     for metric in metrics:
         page.get_by_placeholder("Search metric charts").fill(metric)
@@ -86,16 +86,16 @@ def check_charts(page: Page, lab: Lab, runs: list, *metrics: str) -> None:
         recorded = {}
         for run in runs:
             expect(card.get_by_text(f"{run.info.run_name} ({metric})", exact=True)).to_be_visible()
-            points = lab.client.get_metric_history(run.info.run_id, metric)
+            points = harness.client.get_metric_history(run.info.run_id, metric)
             recorded[run.info.run_name] = [[point.step for point in points], [point.value for point in points]]
         expect(card.locator("path.point")).to_have_count(sum(len(steps) for steps, _ in recorded.values()))
         lines = card.locator(".js-plotly-plot").evaluate("plot => plot.data.map(line => [line.name, line.x, line.y])")
         assert {name: [steps, values] for name, steps, values in lines} == recorded
 
 
-def test_the_list_shows_every_run_with_its_data_and_results(page, lab, shots):
+def test_the_list_shows_every_run_with_its_data_and_results(page, harness, shots):
     metrics = ("test/acc", "val/acc", "val/loss")
-    for run in lab.runs():
+    for run in harness.runs():
         expect(page.get_by_role("link", name=run.info.run_name, exact=True)).to_be_visible()
         expect(page.locator(f"[row-id='{run.info.run_id}']").get_by_role("button", name="mnist5k (")).to_be_visible()
     page.get_by_role("button", name="Columns").click()
@@ -104,32 +104,32 @@ def test_the_list_shows_every_run_with_its_data_and_results(page, lab, shots):
     page.keyboard.press("Escape")
     for metric in metrics:
         expect(page.get_by_role("columnheader", name=metric, exact=True).first).to_be_visible()
-        for run in lab.runs():
+        for run in harness.runs():
             cell = page.locator(f"[row-id='{run.info.run_id}'] [col-id*='{metric}']")
             expect(cell).to_have_text(str(run.data.metrics[metric]))
     page.screenshot(path=shots / "runs.png")
 
 
-def test_a_run_shows_data_parameters_results_and_curves(page, lab, shots):
-    run = lab.runs()[0]
+def test_a_run_shows_data_parameters_results_and_curves(page, harness, shots):
+    run = harness.runs()[0]
     open_run(page, run)
     expect(page.get_by_role("button", name="mnist5k (")).to_be_visible()
     check_rows(page, run.data.params, "model", "optim", "optim.lr", "data.batch_size", "trainer.max_epochs")
     check_rows(page, run.data.metrics, "test/acc", "test/loss", "val/acc", "val/loss", "train/acc", "train/loss")
     page.get_by_role("tab", name="Model metrics").click()
-    check_charts(page, lab, [run], "train/loss", "val/acc", "val/loss")
+    check_charts(page, harness, [run], "train/loss", "val/acc", "val/loss")
     page.get_by_placeholder("Search metric charts").fill("(train|val)/(acc|loss)$")
     expect(page.locator(".js-plotly-plot")).to_have_count(4)
     page.screenshot(path=shots / "run.png")
 
 
-def test_the_artifacts_of_a_run_are_listed_and_shown(page, lab, shots):
-    open_run(page, lab.runs()[0])
+def test_the_artifacts_of_a_run_are_listed_and_shown(page, harness, shots):
+    open_run(page, harness.runs()[0])
     page.get_by_role("tab", name="Artifacts").click()
     for name in ("checkpoints", "figures", "config.yaml", "predictions.npz"):
         expect(page.get_by_role("listitem").filter(has_text=name)).to_be_visible()
     page.get_by_text("config.yaml", exact=True).click()
-    expect(page.get_by_text("digitlab.networks.ConvNet")).to_be_visible()
+    expect(page.get_by_text("digitlab.models.networks.ConvNet")).to_be_visible()
     page.get_by_text("figures", exact=True).click()
     expect(page.get_by_text("samples.png", exact=True)).to_be_visible()
     page.get_by_text("confusion.png", exact=True).click()
@@ -139,8 +139,8 @@ def test_the_artifacts_of_a_run_are_listed_and_shown(page, lab, shots):
     page.screenshot(path=shots / "artifacts.png")
 
 
-def test_the_model_of_a_run_shows_the_results_of_its_weights(page, lab):
-    run = lab.runs()[0]
+def test_the_model_of_a_run_shows_the_results_of_its_weights(page, harness):
+    run = harness.runs()[0]
     open_run(page, run)
     page.get_by_role("gridcell").get_by_role(
         "link", name=f"cnn_simple-{run.data.params['optim']}-s0", exact=True
@@ -150,16 +150,16 @@ def test_the_model_of_a_run_shows_the_results_of_its_weights(page, lab):
     check_rows(page, run.data.metrics, "test/acc", "test/loss")
 
 
-def test_two_runs_are_compared_in_numbers_and_curves(page, lab, shots):
+def test_two_runs_are_compared_in_numbers_and_curves(page, harness, shots):
     page.get_by_role("checkbox", name="Select all runs").check()
     page.get_by_role("button", name="Compare", exact=True).click()
     expect(page.get_by_role("heading", name="Comparing 2 Runs from 1 Experiment")).to_be_visible()
-    for run in lab.runs():
+    for run in harness.runs():
         expect(page.get_by_role("cell", name=run.info.run_name, exact=True)).to_be_visible()
         expect(page.locator(".js-plotly-plot").get_by_text(run.data.params["optim"], exact=True)).to_be_visible()
     page.get_by_role("link", name="Runs", exact=True).click()
     page.locator("label", has=page.locator("[value=CHART]")).click()
-    check_charts(page, lab, lab.runs(), "train/loss", "val/acc", "val/loss")
+    check_charts(page, harness, harness.runs(), "train/loss", "val/acc", "val/loss")
     page.get_by_placeholder("Search metric charts").fill("val/")
     expect(page.locator(".js-plotly-plot")).to_have_count(2)
     page.screenshot(path=shots / "compare.png")

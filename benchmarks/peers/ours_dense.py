@@ -6,7 +6,8 @@ from itertools import pairwise
 
 from torch import nn
 
-from digitlab import REPOSITORY, networks
+from digitlab import REPOSITORY
+from digitlab.models import networks
 
 
 class Dense(nn.Sequential):
@@ -22,6 +23,6 @@ class Dense(nn.Sequential):
 Dense.__module__ = networks.__name__  # only what lies in src/ may be built
 networks.Dense = Dense
 gone = [f"~model.{key}" for key in ("blocks", "hidden", "dropout", "init")]
-changes = ["model=mlp", "model._target_=digitlab.networks.Dense", *gone]
+changes = ["model=mlp", "model._target_=digitlab.models.networks.Dense", *gone]
 sys.argv = [str(REPOSITORY / "src" / "train.py"), *changes, *sys.argv[1:]]
 runpy.run_path(sys.argv[0], run_name="__main__")

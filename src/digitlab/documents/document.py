@@ -1,0 +1,125 @@
+"""Write one document in several formats: sections of paragraphs, tables and pictures."""
+
+import base64
+import csv
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+BEST, TIED = "★", "≈"  # in a table's cell: pages colour it
+
+TEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "≈": r"$\approx$", "★": r"$\star$",
+    "∞": r"$\infty$", "–": "--", "−": "$-$", "×": r"$\times$", "<": "$<$", ">": "$>$",
+}  # fmt: skip
+
+
+@dataclass
+class Table:
+    """Rows of text under headings; the first `text_columns` are words, the others numbers."""
+
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    title: str = ""
+    text_columns: int = 1
+    is_folded: bool = False  # on a page that can fold; what cannot leaves it out
+
+
+@dataclass
+class Picture:
+    """A figure as the bytes of a file, and what it shows in words."""
+
+    file: str
+    content: bytes
+    alt: str
+
+    @property
+    def uri(self) -> str:
+        kind = "svg+xml" if self.file.endswith(".svg") else "png"
+        return f"data:image/{kind};base64,{base64.b64encode(self.content).decode()}"
+
+
+def picture(file: str, figure: Any, alt: str) -> Picture:
+    content = io.BytesIO()
+    metadata = {"Date": None} if file.endswith(".svg") else None  # the same runs give the same file
+    figure.savefig(content, format=file.rpartition(".")[2], metadata=metadata)
+    return Picture(file, content.getvalue(), alt)
+
+
+@dataclass
+class Section:
+    """A heading and what stands under it, in order: paragraphs, lists of lines, tables, pictures."""
+
+    title: str
+    blocks: list[str | list[str] | Table | Picture] = field(default_factory=list)
+
+
+@dataclass
+class Document:
+    """What is written down: a title, the conclusion in a sentence, sections; its tables in short, its plain numbers."""
+
+    title: str
+    lead: str
+    sections: Sequence[Section]
+    tables: Sequence[Table]  # for a terminal and for LaTeX
+    numbers: Mapping[str, tuple[Sequence[str], Sequence[Sequence[object]]]]  # headings and rows of each CSV file
+
+
+def to_html(title: str, lead: str, sections: Sequence[Section]) -> str:
+    """Return one page that needs nothing from outside."""
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
+    kinds = {"table": Table, "picture": Picture, "list": list}
+    environment.tests |= {name: lambda block, kind=kind: isinstance(block, kind) for name, kind in kinds.items()}
+    template = environment.from_string(Path(__file__).with_name("document.html").read_text(encoding="utf-8"))
+    return template.render(title=title, lead=lead, sections=sections, best=BEST, tied=TIED)
+
+
+def to_markdown(title: str, lead: str, sections: Sequence[Section]) -> str:
+    """Return the text of a Markdown file that has its pictures in figures/ beside it."""
+    parts = [f"# {title}", f"**{lead}**"]
+    for section in sections:
+        parts.append(f"## {section.title}")
+        for block in section.blocks:
+            if isinstance(block, Picture):
+                parts.append(f"![{block.alt}](figures/{block.file})")
+            elif isinstance(block, list):
+                parts.append("\n".join(f"- {line}" for line in block))
+            elif isinstance(block, str):
+                parts.append(block)
+            elif not block.is_folded:
+                parts.append(_markdown_table(block))
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown_table(table: Table) -> str:
+    rule = ["---" if index < table.text_columns else "---:" for index in range(len(table.headings))]
+    rows = [[text.replace("|", r"\|") for text in row] for row in (table.headings, rule, *table.rows)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def to_latex(table: Table) -> str:
+    """Return a table for \\input, which wants the package booktabs."""
+    columns = "l" * table.text_columns + "r" * (len(table.headings) - table.text_columns)
+    lines = [" & ".join(map(_escape_tex, row)) + r" \\" for row in (table.headings, *table.rows)]
+    body = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"]
+    return "\n".join([f"% {table.title}", *body, r"\end{tabular}"]) + "\n"
+
+
+def _escape_tex(text: str) -> str:
+    return re.sub("|".join(map(re.escape, TEX)), lambda match: TEX[match[0]], text)
+
+
+def to_csv(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Return comma-separated values; None and nan are empty fields."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(headings)
+    # nan is the one value that is not itself
+    writer.writerows([None if value != value else value for value in row] for row in rows)
+    return text.getvalue()

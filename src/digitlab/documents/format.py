@@ -1,0 +1,28 @@
+"""Numbers as text."""
+
+from collections.abc import Sequence
+from math import isinf, isnan
+from statistics import mean
+
+from digitlab.analysis.statistics import t_interval
+
+
+def mean_of(values: Sequence[float]) -> str:
+    """Write a mean with half the 95 % t-interval of the mean, or a single value."""
+    if len(values) < 2:
+        return f"{values[0]:.4f}"
+    low, high = t_interval(values)
+    return f"{mean(values):.4f} ± {(high - low) / 2:.4f}"
+
+
+def number(value: float, form: str) -> str:
+    return "–" if isnan(value) else "∞" if isinf(value) else f"{value:{form}}"
+
+
+def signed(value: float) -> str:
+    """Write a difference."""
+    return f"{value:+.4f}".replace("-", "−")
+
+
+def p_value(value: float) -> str:
+    return "< 0.0001" if value < 0.0001 else number(value, ".4f")

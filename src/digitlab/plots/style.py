@@ -1,0 +1,94 @@
+"""How every figure looks: colours, lines, axes."""
+
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps, rc_context
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+# The same for any number of them; the order of the markers differs from that of the lines.
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "black")
+_LINES = ("-", "--", ":", "-.", (0, (7, 2)), (0, (3, 1, 1, 1, 1, 1)))
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+_ERRORS = ((1,), (1, 2, 5), (1, 1.5, 2, 3, 5, 7))  # where ticks may stand in a decade, as sparse as will do
+# Blues without its near-white end: one mistake must differ from the white of no mistake.
+BLUES = ListedColormap(colormaps["Blues"](np.linspace(0.15, 1, 256)), name="visible_blues").with_extremes(bad="white")
+_STYLE = {
+    "figure.dpi": 120,
+    "font.size": 9,
+    "text.parse_math": False,  # a "$" in a class name or title is a dollar sign, not a formula
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "0.5",
+    "axes.formatter.useoffset": False,
+    "grid.color": "0.9",
+    "legend.frameon": False,
+    "lines.markersize": 4.5,
+    "figure.constrained_layout.w_pad": 0.07,  # inches
+    "figure.constrained_layout.h_pad": 0.07,
+    "figure.constrained_layout.use": False,  # each figure says how it is laid out, whatever a user's matplotlibrc has
+    "figure.autolayout": False,
+}
+
+
+def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Give what `draw` returns our style, and its layout at once: savefig would draw all of it twice to find that."""
+
+    @wraps(draw)
+    @rc_context(_STYLE)
+    def drawn(*args: Any, **kwargs: Any) -> Figure:
+        figure = draw(*args, **kwargs)
+        if engine := figure.get_layout_engine():
+            engine.execute(figure)
+            figure.set_layout_engine(None)
+        return figure
+
+    return drawn
+
+
+def line_styles(names: Sequence[str]) -> dict[str, dict]:
+    return {
+        name: {"color": _COLORS[i % 7], "linestyle": _LINES[i % 6], "marker": _MARKERS[i % 8]}
+        for i, name in enumerate(sorted(set(names)))
+    }
+
+
+def scale_accuracy(ax: Axes, values: Sequence[float]) -> None:
+    """Scale an axis of accuracies by the logarithm of the error: 0.99 is as far from 0.999 as 0.9 is from 0.99."""
+    errors = np.clip(1 - np.asarray(values, dtype=float), 1e-4, 1)
+    worst, best = 1.15 * np.nanmax(errors), np.nanmin(errors) / 1.3
+    ax.set_yscale(
+        "function", functions=(lambda y: -np.log10(np.maximum(1 - y, 8e-5)), lambda y: 1 - 10.0 ** -np.asarray(y))
+    )
+    low, high = max(1 - worst, 0), 1 - best
+    ax.set_ylim(low, high)
+    for mantissas in _ERRORS:
+        errors = [mantissa * 10.0**-decade for decade in range(1, 5) for mantissa in mantissas]
+        ticks = [1 - error for error in errors if low <= 1 - error <= high]
+        if len(ticks) >= 4:
+            break
+    else:
+        ticks = [tick for tick in MaxNLocator(5).tick_values(low, high) if low <= tick <= high]
+    ax.set_yticks(ticks, [f"{tick:.4f}".rstrip("0") for tick in ticks])
+    ax.minorticks_off()
+
+
+def scale_cost(ax: Axes) -> None:
+    """Scale an axis of counts or seconds by their logarithm, with ticks that are read as they stand."""
+    ax.set_xscale("log")
+    low, high = ax.get_xlim()
+    for mantissas in ((1,), (1, 3), (1, 2, 5)):
+        ticks = [mantissa * 10.0**decade for decade in range(-6, 10) for mantissa in mantissas]
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        if len(ticks) >= 3:
+            break
+    else:
+        ticks = [tick for tick in MaxNLocator(4).tick_values(low, high) if low <= tick <= high]
+    ax.set_xticks(ticks, [f"{tick:,g}" if tick < 1e6 else f"{tick / 1e6:g} M" for tick in ticks])
+    ax.minorticks_off()
+    ax.set_xlim(low, high)

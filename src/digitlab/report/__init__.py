@@ -1,0 +1,1 @@
+"""What a sweep's runs say together, as tables and as a page."""

@@ -1,0 +1,270 @@
+"""Put a comparison into words and figures."""
+
+from collections.abc import Sequence
+from itertools import chain
+from math import isfinite, nan
+from statistics import mean
+
+import numpy as np
+
+from digitlab.analysis.cells import ALPHA
+from digitlab.analysis.compare import MIN_NETWORKS, MIN_SEEDS, TARGETS, Comparison, Reach
+from digitlab.analysis.records import Predictions
+from digitlab.analysis.statistics import pareto_front
+from digitlab.documents.document import BEST, TIED, Picture, Section, Table, picture
+from digitlab.documents.format import number
+from digitlab.documents.origin import origin
+from digitlab.plots import report_figures
+from digitlab.report.tables import accuracy, against_best, all_pairs, cells, matrix, matrix_entry
+
+
+def sections(
+    comparison: Comparison, differs: Sequence[str], notes: Sequence[str], predictions: Sequence[Predictions]
+) -> list[Section]:
+    """Return the report, the matrix first.
+
+    `differs` names what should agree and does not, `notes` what cannot be told; `predictions` are those of the
+    best cell's runs that have any.
+    """
+    sections = [
+        Section(
+            matrix(comparison).title,
+            [*_warnings(differs, notes), matrix(comparison), _legend(comparison), _heat_map(comparison)],
+        ),
+        Section("Every cell, the best first", [cells(comparison), _cells_note(comparison)]),
+        Section("Differences", _differences(comparison)),
+        Section("Optimizers over networks", _aggregates(comparison)),
+        Section("Time to target", _reaches(comparison)),
+        Section("Curves", [_curves(comparison)]),
+        Section("What accuracy costs", _costs(comparison)),
+        Section("Learning rates", _rates(comparison)),
+        Section("Mistakes of the best", _mistakes(comparison, predictions)),
+        Section("Made from", origin(comparison.runs)),
+    ]
+    return [section for section in sections if section.blocks]
+
+
+def conclusion(comparison: Comparison) -> str:
+    """Return what a reader should take away, in a sentence."""
+    best, others = comparison.best, len(comparison.cells) - 1
+    ties = sum(cell.is_tied for cell in comparison.cells)
+    found = f"at {accuracy(best)} (n = {best.n})"
+    if not others:
+        return f"{best.name} is {found}; there is nothing to compare it with."
+    if not ties:
+        what = "worse" if best.n > 1 else "worse on these test images"
+        verdict = f"{'the other cell is' if others == 1 else 'all others are'} {what}"
+    elif others == 1:
+        verdict = f"the other cell ({TIED}) cannot be told from it"
+    elif ties < others:
+        verdict = f"{ties} of the {others} other cells ({TIED}) cannot be told from it"
+    else:
+        verdict = f"none of the {others} other cells ({TIED}) can be told from it"
+    return f"{best.name} ({BEST}) is best {found}; {verdict}."
+
+
+def _warnings(differs: Sequence[str], notes: Sequence[str]) -> list[str | list[str]]:
+    named = ["These runs differ in more than what is compared:", list(differs)] if differs else []
+    return named + ([list(notes)] if notes else [])
+
+
+def _legend(comparison: Comparison) -> str:
+    tied = ""
+    if comparison.pairs:
+        best = "cell" if any(cell.n > 1 for cell in comparison.cells) else "of these trained networks"
+        tied = (
+            f", {TIED} not distinguishable from the best: p ≥ {ALPHA} in a {_tests(comparison)}, one-sided and "
+            f"corrected for {len(comparison.cells) - 1} comparisons with the best, so that the truly best "
+            f"{best} is among the marked ones in 95 % of cases"
+        )
+    return f"{BEST} best{tied}. {_interval(comparison)}"
+
+
+def _tests(comparison: Comparison) -> str:
+    names = {"paired t": "t-test of the differences paired by seed", "McNemar": "McNemar's exact test of two runs"}
+    used = {pair.test for pair in comparison.pairs}
+    return " or ".join(words for test, words in names.items() if test in used) or "test"
+
+
+def _interval(comparison: Comparison) -> str:
+    over_seeds, single = (any((cell.n > 1) is many for cell in comparison.cells) for many in (True, False))
+    texts = ["± is the 95 % t-interval of the mean over seeds."] if over_seeds else []
+    if single:
+        texts.append(f"In brackets Wilson's 95 % interval of a single run over {comparison.test_images:,} test images.")
+    return " ".join(texts)
+
+
+def _cells_note(comparison: Comparison) -> str:
+    return (
+        "Test loss is a mean over seeds; s/epoch, training passes only, and the number of epochs are medians. – stands "
+        "for what was not recorded, or for seconds where no run had its machine to itself."
+    )
+
+
+def _differences(comparison: Comparison) -> list[str | Table]:
+    if not comparison.pairs:
+        return ["There is one cell only."]
+    note = (
+        "Differences of test accuracy, paired by seed, with the interval of each alone. Against the best, p is "
+        "one-sided and corrected for these comparisons; among all pairs it is two-sided and corrected by Holm for all "
+        "of them: that one answers for a pair of your choice (report.html and pairs.csv have it). A cell further from "
+        "the best can be tied with it and a nearer one not: its seeds differ more from one another. Seeds needed: as "
+        f"many would show a difference of this size and spread in 80 % of cases, at α = {ALPHA} corrected for the "
+        "comparisons with the best, or, among all pairs, for one pair alone: a rough number where it rests on few."
+    )
+    return [against_best(comparison), note, all_pairs(comparison)]
+
+
+def _aggregates(comparison: Comparison) -> list[str | Table]:
+    if not comparison.aggregates:
+        here = f"here are {len(comparison.models)} and {comparison.seeds}"
+        return [
+            f"Which optimizer is better over all networks takes {MIN_NETWORKS} networks with {MIN_SEEDS} seeds each; "
+            f"{here}."
+        ]
+    rows = [
+        [row.optim, f"{row.value:.4f}", f"{row.low:.4f} to {row.high:.4f}", str(row.networks), str(row.runs)]
+        for row in comparison.aggregates
+    ]
+    note = (
+        "Interquartile mean of the test accuracy over all networks and seeds, with the 95 % interval of 10,000 "
+        "bootstrap resamples stratified by network (Agarwal et al. 2021)."
+    )
+    left_out = [arm for arm in comparison.arms if arm not in {row.optim for row in comparison.aggregates}]
+    notes = (
+        [f"Left out for want of {MIN_NETWORKS} networks with {MIN_SEEDS} seeds: {', '.join(left_out)}."]
+        if left_out
+        else []
+    )
+    return [Table(["optimizer", "IQM", "95 % interval", "networks", "runs"], rows), note, *notes]
+
+
+def _reaches(comparison: Comparison) -> list[str | Table]:
+    targets = [target for target in TARGETS if any(x.reached for x in comparison.reaches if x.target == target)]
+    missed = [f"{target:.0%}" for target in TARGETS if target not in targets]
+    blocks: list[str | Table] = [f"No run came to a validation accuracy of {' or '.join(missed)}."] if missed else []
+    if not targets:
+        return blocks
+    headings = ["network", "optimizer"]
+    for target in targets:
+        headings += [f"{target:.0%}: epochs", "steps", "seconds"]
+    rows = []
+    for cell in comparison.cells:
+        reaches = [reach for reach in comparison.reaches if reach.cell is cell and reach.target in targets]
+        columns = [[_count(reach), number(reach.steps, ",g"), number(reach.seconds, ".1f")] for reach in reaches]
+        rows.append([cell.model, cell.arm, *chain(*columns)])
+    note = (
+        "Medians over seeds until the validation accuracy was first there; a run that never was counts as ∞, and "
+        "(2 of 3) says how many were. Seconds are of training passes, from runs that had their machine to themselves."
+    )
+    return [*blocks, Table(headings, rows, text_columns=2), note]
+
+
+def _count(reach: Reach) -> str:
+    misses = "" if reach.reached in (0, reach.cell.n) else f" ({reach.reached} of {reach.cell.n})"
+    return f"{number(reach.epochs, 'g')}{misses}"
+
+
+def _heat_map(comparison: Comparison) -> Picture:
+    by_place = {(cell.model, cell.arm): cell for cell in comparison.cells}
+    places = [[by_place.get((model, arm)) for arm in comparison.arms] for model in comparison.models]
+    values = np.array([[cell.accuracy if cell else nan for cell in row] for row in places])
+    texts = [[matrix_entry(cell).replace(" ±", "\n±").replace(" (", "\n(") for cell in row] for row in places]
+    title = f"Test accuracy on {comparison.data}, {comparison.seeds}: darker is better"
+    figure = report_figures.accuracy_matrix(values, texts, comparison.models, comparison.arms, title)
+    return picture("matrix.svg", figure, "The matrix above, as shades")
+
+
+def _curves(comparison: Comparison) -> Picture:
+    panels: dict[str, dict[str, np.ndarray]] = {}
+    for cell in comparison.cells:
+        if cell.curves.size:
+            panels.setdefault(cell.model, {})[cell.arm] = cell.curves
+    band = (
+        ": mean, and band from the lowest seed to the highest" if any(cell.n > 1 for cell in comparison.cells) else ""
+    )
+    title = f"Validation accuracy on {comparison.data}, {comparison.seeds}{band}"
+    return picture(
+        "curves.svg", report_figures.learning_curves(panels, title), "Validation accuracy by epoch for each network"
+    )
+
+
+def _costs(comparison: Comparison) -> list[str | Picture]:
+    cells = comparison.cells
+    values = {
+        "parameters": [float(cell.parameters or nan) for cell in cells],
+        "seconds of training": [cell.seconds for cell in cells],
+    }
+    accuracies, costs, blocks = [cell.accuracy for cell in cells], {}, []
+    for name, of in values.items():
+        known = [i for i, value in enumerate(of) if isfinite(value)]
+        if known:
+            front = pareto_front([of[i] for i in known], [accuracies[i] for i in known])
+            costs[name] = of, [known[i] for i in front]
+            names = ", ".join(cells[known[i]].name for i in front)
+            blocks.append(f"Not beaten in test accuracy by anything with as few {name}: {names}.")
+    if not costs:
+        return []
+    title = f"Test accuracy on {comparison.data} with 95 % intervals, {comparison.seeds}"
+    figure = report_figures.trade_offs(
+        costs,
+        [(cell.accuracy, *cell.interval) for cell in cells],
+        [cell.model for cell in cells],
+        [cell.arm for cell in cells],
+        title,
+    )
+    return [picture("costs.svg", figure, f"Test accuracy against {' and '.join(costs)}"), *blocks]
+
+
+def _rates(comparison: Comparison) -> list[str | Table | Picture]:
+    if not comparison.has_rates:
+        return []
+    panels: dict[str, dict[str, tuple[list[float], list[list[float]], int]]] = {}
+    rows = []
+    for cell in comparison.cells:
+        if cell.rates:
+            chosen = next(i for i, rate in enumerate(cell.rates) if rate.is_chosen)
+            lists = [float(rate.lr) for rate in cell.rates], [rate.values for rate in cell.rates], chosen
+            panels.setdefault(cell.model, {})[cell.arm] = lists
+        for rate in cell.rates:
+            diverged = f"{rate.diverged} of {len(rate.values)} diverged" if rate.diverged else ""
+            remark = ", ".join(filter(None, ("chosen" if rate.is_chosen else "", diverged)))
+            rows.append([cell.name, rate.lr, remark, f"{mean(rate.values):.4f}", str(len(rate.values))])
+    what = f"Best validation accuracy on {comparison.data} by learning rate, {comparison.seeds}"
+    title = f"{what}: mean and range over seeds, chosen ringed"
+    table = Table(["cell", "learning rate", "", "mean best validation accuracy", "n"], rows, "Every rate", 3, True)
+    return [
+        picture("rates.svg", report_figures.rate_sensitivity(panels, title), "Accuracy against learning rate"),
+        table,
+    ]
+
+
+def _mistakes(comparison: Comparison, predictions: Sequence[Predictions]) -> list[str | Picture]:
+    if comparison.best.n < 2:
+        return []
+    if len(predictions) < 2:
+        return [f"The runs of {comparison.best.name} have no predictions.npz, so their mistakes cannot be compared."]
+    labels, predicted = predictions[0].labels, np.array([each.predicted for each in predictions])
+    wrong, n, name = np.sum(predicted != labels, axis=0), len(predictions), comparison.best.name
+    by_all, by_one = np.flatnonzero(wrong == n), np.flatnonzero(wrong == 1)
+    blocks: list[str | Picture] = [
+        f"Of {len(labels):,} test images {np.sum(wrong > 0):,} are misclassified by some run of {name}: "
+        f"{len(by_all):,} by all {n} seeds, which another seed will not mend, {len(by_one):,} by one seed only, which "
+        "is chance."
+    ]
+    images = {row: image for each in predictions for row, image in each.images.items()}
+    if not images and wrong.any():
+        blocks.append("These runs did not record the images of their mistakes.")
+    for rows, whose, file in (
+        (by_all, f"all {n} seeds", "misclassified_by_all"),
+        (by_one, "one seed only", "misclassified_by_one"),
+    ):
+        shown = [row for row in rows if row in images][:32]
+        if shown:
+            title = f"{name} on {comparison.data}, n = {n}: misclassified by {whose}, {len(shown)} of {len(rows)}"
+            pixels = np.array([images[row] for row in shown])
+            figure = report_figures.shared_mistakes(
+                pixels, labels[shown], predicted[:, shown], predictions[0].classes, title
+            )
+            blocks.append(picture(f"{file}.png", figure, f"Test images misclassified by {whose}"))
+    return blocks

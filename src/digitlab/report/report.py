@@ -1,0 +1,142 @@
+"""Say what the runs of a sweep mean together: a comparison, or the verdicts on claims, printed and written down."""
+
+from collections.abc import Mapping, Sequence
+from functools import cache, partial
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from digitlab import REPOSITORY
+from digitlab.analysis.compare import compare
+from digitlab.analysis.fairness import limits, unfair
+from digitlab.analysis.records import Result
+from digitlab.claims import page as claims
+from digitlab.claims.recipes import read_claim, recipes_of
+from digitlab.claims.schema import Recipe
+from digitlab.claims.verdict import Outcome
+from digitlab.config.errors import UserError, user_errors
+from digitlab.documents.document import Document, Picture, to_csv, to_html, to_latex, to_markdown
+from digitlab.platform import console
+from digitlab.report import page, tables
+from digitlab.report.runs import complete, find, read_predictions
+from digitlab.tracking import queries
+from digitlab.tracking.store import Store
+
+
+def report(cfg: DictConfig) -> None:
+    """Print what the runs that `cfg` names say together, and write it to files and to the sweep's run.
+
+    Raises UserError where there is nothing to say, before anything is written.
+    """
+    console.prepare()
+    for key in cfg:
+        if key not in ("report", "tracking"):
+            raise UserError(f"{key}: unknown key; allowed: report, tracking")
+    with user_errors("tracking"):
+        store = Store(cfg.tracking.uri, cfg.tracking.experiment)
+        store.open(create=False)
+    with user_errors("report"):
+        parent, cells, results, missing = find(store, cfg.report.sweep, cfg.report.filter)
+        name, recipes = parent.data.tags["sweep"] if parent else "runs", recipes_of(cells)
+        if recipes and cfg.report.counterparts not in (None, name):
+            changed, more, lacking = _counterparts(store, cfg.report.counterparts, cfg.report.filter)
+            results, recipes, missing = [*results, *changed], recipes | more, [*missing, *lacking]
+        if recipes:
+            document, differs, notes = _judge(store, name, recipes, results, missing)
+        else:
+            document, differs, notes = _compare(store, name, results, missing)
+    folder = Path(cfg.report.dir).expanduser() if cfg.report.dir else REPOSITORY / "reports" / name
+    with user_errors(f"report.dir={folder}"):
+        files = write(folder, document)
+    show(document, differs, notes)
+    console.say(f"written to {folder}: report.html, .md, .csv, .tex, figures/")
+    if parent:
+        for file in files:
+            store.client.log_artifact(parent.info.run_id, folder / file, f"report/{file.parent}".rstrip("/."))
+        console.say(f"and to MLflow: artifact report/report.html of run {name} ({store.ui_hint})")
+
+
+def show(document: Document, differs: Sequence[str], notes: Sequence[str]) -> None:
+    """Print what limits the conclusion, the tables, and the conclusion."""
+    for line in differs:
+        console.warn(f"not the same in all runs: {line}")
+    for line in notes:
+        console.say(f"note: {line}")
+    for table in document.tables:
+        console.show_table(table.headings, table.rows, table.text_columns, table.title)
+    console.say(document.lead)
+
+
+def write(folder: Path, document: Document) -> list[Path]:
+    """Write the document in every format, and its pictures; return the files' paths inside `folder`."""
+    sections = document.sections
+    pictures = [block for section in sections for block in section.blocks if isinstance(block, Picture)]
+    texts = {
+        "report.html": to_html(document.title, document.lead, sections),
+        "report.md": to_markdown(document.title, document.lead, sections),
+        "report.tex": "\n".join(map(to_latex, document.tables)),
+    }
+    texts |= {file: to_csv(*numbers) for file, numbers in document.numbers.items()}
+    contents = {name: text.encode() for name, text in texts.items()}
+    contents |= {f"figures/{picture.file}": picture.content for picture in pictures}
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    return [Path(name) for name in contents]
+
+
+def _compare(store: Store, name: str, results: Sequence[Result], missing: Sequence[str]) -> tuple[Document, list, list]:
+    """Return what a comparison of the runs says, what is not the same in them, and what they cannot tell."""
+    predict = cache(partial(read_predictions, store))
+    comparison = compare(complete(store, results), lambda result: predict(result.run_id))
+    differs, notes = unfair(comparison), [*missing, *limits(comparison)]
+    predictions = [found for run in comparison.best.runs if (found := predict(run.run_id))]
+    shown = [tables.matrix(comparison), tables.cells(comparison)]
+    document = Document(
+        f"{name}: {len(comparison.models)} networks × {len(comparison.arms)} optimizers on {comparison.data}",
+        page.conclusion(comparison),
+        page.sections(comparison, differs, notes, predictions),
+        [*shown, tables.against_best(comparison)] if comparison.pairs else shown,
+        {"report.csv": tables.csv_of_cells(comparison), "pairs.csv": tables.csv_of_pairs(comparison)},
+    )
+    return document, differs, notes
+
+
+def _judge(
+    store: Store, name: str, recipes: Mapping[str, Recipe], results: Sequence[Result], missing: Sequence[str]
+) -> tuple[Document, list, list]:
+    """Return what became of the claims whose `recipes`, by fingerprint, the runs followed."""
+    found: dict[tuple[Recipe, str], dict[int, Result]] = {}
+    for result in sorted(complete(store, results), key=lambda each: each.ended):
+        if result.fingerprint in recipes:
+            found.setdefault((recipes[result.fingerprint], result.data), {})[result.seed] = result
+    if not found:
+        raise ValueError("no run is done, so there is nothing to report")
+    order = list(dict.fromkeys(recipes.values()))
+    outcomes = []
+    for (recipe, _), runs in sorted(found.items(), key=lambda item: order.index(item[0][0])):
+        claim, ids = read_claim(recipe.claim), [run.run_id for run in runs.values()]
+        predictions = (
+            {each: read_predictions(store, each) for each in ids} if claim.diverges and not recipe.changes else {}
+        )
+        by_seed = [run for _, run in sorted(runs.items())]
+        outcomes.append(Outcome(claim, by_seed, recipe.counterpart, dict(recipe.changes), predictions))
+    differs = claims.differing(outcomes)
+    document = Document(
+        f"{name}: published claims, run again",
+        claims.conclusion(outcomes),
+        claims.sections(outcomes, differs, missing, read_predictions(store, outcomes[0].runs[0].run_id)),
+        claims.tables(outcomes),
+        {"report.csv": claims.csv(outcomes)},
+    )
+    return document, differs, list(missing)
+
+
+def _counterparts(
+    store: Store, sweep: str, filter_string: str | None
+) -> tuple[list[Result], dict[str, Recipe], list[str]]:
+    """Return the done runs of the sweep of counterparts, their recipes by fingerprint, and what is missing of them."""
+    if sweep not in queries.sweeps(store):
+        return [], {}, [f"The sweep {sweep}, which changes something in the claims, has not been run."]
+    _, cells, results, missing = find(store, sweep, filter_string)
+    return results, recipes_of(cells), [f"{sweep}: {line}" for line in missing]

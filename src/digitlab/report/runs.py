@@ -1,0 +1,140 @@
+"""Read what the runs of a sweep, or of a filter, came to."""
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from digitlab.analysis.fairness import CHANGED
+from digitlab.analysis.records import Predictions, Result
+from digitlab.config.fingerprint import is_setting
+from digitlab.tracking import queries
+from digitlab.tracking.queries import is_done
+from digitlab.tracking.store import Store
+
+
+def find(store: Store, sweep: str | None, filter_string: str | None) -> tuple[Any, list[dict], list[Result], list[str]]:
+    """Return the parent and cells of the sweep, if one is meant, the done runs that count, and what is missing."""
+    found = (
+        {result.run_id: result for result in _results(queries.search(store, filter_string))} if filter_string else {}
+    )
+    if filter_string and not found:
+        raise ValueError(f"filter={filter_string}: finds no run that is done")
+    if filter_string and not sweep:
+        return None, [], list(found.values()), [f"Of all runs those that the filter finds: {filter_string}."]
+    parent = queries.sweep(store, None if sweep == "latest" else sweep)
+    cells = queries.cells_of(store, parent)
+    ids = {cell["run_id"] for cell in cells if cell["run_id"]}
+    runs = {
+        each.run_id: each
+        for each in _results(queries.search(store, f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"))
+    }
+    runs |= {
+        each.run_id: each for each in _results(queries.fetch(store, sorted(ids - runs.keys())))
+    }  # done before this sweep
+    asked = {cell["fingerprint"]: cell["name"] for cell in cells}
+    chosen = [run for run in runs.values() if run.fingerprint in asked and (not filter_string or run.run_id in found)]
+    missing = [] if filter_string else sorted(set(asked) - {run.fingerprint for run in chosen}, key=asked.get)
+    notes = [f"Of this sweep the runs that the filter finds: {filter_string}."] if filter_string else []
+    if missing:
+        listed = ", ".join(asked[each] for each in missing[:3]) + (" and others" if len(missing) > 3 else "")
+        notes = [f"{len(missing)} of {len(asked)} cells of the sweep are not done, and not in this report: {listed}."]
+    return parent, cells, chosen, notes
+
+
+def _results(runs: Iterable[Any]) -> Iterator[Result]:
+    """Yield those of MLflow's runs that are done, still without their curves."""
+    for run in runs:
+        tags, params, metrics = run.data.tags, run.data.params, run.data.metrics
+        if not is_done(run) or "test/acc" not in metrics or not run.inputs.dataset_inputs:
+            continue
+        dataset = run.inputs.dataset_inputs[0].dataset
+        sizes = json.loads(dataset.profile)
+        yield Result(
+            run_id=run.info.run_id,
+            name=run.info.run_name,
+            fingerprint=tags["fingerprint"],
+            model=params["model"],
+            optim=params["optim"],
+            seed=int(params["seed"]),
+            data=params["data"],
+            lr=params.get("optim.lr", "nan"),
+            accuracy=metrics["test/acc"],
+            loss=metrics["test/loss"],
+            test_images=sizes["test"],
+            val_acc=np.empty(0),
+            epoch_s=np.empty(0),
+            steps_per_epoch=math.ceil(sizes["train"] / int(params["data.batch_size"])),
+            parameters=int(params["parameters"]) if "parameters" in params else None,
+            settings=_settings(params) | _circumstances(tags) | {"data digest": dataset.digest},
+            command=tags.get("command", ""),
+            host=tags.get("owner", "").partition(":")[0],
+            began=run.info.start_time,
+            ended=run.info.end_time,
+        )
+
+
+def _settings(params: Mapping[str, str]) -> dict[str, str]:
+    return {key: value for key, value in params.items() if is_setting(key)}
+
+
+def _circumstances(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return the code and the environment that a run came from: "python": "3.11.4", "CPU": "AMD ..."."""
+    found = {"code commit": tags.get("mlflow.source.git.commit", "none")[:10], CHANGED: tags.get("git.dirty", "none")}
+    for line in tags.get("environment", "").splitlines():
+        name, separator, value = line.partition(": ") if ": " in line else line.partition(" ")
+        found[f"environment {name if separator else 'platform'}"] = value or line
+    return found
+
+
+def complete(store: Store, results: Sequence[Result]) -> list[Result]:
+    """Return the results with their curves, and with whether they had their machines to themselves."""
+    if not results:
+        return []
+    ids = [result.run_id for result in results]
+    accuracies, seconds = (queries.histories(store, ids, key) for key in ("val/acc", "time/epoch_s"))
+    spans = {result.run_id: (result.host, result.began, result.ended) for result in results}
+    first, last = min(began for _, began, _ in spans.values()), max(ended for *_, ended in spans.values())
+    contended = _contended(spans | queries.concurrent_runs(store, first, last, but=ids[:2000]))
+    return [
+        replace(
+            result,
+            val_acc=_by_epoch(accuracies.get(result.run_id, {})),
+            epoch_s=_by_epoch(seconds.get(result.run_id, {})),
+            is_exclusive=result.run_id not in contended,
+        )
+        for result in results
+    ]
+
+
+def _by_epoch(history: Mapping[int, float]) -> np.ndarray:
+    """Return the values after the epochs from 1 on, nan for one that is missing; 0 is the untrained network."""
+    return np.array([history.get(epoch, math.nan) for epoch in range(1, max(history, default=0) + 1)])
+
+
+def _contended(spans: Mapping[str, tuple[str, int, float]]) -> set[str]:
+    """Return which of the runs, given by host, start and end, shared their host with another for a time."""
+    by_host: dict[str, list[str]] = {}
+    for run_id, (host, *_) in spans.items():
+        by_host.setdefault(host, []).append(run_id)
+    contended = set()
+    for ids in by_host.values():
+        began, ended = np.array([spans[run_id][1:] for run_id in ids], dtype=float).T
+        for run_id, start, end in zip(ids, began, ended, strict=True):
+            if np.sum((began < end) & (ended > start)) > 1:  # one of them is the run itself
+                contended.add(run_id)
+    return contended
+
+
+def read_predictions(store: Store, run_id: str) -> Predictions | None:
+    """Return what a run answered to the test images; None where it did not record that."""
+    with queries.artifact(store, run_id, "predictions.npz") as file:
+        if file is None:
+            return None
+        with np.load(file) as arrays:
+            name = next((each for each in ("misclassified", "mistaken") if each in arrays), None)  # as 0.1 called them
+            images = dict(zip(arrays[name].tolist(), arrays[f"{name}_images"], strict=True)) if name else {}
+            return Predictions(arrays["probabilities"].argmax(1), arrays["labels"], arrays["classes"].tolist(), images)

@@ -1,0 +1,1 @@
+"""Many runs: what is done, what remains, how each came out."""

@@ -1,0 +1,116 @@
+"""Run what remains of a sweep, and say how every cell came out."""
+
+import json
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+
+from hydra.core.utils import JobReturn, JobStatus
+
+from digitlab.config.errors import UserError, one_line, user_errors
+from digitlab.platform import console
+from digitlab.platform.signals import exit_on_signals
+from digitlab.sweep.plan import (
+    Compose,
+    SweepCell,
+    announce,
+    duration,
+    estimate_seconds,
+    look_up,
+    name_by_hash,
+    plan_cell,
+    rows,
+)
+from digitlab.tracking import locks, queries
+from digitlab.tracking.run import Run, open_parent
+from digitlab.tracking.store import Store
+
+Launch = Callable[[Sequence[Sequence[str]], int], Sequence[JobReturn]]
+
+
+@exit_on_signals()
+def sweep(cells: Sequence[Sequence[str]], compose: Compose, launch: Launch, one_by_one: bool) -> None:
+    """Run those of `cells` that are not done, as children of one parent run, and print how all of them stand.
+
+    A cell is the overrides of one run. `compose` makes its configuration of them, HydraConfig included; `launch` runs
+    cells, the first under the number given: all at once, or `one_by_one`. Raises UserError for a cell that cannot be,
+    before anything runs, and for cells that failed, after all have run.
+    """
+    console.prepare()
+    planned = list({cell.fingerprint: cell for cell in (plan_cell(compose(cell), cell) for cell in cells)}.values())
+    settings = compose(cells[0])
+    name = settings.sweep.name or name_by_hash(planned)
+    with user_errors("tracking"):
+        store = Store(settings.tracking.uri, settings.tracking.experiment)
+        is_new = settings.sweep.dry_run and not store.exists()
+        if not is_new:
+            store.open()
+            if not settings.rerun:
+                look_up(store, planned, is_dry=settings.sweep.dry_run)
+    remaining = [cell for cell in planned if not cell.is_over]
+    left = duration(None if is_new else estimate_seconds(store, remaining))
+    console.say(f"sweep {name}: {announce(planned, remaining)}, {left}")
+    if settings.sweep.dry_run:
+        return
+    began = time.monotonic()
+    with store.translate_errors(), locks.owner(store, f"sweep-{name}"), open_parent(store, name) as parent:
+        try:
+            _record(parent, planned)
+            _run(store, remaining, launch, parent.id, one_by_one)
+        finally:
+            look_up(store, remaining, is_over=True)
+            _record(parent, planned)
+            console.show_cells(rows(planned))
+            console.say(f"sweep {name}: {sum(cell.is_over for cell in planned)} of {len(planned)} cells are done, "
+                        f"{time.monotonic() - began:.0f} s")  # fmt: skip
+        failed = [cell for cell in planned if not cell.is_over]
+        if failed:
+            raise UserError(f"{len(failed)} of {len(planned)} cells failed; the same command tries them again")
+
+
+def _run(store: Store, cells: Sequence[SweepCell], launch: Launch, parent: str, one_by_one: bool) -> None:
+    if not one_by_one:
+        _launch(store, cells, launch, parent, 0)
+        return
+    for number, cell in enumerate(cells):
+        left = duration(estimate_seconds(store, cells[number:]))
+        console.say(f"\ncell {number + 1} of {len(cells)}: {cell.name}, {left} left")
+        _launch(store, [cell], launch, parent, number)
+
+
+def _launch(store: Store, cells: Sequence[SweepCell], launch: Launch, parent: str, number: int) -> None:
+    """Run `cells`, all of them whatever becomes of some, and note which failed and why."""
+    while cells:
+        try:
+            results = launch([[*cell.overrides, f"sweep.parent={parent}"] for cell in cells], number)
+        except Exception as error:  # when a process dies, joblib ends those beside it too and runs no more cells
+            console.warn(one_line(error))
+            cells = _not_begun(store, cells, error)
+            continue
+        for cell, result in zip(cells, results, strict=True):
+            if result.status is JobStatus.FAILED:
+                error = result._return_value  # its public name would raise it
+                cell.status, cell.reason = "failed", one_line(error)
+                if not isinstance(error, UserError | OSError):  # whose line says it all
+                    traceback.print_exception(error)
+                console.warn(f"{cell.name} failed: {cell.reason}")
+        return
+
+
+def _not_begun(store: Store, cells: Sequence[SweepCell], error: Exception) -> list[SweepCell]:
+    """Return those of `cells` that had not begun when the launcher broke down by `error`; UserError if that is all."""
+    not_begun = []
+    for cell in cells:
+        done, broken = queries.find(store, cell.fingerprint)
+        if broken and broken.info.status == "RUNNING" and locks.mark_dead_run(store, broken) == "KILLED":
+            cell.reason = f"its process died, or one beside it ({type(error).__name__})"
+        elif not done:
+            not_begun.append(cell)
+    if len(not_begun) == len(cells):
+        raise UserError(f"no cell can be run: {one_line(error)}")
+    return not_begun
+
+
+def _record(parent: Run, cells: Sequence[SweepCell]) -> None:
+    parent.log_text(json.dumps([asdict(cell) for cell in cells], indent=1), "sweep.json")

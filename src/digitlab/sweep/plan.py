@@ -1,0 +1,105 @@
+"""The cells of a sweep: which are done, which remain, how long they will take."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+
+from omegaconf import DictConfig
+
+from digitlab.analysis.records import has_diverged
+from digitlab.tracking import locks, queries
+from digitlab.tracking.run import Run
+from digitlab.tracking.store import Store
+from digitlab.training.run import best_accuracy
+from digitlab.training.setup import identify, name_parts, name_run
+
+Compose = Callable[[Sequence[str]], DictConfig]
+
+
+@dataclass
+class SweepCell:
+    """One run that a sweep asks for: what it is called and known by, how it stands, what it came to."""
+
+    name: str
+    fingerprint: str
+    overrides: list[str]
+    model: str
+    data: str
+    epochs: int
+    status: str = "to run"  # to run, to resume, done, diverged; once the sweep is over, failed or killed too
+    reason: str = ""
+    run_id: str | None = None
+    val_acc: float | None = None
+    test_acc: float | None = None
+    seconds: float | None = None
+
+    @property
+    def is_over(self) -> bool:
+        return self.status in ("done", "diverged")
+
+
+def plan_cell(composed: DictConfig, overrides: Sequence[str]) -> SweepCell:
+    cfg, data, fingerprint = identify(composed)
+    names = name_parts(cfg, data)
+    return SweepCell(name_run(names), fingerprint, list(overrides), names["model"], data.name, cfg.trainer.max_epochs)
+
+
+def name_by_hash(cells: Sequence[SweepCell]) -> str:
+    fingerprints = json.dumps(sorted(cell.fingerprint for cell in cells))
+    return f"adhoc-{sha256(fingerprints.encode()).hexdigest()[:8]}"
+
+
+def look_up(store: Store, cells: Sequence[SweepCell], is_over: bool = False, is_dry: bool = False) -> None:
+    """See in the store how each cell stands: what there is to do, or, when the sweep is over, what came of it."""
+    for cell in cells:
+        done, broken = queries.find(store, cell.fingerprint)
+        has_failed = is_over and (broken or cell.status == "failed")  # an older run may be done
+        if done and not has_failed:
+            cell.status = "diverged" if has_diverged(done.data.metrics["test/loss"]) else "done"
+            cell.run_id = done.info.run_id
+            cell.test_acc, cell.seconds = done.data.metrics["test/acc"], queries.seconds(done)
+            if not is_dry:
+                cell.val_acc = best_accuracy(Run(store.client, done))
+        elif broken:
+            cell.run_id = broken.info.run_id
+            status = broken.info.status if is_dry else locks.mark_dead_run(store, broken)
+            cell.status = status.lower() if is_over else "to resume"
+            if cell.status == "failed":
+                cell.reason = broken.data.tags.get("error", cell.reason)
+            elif cell.status == "killed":
+                cell.reason = cell.reason or "interrupted"
+
+
+def announce(planned: Sequence[SweepCell], remaining: Sequence[SweepCell]) -> str:
+    resumed = sum(cell.status == "to resume" for cell in remaining)
+    done = len(planned) - len(remaining)
+    return f"{len(planned)} cells: {done} done, {resumed} to resume, {len(remaining) - resumed} to run"
+
+
+def estimate_seconds(store: Store, cells: Sequence[SweepCell]) -> float | None:
+    """Return the seconds that `cells` will take by the store's own history of like ones; None where it has none."""
+    paces = {like: queries.seconds_per_epoch(store, *like) for like in {(cell.model, cell.data) for cell in cells}}
+    if None in paces.values():
+        return None
+    return sum(paces[cell.model, cell.data] * cell.epochs for cell in cells)
+
+
+def duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "unknown time"
+    return f"about {seconds / 60:.0f} min" if seconds >= 90 else f"about {seconds:.0f} s"
+
+
+def rows(cells: Sequence[SweepCell]) -> list[list[str]]:
+    """Return name, status, val/acc, test/acc, time and reason of each cell: failures first, then the best."""
+
+    def show(value: float | None, form: str) -> str:
+        return "" if value is None else f"{value:{form}}"
+
+    ordered = sorted(cells, key=lambda cell: (cell.is_over, -(cell.test_acc or 0)))
+    return [
+        [cell.name, cell.status, show(cell.val_acc, ".4f"), show(cell.test_acc, ".4f"), show(cell.seconds, ".0f"),
+         cell.reason]
+        for cell in ordered
+    ]  # fmt: skip

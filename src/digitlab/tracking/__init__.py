@@ -1,0 +1,1 @@
+"""Runs in MLflow: the store, the locks, one run under way."""

@@ -1,0 +1,80 @@
+"""Who owns a run: one lock for each fingerprint, and what becomes of a run whose owner died."""
+
+import os
+import socket
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from hashlib import sha256
+from pathlib import Path
+
+import psutil
+from filelock import FileLock, Timeout
+from mlflow import entities
+
+from digitlab.tracking.store import Store, user_name
+
+
+@contextmanager
+def owner(store: Store, fingerprint: str) -> Iterator[None]:
+    """Hold the one right on this machine to run `fingerprint`, waiting while another process has it."""
+    lock = _lock(store, fingerprint)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        warnings.warn("another process runs the same; waiting for it to end", stacklevel=2)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_owner_alive(store: Store, run: entities.Run) -> bool:
+    """Say whether the owner of a run that is not done may be at work on it, though not in the way of our lock."""
+    if store.file or run.info.status != "RUNNING":
+        return False  # the lock beside a file is everybody's
+    host, pid, started = run.data.tags.get("owner", "::").split(":")
+    if host != socket.gethostname():
+        return bool(host)  # nobody can tell from here
+    with suppress(psutil.Error):
+        return f"{psutil.Process(int(pid)).create_time():.0f}" == started and int(pid) != os.getpid()
+    return False
+
+
+def mark_dead_run(store: Store, run: entities.Run) -> str:
+    """Return the status of a run that is not done; one whose owner was killed becomes KILLED."""
+    if run.info.status != "RUNNING":
+        return run.info.status
+    with if_dead(store, run) as is_dead:
+        if is_dead:
+            store.client.set_terminated(run.info.run_id, "KILLED")
+            store.client.set_tag(run.info.run_id, "error", "killed, no exit status")
+        return "KILLED" if is_dead else "RUNNING"
+
+
+@contextmanager
+def if_dead(store: Store, run: entities.Run) -> Iterator[bool]:
+    """Say whether nobody is at work on a RUNNING run, and let nobody begin meanwhile."""
+    lock = _lock(store, run.data.tags.get("fingerprint", run.info.run_id))
+    try:
+        is_free = not is_owner_alive(store, run) and bool(lock.acquire(timeout=0))
+    except Timeout:
+        is_free = False
+    try:
+        yield is_free
+    finally:
+        lock.release()
+
+
+def _lock(store: Store, fingerprint: str) -> FileLock:
+    folder = store.file.parent / "locks" if store.file else Path(tempfile.gettempdir()) / f"digitlab-{user_name()}"
+    folder.mkdir(parents=True, exist_ok=True)
+    prefix = "" if store.file else f"{sha256(store.uri.encode()).hexdigest()[:8]}-"
+    return FileLock(folder / f"{prefix}{fingerprint}.lock")
+
+
+def this_process() -> str:
+    """Name this process as no other is or was: host, process id, the second it started."""
+    return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"

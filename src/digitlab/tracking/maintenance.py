@@ -1,0 +1,119 @@
+"""Look after a store that is a file: put right what moving it broke, and remove what no run needs any more."""
+
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from digitlab.tracking.store import Store
+
+# Where MLflow writes down whole paths.
+LOCATIONS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+READY = 2  # MLflow's LoggedModelStatus
+
+
+def relocate(store: Store, is_dry: bool = False) -> Iterator[str]:
+    """Make a store that was moved find its artifacts again, all of them or none; yield what was changed.
+
+    Raises OSError where there is no store, it is not a file, or a run is under way.
+    """
+    here = (_folder(store) / "artifacts").as_uri()
+    changed = 0
+    with _alone(store), closing(sqlite3.connect(store.file, isolation_level=None)) as database:
+        database.execute("begin immediate")
+        elsewhere = "select distinct artifact_location from experiments where artifact_location like 'file:%/artifacts'"
+        for (there,) in [row for row in database.execute(elsewhere) if row[0] != here]:
+            yield f"from {there} to {here}"
+            for table, column in LOCATIONS:
+                moved = database.execute(
+                    f"update {table} set {column} = :here || substr({column}, length(:there) + 1)"
+                    f" where {column} = :there or substr({column}, 1, length(:there) + 1) = :there || '/'",
+                    {"here": here, "there": there},
+                ).rowcount
+                changed += moved
+                if moved:
+                    yield f"{moved:>6} {table}.{column}"
+        database.execute("rollback" if is_dry else "commit")
+    if not changed:
+        yield f"nothing to do: the store is where it says it is, {here}"
+
+
+def collect_garbage(store: Store, is_dry: bool = False) -> Iterator[str]:
+    """Remove deleted runs, models half made or of deleted runs, artifacts without a run, and locks; yield each.
+
+    Raises OSError where there is no store, it is not a file, or a run is under way.
+    """
+    artifacts = _folder(store) / "artifacts"
+    before = _size(store)
+    with _alone(store):
+        with closing(sqlite3.connect(store.file)) as database:
+            deleted = dict(database.execute("select run_uuid, name from runs where lifecycle_stage = 'deleted'"))
+            runs = {run for (run,) in database.execute("select run_uuid from runs")}
+            models = database.execute(
+                "select model_id, name, source_run_id, status, lifecycle_stage from logged_models"
+            ).fetchall()
+            useless = {
+                model: name
+                for model, name, run, status, stage in models
+                if stage == "deleted" or status != READY or run in deleted or (run and run not in runs)
+            }
+            known = {model for model, *_ in models}
+        yield from (f"deleted run {name} ({run})" for run, name in deleted.items())
+        yield from (f"model {name} ({model}), half made or of a deleted run" for model, name in useless.items())
+        if not is_dry and (deleted or useless):
+            with closing(sqlite3.connect(store.file)) as database, database:
+                mark = "update logged_models set lifecycle_stage = 'deleted' where model_id = ?"
+                database.executemany(mark, [(model,) for model in useless])
+            gc = ["gc", "--backend-store-uri", store.uri, "--tracking-uri", store.uri]
+            subprocess.run([sys.executable, "-m", "mlflow", *gc], check=True, capture_output=True)
+        orphans = [folder for folder in artifacts.glob("?" * 32) if folder.name not in runs]
+        orphans += [folder for folder in artifacts.glob("models/m-*") if folder.name not in known]
+        yield from (f"artifacts without a run: {folder}" for folder in orphans)
+        locks = list((artifacts.parent / "locks").glob("*.lock"))
+        if locks:
+            yield f"{len(locks)} locks that nobody holds"
+        if not (deleted or useless or orphans or locks):
+            yield "nothing to remove"
+        elif not is_dry:
+            left = [artifacts / run for run in deleted] + [artifacts / "models" / model for model in useless]
+            for folder in (*orphans, *left):
+                shutil.rmtree(folder, ignore_errors=True)
+            for lock in locks:
+                lock.unlink(missing_ok=True)
+            yield f"{(before - _size(store)) / 1e6:.1f} MB freed"
+
+
+def _folder(store: Store) -> Path:
+    if store.file is None:
+        raise OSError("is a server's; look after it where the server runs")
+    if not store.exists():
+        raise OSError(f"there is none at {store.file}; MLFLOW_TRACKING_URI=sqlite:///FILE names another")
+    return store.file.parent
+
+
+def _size(store: Store) -> int:
+    return sum(file.stat().st_size for file in store.file.parent.rglob("*") if file.is_file())
+
+
+@contextmanager
+def _alone(store: Store) -> Iterator[None]:
+    """Let no run begin meanwhile; raise OSError where one is under way."""
+    with FileLock(f"{store.file}.lock"):
+        for file in (store.file.parent / "locks").glob("*.lock"):
+            try:
+                with FileLock(file, timeout=0):
+                    pass
+            except Timeout:
+                raise BlockingIOError(f"{file.stem} is under way; wait for it to end, or stop it") from None
+        yield

@@ -1,0 +1,154 @@
+"""Ask a store which runs it has, and what they came to."""
+
+import json
+import math
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from statistics import median
+
+from mlflow import entities
+from mlflow.artifacts import download_artifacts
+from mlflow.exceptions import MlflowException
+from mlflow.utils.rest_utils import http_request_safe
+
+from digitlab.tracking.locks import if_dead
+from digitlab.tracking.store import Store
+
+PAGE = 200  # runs that one search returns: each has a hundred parameters and metrics
+BULK, POINTS = 100, 25_000  # runs that a server takes in one question for their points, and points that it returns
+BULK_ENDPOINT = "/ajax-api/2.0/mlflow/metrics/get-history-bulk"
+
+
+def find(store: Store, fingerprint: str) -> tuple[entities.Run | None, entities.Run | None]:
+    """Return the newest done run of `fingerprint`, and a newer one that is not done; None for what there is not."""
+    runs = store.client.search_runs(
+        [store.experiment_id], f"tags.fingerprint = '{fingerprint}'", order_by=["attributes.start_time DESC"]
+    )
+    done = next((run for run in runs if is_done(run)), None)
+    return done, runs[0] if runs and runs[0] is not done else None
+
+
+def search(store: Store, filter_string: str) -> Iterator[entities.Run]:
+    """Yield the runs of the experiment that MLflow's filter `filter_string` finds; raise ValueError for a bad one."""
+    yield from _search(store, [store.experiment_id], filter_string)
+
+
+def _search(store: Store, experiments: Sequence[str], filter_string: str) -> Iterator[entities.Run]:
+    token = None
+    while token != "":
+        try:
+            page = store.client.search_runs(experiments, filter_string, max_results=PAGE, page_token=token)
+        except MlflowException as error:
+            raise ValueError(f"filter={filter_string}: {str(error).splitlines()[0]}") from error
+        yield from page
+        token = page.token or ""
+
+
+def fetch(store: Store, ids: Sequence[str]) -> Iterator[entities.Run]:
+    """Yield the runs of these ids that are still there."""
+    for start in range(0, len(ids), PAGE):
+        listed = ", ".join(f"'{each}'" for each in ids[start : start + PAGE])
+        yield from search(store, f"attributes.run_id IN ({listed})")
+
+
+def sweeps(store: Store) -> dict[str, entities.Run]:
+    """Return the parent run of each sweep by its name."""
+    return {run.data.tags["sweep"]: run for run in search(store, "tags.fingerprint LIKE 'sweep-%'")}
+
+
+def sweep(store: Store, name: str | None) -> entities.Run:
+    """Return the parent run of the sweep `name`, or of the one at work last; ValueError where there is none."""
+    parents = sweeps(store)
+    if not parents:
+        raise ValueError("no sweep has been run in this experiment yet")
+    if name is None:
+        return max(parents.values(), key=lambda run: run.info.end_time or run.info.start_time)
+    if name not in parents:
+        raise ValueError(f"sweep={name}: not found; there are: {', '.join(sorted(parents))}")
+    return parents[name]
+
+
+def cells_of(store: Store, parent: entities.Run) -> list[dict]:
+    """Return what a sweep's sweep.json says of its cells."""
+    with artifact(store, parent.info.run_id, "sweep.json") as file:
+        return json.loads(file.read_text()) if file else []
+
+
+@contextmanager
+def artifact(store: Store, run_id: str, name: str) -> Iterator[Path | None]:
+    """Give the path of an artifact, of a copy where the store is elsewhere; None where the run has none."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = None
+        with suppress(MlflowException, OSError):
+            found = download_artifacts(run_id=run_id, artifact_path=name, dst_path=folder, tracking_uri=store.uri)
+        yield Path(found) if found else None
+
+
+def histories(store: Store, ids: Sequence[str], key: str) -> dict[str, dict[int, float]]:
+    """Return the values of one metric by run and step, read in bulk; runs without any are left out."""
+    found: dict[str, dict[int, float]] = {}
+    for start in range(0, len(ids), BULK):
+        for run_id, step, value in _points(store, ids[start : start + BULK], key):
+            found.setdefault(run_id, {})[step] = value
+    return found
+
+
+def _points(store: Store, ids: Sequence[str], key: str) -> list[tuple[str, int, float]]:
+    """Return run, step and value of each point, by the call behind MLflow's own charts: its client has none."""
+    behind = store.client._tracking_client.store
+    if store.uri.startswith("http"):
+        query = {"run_id": list(ids), "metric_key": key, "max_results": POINTS}
+        answer = http_request_safe(behind.get_host_creds(), BULK_ENDPOINT, "GET", params=query)
+        points = [(each["run_id"], each["step"], each["value"]) for each in answer.json()["metrics"]]
+    else:
+        found = behind.get_metric_history_bulk(list(ids), key, POINTS)
+        points = [(each.run_id, each.step, each.value) for each in found]
+    if len(points) < POINTS or len(ids) == 1:
+        return points
+    half = len(ids) // 2  # there may be more
+    return _points(store, ids[:half], key) + _points(store, ids[half:], key)
+
+
+def concurrent_runs(store: Store, first: int, last: int, but: Sequence[str]) -> dict[str, tuple[str, int, float]]:
+    """Return, by id, host, start and end, in ms, of the runs of all experiments at work between two times.
+
+    Without those known already, `but`, of which MLflow takes some thousands at most.
+    """
+    experiments = [each.experiment_id for each in store.client.search_experiments()]
+    known, spans = ", ".join(f"'{each}'" for each in but), {}
+    began = f"attributes.run_id NOT IN ({known}) and attributes.start_time <= {last}"
+    for filter_string in (f"{began} and attributes.end_time >= {first}", f"{began} and attributes.status = 'RUNNING'"):
+        for run in _search(store, experiments, filter_string):
+            host = run.data.tags.get("owner", "").partition(":")[0]
+            if not run.data.tags.get("fingerprint", "").startswith("sweep-"):
+                spans[run.info.run_id] = host, run.info.start_time, run.info.end_time or _end(store, run)
+    return spans
+
+
+def _end(store: Store, run: entities.Run) -> float:
+    """Return when a RUNNING run ends, in ms: some time if it is at work, else where its last epoch ended."""
+    with if_dead(store, run) as is_dead:
+        if not is_dead:
+            return math.inf
+    points = store.client.get_metric_history(run.info.run_id, "val/loss")
+    return max((point.timestamp for point in points), default=run.info.start_time)
+
+
+def seconds(run: entities.Run) -> float:
+    """Return how long a finished run took, whatever clocks and interruptions did meanwhile."""
+    return float(run.data.tags.get("seconds", (run.info.end_time - run.info.start_time) / 1000))
+
+
+def seconds_per_epoch(store: Store, model: str, data: str) -> float | None:
+    """Return the median seconds for each epoch of the done runs of a model on data, all told; None without any."""
+    filter_string = f"tags.model = '{model}' and tags.data = '{data}' and tags.done = 'true'"
+    runs = store.client.search_runs([store.experiment_id], filter_string, max_results=20)
+    rates = [seconds(run) / int(run.data.params["trainer.max_epochs"]) for run in runs]
+    return median(rates) if rates else None
+
+
+def is_done(run: entities.Run) -> bool:
+    """Say whether a run came to its end; FINISHED alone does not mean it, for MLflow says so of some crashes."""
+    return run.info.status == "FINISHED" and run.data.tags.get("done") == "true"

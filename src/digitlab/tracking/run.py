@@ -1,0 +1,199 @@
+"""One run under way in MLflow: its status, points, checkpoints and artifacts."""
+
+import errno
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+from importlib.metadata import version
+from pathlib import Path
+from time import monotonic
+from typing import Any
+from urllib.parse import urlparse
+from urllib.request import url2pathname
+
+import mlflow
+import numpy as np
+import torch
+from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
+from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.models import infer_signature
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+from torch import nn
+
+from digitlab.tracking import queries
+from digitlab.tracking.locks import this_process
+from digitlab.tracking.logger import RunLogger
+from digitlab.tracking.store import Store, user_name
+
+SYSTEM_METRICS_EVERY = 2  # seconds
+MODEL_REQUIREMENTS = ("torch", "numpy", "mlflow")
+
+
+class Run:
+    """One run under way: a context manager that leaves MLflow with the right status, and the writers of its record."""
+
+    def __init__(self, client: MlflowClient, run: mlflow.entities.Run, is_monitored: bool = True):
+        self.is_monitored, self.had_error = is_monitored, "error" in run.data.tags
+        self.seconds = float(run.data.tags.get("seconds", 0))
+        self.client, self.uri = client, client.tracking_uri
+        self.id, self.name, self.artifacts = run.info.run_id, run.info.run_name, run.info.artifact_uri
+        self.experiment_id = run.info.experiment_id
+        self.is_local = urlparse(self.artifacts).scheme in ("", "file")
+
+    def __enter__(self) -> "Run":
+        self.began = monotonic()
+        with ExitStack() as undo:
+            undo.push(self._conclude)
+            if self.is_local:
+                folder = url2pathname(urlparse(self.artifacts).path)
+            else:  # a server keeps the checkpoints; this folder is where they are written and read
+                folder = undo.enter_context(tempfile.TemporaryDirectory(prefix="digitlab-", ignore_cleanup_errors=True))
+                if any(each.path == "checkpoints" for each in self.client.list_artifacts(self.id)):
+                    download_artifacts(
+                        run_id=self.id, artifact_path="checkpoints", dst_path=folder, tracking_uri=self.uri
+                    )
+            self.checkpoints = Path(folder) / "checkpoints"
+            self.client.update_run(self.id, status="RUNNING")
+            self.client.set_tag(self.id, "owner", this_process())
+            if self.had_error:  # it is being made good
+                self.client.delete_tag(self.id, "error")
+            self.logger = RunLogger(self.client, self.id, self._last_steps(), self.share_checkpoints)
+            monitor = SystemMetricsMonitor(self.id, SYSTEM_METRICS_EVERY, resume_logging=True, tracking_uri=self.uri)
+            undo.callback(monitor.finish)
+            if self.is_monitored:
+                monitor.start()
+            self.undo = undo.pop_all()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.undo.__exit__(*error)
+
+    def _conclude(self, _, error: BaseException | None, __) -> None:
+        if error:
+            self._break_off(error)
+            return
+        try:
+            self.logger.save()
+            self._log_seconds()
+            self.client.set_terminated(self.id, "FINISHED")
+            self.client.set_tag(self.id, "done", "true")
+        except BaseException as late:
+            self._break_off(late)
+            raise
+
+    def _break_off(self, error: BaseException) -> None:
+        with suppress(MlflowException, OSError):  # what happened matters more than that it cannot be written down
+            was_stopped = isinstance(error, KeyboardInterrupt | SystemExit)
+            self.client.set_terminated(self.id, "KILLED" if was_stopped else "FAILED")
+            self.client.set_tag(self.id, "error", f"{type(error).__name__}: {error}"[:5000])
+            self._log_seconds()
+
+    def _log_seconds(self) -> None:
+        """Record how long the run has been at work, in all its starts but those that were killed without a word."""
+        self.client.set_tag(self.id, "seconds", f"{self.seconds + monotonic() - self.began:.1f}")
+
+    def _last_steps(self) -> dict[str, int]:
+        """Return the last step of each metric that is recorded, but those that MLflow measures of the machine."""
+        recorded = self.client.get_run(self.id).data.metrics
+        return {key: self.history(key)[0][-1] for key in recorded if not key.startswith("system/")}
+
+    def history(self, key: str) -> tuple[list[int], list[float]]:
+        """Return the steps and values of one metric."""
+        points = sorted(self.client.get_metric_history(self.id, key), key=lambda point: point.step)
+        return [point.step for point in points], [point.value for point in points]
+
+    def log_params(self, params: Mapping[str, str]) -> None:
+        """Record the parameters that the run does not have yet: MLflow takes none twice, and a resumed run has some."""
+        known = self.client.get_run(self.id).data.params
+        entities = [Param(key, value) for key, value in params.items() if key not in known]
+        for start in range(0, len(entities), 100):
+            self.client.log_batch(self.id, params=entities[start : start + 100])
+
+    def log_tags(self, tags: Mapping[str, str]) -> None:
+        self.client.log_batch(self.id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+    def log_text(self, text: str, file: str) -> None:
+        self.client.log_text(self.id, text, file)
+
+    def log_figure(self, figure: Any, file: str) -> None:
+        self.client.log_figure(self.id, figure, file)
+
+    def log_arrays(self, file: str, **arrays: np.ndarray) -> None:
+        """Record arrays as one compressed npz file."""
+        with tempfile.TemporaryDirectory() as folder:
+            np.savez_compressed(Path(folder) / file, **arrays)
+            self.client.log_artifact(self.id, Path(folder) / file)
+
+    def log_dataset(self, name: str, digest: str, sizes: Mapping[str, int], source: str) -> None:
+        """Record the data that the run reads as a tracked input."""
+        dataset = Dataset(name, digest[:12], "local", json.dumps({"uri": source}), profile=json.dumps(sizes))
+        context = InputTag("mlflow.data.context", ", ".join(sizes))
+        self.client.log_inputs(self.id, [DatasetInput(dataset, [context])])
+
+    def log_model(
+        self, name: str, predictor: nn.Module, example: np.ndarray, step: int, classes: Sequence[str]
+    ) -> None:
+        """Record the model of `step` as a LoggedModel without pickle: uint8 (N, H, W) in, class probabilities out."""
+        for half_made in self.client.search_logged_models([self.experiment_id], f"source_run_id = '{self.id}'"):
+            self.client.delete_logged_model(half_made.model_id)  # by this run, before it was interrupted
+        with torch.no_grad():
+            predictor = predictor.eval().cpu()
+            output = predictor(torch.from_numpy(example)).numpy()
+        self.model = name
+        requirements = [f"{package}=={version(package).partition('+')[0]}" for package in MODEL_REQUIREMENTS]
+        folder, size = tempfile.gettempdir(), sum(tensor.nbytes for tensor in predictor.state_dict().values())
+        if shutil.disk_usage(folder).free < size + 2**20:  # torch.export would abort the whole process
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), folder)
+        mlflow.set_tracking_uri(self.uri)
+        with mlflow.start_run(self.id):
+            mlflow.pytorch.log_model(
+                predictor,
+                name=name,
+                step=step,  # ties the model to this step's metrics, else to those of the untrained network
+                signature=infer_signature(example, output),
+                input_example=example,
+                pip_requirements=requirements,
+                metadata={"classes": list(classes)},
+                serialization_format="pt2",
+            )
+
+    def locate(self, file: str) -> str:
+        """Return where an artifact of the run is to be found."""
+        return str(self.checkpoints.parent / file) if self.is_local else f"{self.artifacts}/{file}"
+
+    def share_checkpoints(self) -> None:
+        """Copy the checkpoints to where the store keeps artifacts, if that is elsewhere."""
+        if not self.is_local:
+            self.client.log_artifacts(self.id, self.checkpoints, "checkpoints")
+
+    def keep_only(self, checkpoint: str) -> None:
+        """Delete every checkpoint but the one named."""
+        for file in self.checkpoints.iterdir():
+            if file.name != checkpoint:
+                shutil.rmtree(file) if file.is_dir() else file.unlink()
+                if not self.is_local:
+                    get_artifact_repository(self.artifacts, tracking_uri=self.uri).delete_artifacts(
+                        f"checkpoints/{file.name}"
+                    )
+
+
+def begin(store: Store, name: str, tags: Mapping[str, str]) -> Run:
+    """Start a new run."""
+    source = {"mlflow.source.type": "LOCAL", "mlflow.source.name": "src/train.py"}
+    tags = {"mlflow.user": user_name(), "owner": this_process(), **source, **tags}
+    return Run(store.client, store.client.create_run(store.experiment_id, run_name=name, tags=tags))
+
+
+def open_parent(store: Store, sweep: str) -> Run:
+    """Start the parent run of the sweep named, or reopen it."""
+    fingerprint = f"sweep-{sweep}"
+    done, broken = queries.find(store, fingerprint)
+    tags = {"fingerprint": fingerprint, "sweep": sweep, "mlflow.user": user_name()}
+    run = broken or done or store.client.create_run(store.experiment_id, run_name=sweep, tags=tags)
+    return Run(store.client, run, is_monitored=False)

@@ -1,0 +1,185 @@
+"""Train and evaluate any network with any optimizer: the one LightningModule."""
+
+import time
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from pytorch_lightning.trainer.states import TrainerFn
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import MeanMetric
+
+from digitlab.training.cuda_graph import Graph, make_capturable
+
+
+def clipped_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Compute Keras <= 2.2's cross-entropy: softmax clipped to [1e-7, 1 - 1e-7]; what is clipped has no gradient."""
+    return F.nll_loss(logits.float().softmax(1).clamp(1e-7, 1 - 1e-7).log(), labels)
+
+
+LOSSES = {"cross_entropy": F.cross_entropy, "clipped_cross_entropy": clipped_cross_entropy}
+
+
+class Classifier(pl.LightningModule):
+    """Fit `network` to (images, labels) batches with `optimizer`, which holds its parameters, and measure it.
+
+    A training batch is a block: `rows` (K, B), each row the places of one batch in a split, and `take`, which gives a
+    row's (images, labels). Every row is one optimizer step, and any K gives the same run; plain (images, labels) of
+    another loader are a block of one. Norms of gradients above `clip` are cut to it. On a GPU the steps replay a CUDA
+    graph. Lightning's hooks see blocks, and none stands around a backward pass or an optimizer step.
+    Metrics go to the logger with step = finished epochs (0 = untrained), `train/loss_step` with step = optimizer
+    steps. After a test, `probabilities` (N, C) and `labels` (N,) hold what was predicted of what.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: Optimizer,
+        scheduler: LRScheduler | None = None,
+        loss: str = "cross_entropy",
+        clip: float | None = None,
+    ):
+        super().__init__()
+        self.automatic_optimization = False
+        self.network, self.optimizer, self.scheduler = network, optimizer, scheduler
+        self.loss, self.clip = LOSSES[loss], clip
+        self.graph: Graph | None = None
+        self.steps: list[tuple[Tensor, int]] = []  # of this epoch: (loss, number correct) of each step, images in each
+        # double: an accuracy is a fraction of counts and should read like one; a nan is a result, not to be left out
+        means = {name: MeanMetric(nan_strategy="disable").set_dtype(torch.float64) for name in ("loss", "acc")}
+        self.means = nn.ModuleDict(means)
+        self.predicted: list[tuple[Tensor, Tensor]] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images)
+
+    def configure_optimizers(self):
+        if self.scheduler is None:
+            return self.optimizer
+        return {"optimizer": self.optimizer, "lr_scheduler": {"scheduler": self.scheduler, "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        if self.device.type == "cuda" and make_capturable(self.optimizer, moves=self.scheduler is not None):
+            self.graph = Graph(self._step_on)
+
+    def training_step(self, block, index: int) -> None:
+        if isinstance(block, list | tuple):
+            batches, size, step = [block], len(block[1]), lambda pair: self._step(*pair)
+        else:
+            self.take = block.take
+            batches, size, step = block.rows, block.rows.shape[1], self.graph or self._step_on
+        results = torch.empty(len(batches), 2, device=self.device)
+        for batch, result in zip(batches, results, strict=True):
+            result.copy_(step(batch))
+            if self.scheduler:
+                self.scheduler.step()
+        self.steps.append((results, size))
+        progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+        for counts in (progress.total, progress.current):  # so that global_step counts optimizer steps
+            counts.ready += len(batches)
+            counts.completed += len(batches)
+
+    def _step_on(self, row: Tensor) -> Tensor:
+        return self._step(*self.take(row))
+
+    def _step(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Take one optimizer step; return its loss and how many images it got right, float32 (2,)."""
+        self.optimizer.zero_grad()
+        logits = self.network(images)
+        loss = self.loss(logits, labels)
+        with torch.autocast(images.device.type, enabled=False):
+            loss.backward()
+        if self.clip:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.clip)
+        self.optimizer.step()
+        return torch.stack((loss.detach().float(), (logits.detach().argmax(1) == labels).sum().float()))
+
+    @property
+    def images_seen(self) -> int:
+        """How many images this epoch has trained on so far."""
+        return sum(len(results) * size for results, size in self.steps)
+
+    def recent(self, count: int | None = None) -> tuple[float, float]:
+        """Return loss and accuracy over the last `count` blocks of this epoch, or over all of them."""
+        losses, correct, sizes = self._stack(count)
+        return float(losses @ sizes / sizes.sum()), float(correct.sum() / sizes.sum())
+
+    def release(self) -> None:
+        """Give back what a GPU holds for replays. Lightning calls no hook of ours where training ends by an error."""
+        if self.graph:
+            self.graph.close()
+            self.graph = None
+
+    def on_train_end(self) -> None:
+        self.release()
+
+    def on_train_epoch_start(self) -> None:
+        self.steps.clear()
+        self.seconds = None
+        self.started = time.perf_counter()
+
+    def on_train_epoch_end(self) -> None:
+        if self.seconds is None:  # nothing was validated
+            self._stop_clock()
+        losses, _, sizes = self._stack()
+        if self.logger:
+            for step, loss in enumerate(losses.tolist(), self.global_step - len(losses) + 1):
+                self.logger.log_metrics({"train/loss_step": loss}, step)
+        loss, acc = self.recent()
+        rates = {"time/epoch_s": self.seconds, "images_per_s": float(sizes.sum()) / self.seconds}
+        lr = {"lr": self.optimizer.param_groups[0]["lr"]} if self.scheduler else {}
+        self._publish({"train/loss": loss, "train/acc": acc, **rates, **lr}, self.current_epoch + 1)
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+        self._evaluate(batch)
+
+    def on_validation_epoch_start(self) -> None:
+        if self.steps:
+            self._stop_clock()
+
+    def on_validation_epoch_end(self) -> None:
+        is_fitting = self.trainer.state.fn == TrainerFn.FITTING
+        self._publish(self._means("val"), self.current_epoch + is_fitting)
+
+    def test_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+        self.predicted.append((self._evaluate(batch).cpu(), batch[1].cpu()))
+
+    def on_test_epoch_end(self) -> None:
+        self.probabilities, self.labels = (torch.cat(parts).numpy() for parts in zip(*self.predicted, strict=True))
+        self.predicted.clear()
+        self.results = self._means("test")
+
+    def _evaluate(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        images, labels = batch
+        logits = self.network(images)
+        probabilities = logits.float().softmax(1)
+        # One value an image: torchmetrics 1.9 forgets weights where nan_strategy is "disable".
+        self.means["loss"].update(self.loss(logits, labels).expand(len(labels)))
+        self.means["acc"].update((probabilities.argmax(1) == labels).double())
+        return probabilities
+
+    def _means(self, stage: str) -> dict[str, float]:
+        values = {f"{stage}/{name}": float(mean.compute()) for name, mean in self.means.items()}
+        with torch.inference_mode(False):  # else validate() leaves states behind that fit() may not write to
+            for mean in self.means.values():
+                mean.reset()
+        return values
+
+    def _publish(self, values: dict[str, float], step: int) -> None:
+        """Send `values` to the logger before any checkpoint of this epoch is written, and to the callbacks."""
+        if self.logger:
+            self.logger.log_metrics(values, step)
+        self.log_dict(values, logger=False)
+
+    def _stop_clock(self) -> None:
+        self._stack(1)  # waits for the device, so that the time is of work done, not of work queued
+        self.seconds = time.perf_counter() - self.started
+
+    def _stack(self, count: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return loss, number correct and images of each step of the last `count` blocks, or all: float64 (steps,)."""
+        blocks = self.steps[-count:] if count else self.steps
+        losses, correct = torch.cat([results for results, _ in blocks]).double().cpu().T
+        sizes = [size for results, size in blocks for _ in range(len(results))]
+        return losses, correct, torch.tensor(sizes, dtype=torch.float64)

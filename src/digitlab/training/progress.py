@@ -1,0 +1,78 @@
+"""Show how training goes on: a live bar in a terminal, and one line an epoch everywhere."""
+
+import time
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from digitlab.platform import console
+
+REFRESH = 4  # blocks between two updates of the bar: reading the loss waits for the device
+
+
+class Progress(Callback):
+    """Show a live bar in a terminal, and one line an epoch everywhere."""
+
+    def __init__(self):
+        self.label = ""  # begins each line, where several runs speak at once
+        self.bar: Bar | None = None
+        self.reported = 0
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.reported = trainer.current_epoch
+        if console.console.is_terminal:
+            columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}")]
+            self.bar = Bar(
+                *columns,
+                TextColumn("ETA"),
+                TimeRemainingColumn(),
+                console=console.console,
+                transient=True,
+                refresh_per_second=2,
+            )
+            batches = trainer.num_training_batches
+            total, completed = trainer.max_epochs * batches, trainer.current_epoch * batches
+            self.task: TaskID = self.bar.add_task("starting", total=total, completed=completed, state="")
+            self.bar.start()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._report(trainer)
+        self.started = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch, index: int) -> None:
+        if self.bar and ((index + 1) % REFRESH == 0 or index + 1 == trainer.num_training_batches):
+            loss, acc = module.recent(REFRESH)
+            rate = module.images_seen / (time.perf_counter() - self.started)
+            self.bar.update(
+                self.task,
+                completed=trainer.current_epoch * trainer.num_training_batches + index + 1,
+                description=f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}",
+                state=f"loss {loss:.4f}  acc {acc:.4f}  {rate:,.0f} images/s",
+            )
+
+    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._stop()
+        self._report(trainer)
+
+    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
+        self._stop()
+
+    def _report(self, trainer: pl.Trainer) -> None:
+        """Print the epoch that ended last. Its numbers are there only after the callbacks' own end of epoch."""
+        if trainer.current_epoch == self.reported:
+            return
+        self.reported = trainer.current_epoch
+        of = trainer.callback_metrics
+        console.say(
+            f"{self.label}epoch {self.reported:>{len(str(trainer.max_epochs))}}/{trainer.max_epochs}"
+            f"  train loss {of['train/loss']:.4f} acc {of['train/acc']:.4f}"
+            f"  val loss {of['val/loss']:.4f} acc {of['val/acc']:.4f}"
+            f"  {of['time/epoch_s']:.1f} s, {of['images_per_s']:,.0f} images/s"
+        )
+
+    def _stop(self) -> None:
+        if self.bar:
+            self.bar.stop()
+            self.bar = None

@@ -1,0 +1,168 @@
+"""Every number against scipy, statsmodels or a published example."""
+
+import warnings
+from math import ceil, inf, isnan, nan
+
+import numpy as np
+import pytest
+from scipy import stats
+from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestPower
+from statsmodels.stats.weightstats import DescrStatsW
+
+from digitlab.analysis import statistics
+
+STEP = 1e-4
+# Student 1908: hours of sleep gained by ten patients with two drugs; t = -4.0621, p = 0.002833, -2.46 to -0.70.
+FIRST = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
+SECOND = [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]
+
+
+def accuracies(seed: int, count: int, mean: float = 0.99, spread: float = 0.001) -> np.ndarray:
+    return np.random.default_rng(seed).normal(mean, spread, count).round(4)
+
+
+def test_wilson_is_the_published_interval():
+    # Newcombe 1998, table I: 81 of 263 and 0 of 20
+    assert statistics.wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    assert statistics.wilson(0, 20) == pytest.approx((0, 0.1611), abs=5e-5)
+
+
+@pytest.mark.parametrize(("correct", "total"), [(0, 1), (1, 1), (7, 20), (9912, 10_000), (10_000, 10_000), (0, 10_000)])
+@pytest.mark.parametrize("confidence", [0.5, 0.95, 0.999])
+def test_wilson_is_that_of_scipy(correct, total, confidence):
+    theirs = stats.binomtest(correct, total).proportion_ci(confidence, method="wilson")
+    assert statistics.wilson(correct, total, confidence) == pytest.approx(tuple(theirs), rel=1e-12, abs=1e-15)
+
+
+@pytest.mark.parametrize("count", [2, 3, 10])
+def test_the_interval_of_a_mean_is_that_of_statsmodels(count):
+    values = accuracies(0, count)
+    assert statistics.t_interval(values) == pytest.approx(DescrStatsW(values).tconfint_mean(0.05), rel=1e-12)
+    assert statistics.t_interval(values, 0.9) == pytest.approx(DescrStatsW(values).tconfint_mean(0.1), rel=1e-12)
+
+
+def test_paired_differences_are_students_of_1908():
+    found = statistics.paired_t(FIRST, SECOND, STEP)
+    assert found == pytest.approx((-1.58, -2.4599, -0.7001, 0.002833), abs=5e-5)
+
+
+@pytest.mark.parametrize("count", [2, 3, 7])
+def test_paired_differences_are_those_of_scipy(count):
+    one, other = accuracies(1, count), accuracies(2, count, 0.988)
+    expected = stats.ttest_rel(one, other)
+    found = statistics.paired_t(one, other, STEP)
+    assert found.p == pytest.approx(expected.pvalue, rel=1e-9)
+    assert (found.low, found.high) == pytest.approx(tuple(expected.confidence_interval()), rel=1e-9)
+
+
+def test_differences_without_any_spread_are_not_infinitely_sure():
+    same = statistics.paired_t([0.98, 0.99], [0.98, 0.99], STEP)
+    assert (same.mean, same.p) == (0, 1)
+    shifted = statistics.paired_t([0.9801, 0.9901], [0.98, 0.99], STEP)
+    assert shifted.low < 0 < shifted.high
+    assert shifted.p > 0.05  # one image
+    assert statistics.paired_t([0.99, 0.99, 0.99], [0.5, 0.5, 0.5], STEP).p < 1e-6
+
+
+@pytest.mark.parametrize(("shift", "count"), [(0.002, 3), (0.0005, 5), (0.0001, 9), (0.003, 4)])
+def test_seeds_needed_are_those_of_statsmodels(shift, count):
+    one, other = accuracies(3, count), accuracies(4, count) + shift
+    differences = one - other
+    effect = abs(differences.mean()) / differences.std(ddof=1)
+    found = statistics.seeds_needed(one, other, STEP)
+    assert TTestPower().power(effect, found, 0.05) >= 0.8
+    assert found == 2 or TTestPower().power(effect, found - 1, 0.05) < 0.8
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its solver where two are plenty
+        expected = TTestPower().solve_power(effect, power=0.8, alpha=0.05)
+    assert found == max(2, ceil(float(np.squeeze(expected))))
+
+
+def test_seeds_needed_at_the_ends():
+    assert statistics.seeds_needed([0.98, 0.99], [0.98, 0.99], STEP) == inf
+    # By hand: two pairs have the power 0.8 from an effect of 11.5 on, three from 3.2.
+    assert statistics.seeds_needed([0.98, 0.99], [0.12, 0.1301], STEP) == 2
+    assert statistics.seeds_needed([0.98, 0.99], [0.5, 0.6], STEP) == 3
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_mcnemar_is_that_of_statsmodels(seed):
+    draw = np.random.default_rng(seed)
+    one, other = draw.random(1000) < 0.97, draw.random(1000) < 0.96
+    table = [[np.sum(one & other), np.sum(one & ~other)], [np.sum(~one & other), np.sum(~one & ~other)]]
+    assert statistics.mcnemar(one, other) == pytest.approx(statsmodels_mcnemar(table, exact=True).pvalue, rel=1e-9)
+
+
+def test_mcnemar_of_networks_that_are_right_on_the_same_images():
+    assert statistics.mcnemar(np.array([True, False]), np.array([True, False])) == 1
+
+
+def test_holm_is_that_of_statsmodels():
+    draw = np.random.default_rng(0)
+    for count in (1, 2, 10, 105):
+        p_values = draw.random(count) ** 6
+        np.testing.assert_allclose(statistics.holm(p_values), multipletests(p_values, method="holm")[1], rtol=1e-12)
+
+
+def test_what_was_not_tested_does_not_count_in_holms_correction():
+    found = statistics.holm([0.01, nan, 0.04])
+    assert isnan(found[1])
+    np.testing.assert_allclose(found[[0, 2]], [0.02, 0.04])
+    assert statistics.holm([]).size == 0
+
+
+def test_the_interquartile_mean_drops_a_quarter_at_each_end():
+    assert statistics.iqm([[0, 1, 2, 3], [4, 5, 6, 100]])[0] == np.mean([2, 3, 4, 5])
+
+
+def test_the_bootstrap_draws_within_each_group():
+    # Groups without spread: whatever is drawn, each group keeps its weight. Drawing over all would not.
+    assert statistics.iqm([[1.0] * 5, [2.0] * 5, [9.0] * 5, [3.0] * 5]) == pytest.approx((2.571428,) * 3, abs=0.1)
+    groups = [accuracies(seed, 5, mean) for seed, mean in enumerate([0.9, 0.95, 0.98, 0.985, 0.99])]
+    value, low, high = statistics.iqm(groups)
+    draw = np.random.default_rng(7)
+    naive = []
+    for _ in range(4000):
+        values = np.sort(np.concatenate([draw.choice(group, len(group)) for group in groups]))
+        naive.append(values[6:-6].mean())  # 25 values: int(0.25 x 25) = 6 at each end
+    assert low < value < high
+    assert (low, high) == pytest.approx(np.quantile(naive, [0.025, 0.975]), abs=6e-5)
+
+
+def test_the_bootstrap_says_the_same_each_time():
+    groups = [accuracies(seed, 5) for seed in range(5)]
+    assert statistics.iqm(groups) == statistics.iqm(groups)
+
+
+def test_epochs_to_a_target():
+    assert statistics.epochs_to([0.5, 0.97, 0.96], 0.97) == 2
+    assert statistics.epochs_to([0.5, nan], 0.97) == inf
+    assert statistics.epochs_to([], 0.97) == inf
+
+
+def test_the_front_is_what_nothing_beats():
+    costs, gains = [1, 2, 2, 3, 4, 5], [0.5, 0.7, 0.8, 0.8, 0.6, 0.9]
+    assert statistics.pareto_front(costs, gains) == [0, 2, 5]
+    beaten = {
+        i for i in range(6) for j in range(6)
+        if costs[j] <= costs[i] and gains[j] >= gains[i] and (costs[j], gains[j]) != (costs[i], gains[i])
+    }  # fmt: skip
+    assert set(range(6)) - beaten == {0, 2, 5}
+
+
+def test_the_truly_best_is_among_those_not_told_from_the_best_as_often_as_promised():
+    """Eight cells of three seeds, of which one is better by little: the hardest case, and that of no difference."""
+    draw, tries = np.random.default_rng(0), 600
+    for lead in (0.0, 0.0005):
+        kept = 0
+        for _ in range(tries):
+            cells = draw.normal(0.99, 0.001, (8, 3))
+            cells[0] += lead
+            best = int(cells.mean(axis=1).argmax())
+            others = [index for index in range(8) if index != best]
+            found = [statistics.paired_t(cells[best], cells[index], STEP) for index in others]
+            p_values = statistics.against_best([each.mean for each in found], [each.p for each in found])
+            kept += best == 0 or p_values[others.index(0)] >= 0.05
+        assert kept / tries > 0.95 - 3 * (0.05 * 0.95 / tries) ** 0.5

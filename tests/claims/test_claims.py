@@ -1,0 +1,275 @@
+"""Claims through the front door: what the files say, what a sweep of them reports."""
+
+import csv
+import re
+import subprocess
+from decimal import Decimal
+from math import log
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_store import FakeStore
+from omegaconf import OmegaConf
+from scipy import stats
+
+CONF = Path(__file__).parents[2] / "conf"
+CLAIMS = sorted({file.stem for file in (CONF / "claim").glob("*.yaml")} - {"speedrun"})  # which is our own
+SEEDS = CONF.parents[1] / "shared" / "seeds"
+
+
+def test_every_claim_has_its_file_and_the_sweep_has_every_claim():
+    assert len(CLAIMS) == 10
+    swept = OmegaConf.load(CONF / "sweep" / "claims.yaml").hydra.sweeper.params.claim
+    assert sorted(swept.replace(" ", "").split(",")) == CLAIMS
+    changed = OmegaConf.load(CONF / "sweep" / "counterparts.yaml").hydra.sweeper.params.counterpart
+    assert sorted(changed.replace(" ", "").split(",")) == sorted(f.stem for f in (CONF / "counterpart").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_printed_numbers_stand_in_the_document(harness, name):
+    claim = harness.compose(f"claim={name}").claim
+    documents = list(SEEDS.glob(f"{claim.document}_*"))
+    if not documents:
+        pytest.skip("the documents are not on this machine")
+    text = documents[0].read_text()
+    for values in claim.printed.values():
+        assert all(f"{value:.4f}" in text for value in values)
+    for count in filter(None, (claim.parameters, *claim.counts.values())):
+        assert f"Total params: {count:,}" in text
+    assert all(re.search(rf"\) +{count} ", text) for count in claim.layers)
+    printed = [Decimal(number) / (100 if percent else 1) for number, percent in re.findall(r"(\d+\.\d+)(%?)", text)]
+    for value in (Decimal(str(value)) for value in (claim.accuracy, claim.loss) if value is not None):
+        assert value in [number.quantize(value) for number in printed]
+
+
+# By hand from the documents: network, split, its share, images left out, batch, epochs, patience, optimizer, normalized
+RECIPES = {
+    "mlp_000": ("mlp", "last", 0.2, 0, 128, 12, None, "Adam", True),
+    "cnn_pool_000": ("cnn_pool", "last", 0.2, 0, 128, 12, 3, "Adam", True),
+    "cnn_pool_000_first_epoch": ("cnn_pool", "last", 0.2, 0, 128, 1, None, "Adam", True),
+    "double_3x3_001": ("cnn_double_3x3", "test", 0.1, 5000, 500, 20, None, "Adam", True),
+    "single_5x5_001": ("cnn_single_5x5", "test", 0.1, 5000, 500, 20, None, "Adam", True),
+    "dense1000_sgd_002": ("cnn_dense1000", "test", 0.1, 0, 128, 10, None, "SGD", True),
+    "dense1000_adam_002": ("cnn_dense1000", "test", 0.1, 0, 128, 10, None, "Adam", True),
+    "dense1000_raw_002": ("cnn_dense1000", "test", 0.1, 0, 128, 10, None, "SGD", False),
+    "double_3x3_003": ("cnn_double_3x3", "test", 0.1, 0, 128, 10, None, "Adadelta", True),
+    "simple_004": ("cnn_simple", "last", 0.1, 0, 128, 15, None, "Adam", True),
+}
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_recipes_are_the_documents(harness, name):
+    cfg = harness.compose(f"claim={name}")
+    data = cfg.data
+    network, *rest = RECIPES[name]
+    model = harness.compose(f"model={network}").model
+    assert (cfg.model._target_, cfg.model.blocks, cfg.model.hidden) == (model._target_, model.blocks, model.hidden)
+    found = (data.split, data.val_fraction, data.skip_first, data.batch_size, cfg.trainer.max_epochs,
+             cfg.early_stopping.patience, cfg.optim._target_.rpartition(".")[2], data.normalize)  # fmt: skip
+    assert found == tuple(rest)
+    assert (cfg.loss, cfg.evaluate_on, data.fallback) == ("clipped_cross_entropy", "last", False)
+
+
+def test_a_claims_deltas_win_over_the_groups(harness):
+    assert harness.compose("trainer=smoke", "claim=simple_004").trainer.max_epochs == 15
+    assert harness.compose("claim=simple_004", "trainer.max_epochs=2").trainer.max_epochs == 2
+
+
+def test_a_sweep_of_claims_is_reported_with_what_was_changed(harness, tmp_path, capsys):
+    small = ["sweep.seeds=1", "data=mnist5k"]
+    assert harness.main("sweep=claims", "claim=cnn_pool_000_first_epoch", *small) is None
+    changed = ["counterpart=simple_004_torch", "trainer.max_epochs=1"]
+    assert harness.main("sweep=counterparts", *changed, *small) is None
+    capsys.readouterr()
+    assert harness.main("report.sweep=claims", f"report.dir={tmp_path}/report", entry_point="report") is None
+    assert "1 claim: 1 NOT COMPARABLE" in capsys.readouterr().out
+    page = (tmp_path / "report" / "report.md").read_text()
+    assert "There is nothing that these runs can be compared with (claimed of mnist, run on mnist5k)" in page
+    assert "optim.eps=1e-08, trainer.max_epochs=1 (on mnist5k) |" in page
+    first, other = rows_of(tmp_path / "report")
+    assert (first["claim"], first["verdict"]) == ("cnn_pool_000_first_epoch", "NOT COMPARABLE")
+    assert (other["claim"], other["counterpart"], other["verdict"]) == ("simple_004", "simple_004_torch", "")
+    assert other["changes"] == "loss=cross_entropy, model.init=torch, optim.eps=1e-08, trainer.max_epochs=1"
+    tested = {
+        run.info.run_name: run.data.metrics["test/acc"] for run in harness.runs() if "test/acc" in run.data.metrics
+    }
+    (name,) = (each for each in tested if "simple_004_torch" in each)
+    assert float(other["mean_acc"]) == pytest.approx(tested[name])
+    assert harness.main("report.sweep=counterparts", f"report.dir={tmp_path}/alone", entry_point="report") is None
+    assert "No claim's own recipe is done" in capsys.readouterr().out
+    (alone,) = rows_of(tmp_path / "alone")
+    assert "## Curves" not in (tmp_path / "alone" / "report.md").read_text()
+    assert alone["less_claim"] == ""
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "report.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def recorded(fake_store: FakeStore, accuracies, *overrides: str, **more) -> dict[str, list[str]]:
+    """Record a run on MNIST for each accuracy, the seeds from `seed`; return the overrides of its cell by run."""
+    first, more = more.pop("seed", 0), {"data": "mnist", "claim.note": " ".join(overrides)} | more
+    return {
+        fake_store.record("cnn_simple", "adam", seed, accuracy, **more): ["sweep=claims", f"seed={seed}", *overrides]
+        for seed, accuracy in enumerate(accuracies, first)
+    }
+
+
+FIVE = (0.99, 0.991, 0.992, 0.991, 0.993)
+
+
+def test_what_is_changed_is_shown_and_never_judged(fake_store, capsys):
+    runs = recorded(
+        fake_store, FIVE, "claim=simple_004", "trainer.precision=32-true", "trainer=cpu", "data.root=/elsewhere"
+    )
+    fast = recorded(
+        fake_store, (0.989, 0.992, 0.99), "claim=simple_004", "trainer.precision=bf16-mixed", counterpart="fast"
+    )
+    short = recorded(
+        fake_store, (0.98,), "claim=simple_004", "optim=sgd", "optim.lr=0.5", "+trainer.gradient_clip_val=1.0"
+    )
+    fake_store.sweep("claims", *runs, *fast, *short, overrides=runs | fast | short)
+    assert fake_store.report() is None
+    said = capsys.readouterr().out
+    assert "1 claim: 1 REPRODUCED" in said
+    assert "Changed recipes" in said
+    assert "not the same in all runs" not in said
+    assert "| trainer.precision=bf16-mixed |" in (fake_store.folder / "report.md").read_text()
+    own, precision, optimizer = rows_of(fake_store.folder)
+    assert (own["n"], own["changes"], own["verdict"]) == ("5", "", "REPRODUCED")
+    assert (precision["changes"], precision["verdict"]) == ("trainer.precision=bf16-mixed", "")
+    paired = stats.ttest_rel((0.989, 0.992, 0.99), FIVE[:3])
+    low, high = paired.confidence_interval()
+    found = [float(precision[key]) for key in ("less_claim", "low", "high", "common_seeds")]
+    assert found == pytest.approx([np.mean((0.989, 0.992, 0.99)) - np.mean(FIVE[:3]), low, high, 3], abs=1e-6)
+    assert optimizer["changes"] == "optim=sgd, optim.lr=0.5, trainer.gradient_clip_val=1.0"
+    assert (optimizer["less_claim"], optimizer["common_seeds"]) == ("", "1")
+
+
+def test_what_differs_in_several_claims_is_said_once(fake_store, capsys):
+    runs = {}
+    for name in ("simple_004", "mlp_000"):
+        mine = recorded(fake_store, FIVE[:3], f"claim={name}")
+        fake_store.harness.client.set_tag(next(iter(mine)), "mlflow.source.git.commit", "def")
+        runs |= mine
+    fake_store.sweep("claims", *runs, overrides=runs)
+    assert fake_store.report() is None
+    said = capsys.readouterr().out
+    assert "not the same in all runs: simple_004, mlp_000: code commit: abc (4 runs); def (cnn_simple-adam-s0, " in said
+    assert said.count("code commit") == 1
+
+
+def test_counterparts_that_are_not_done_are_named(fake_store, capsys):
+    runs = recorded(fake_store, FIVE, "claim=simple_004")
+    fake_store.sweep("claims", *runs, overrides=runs)
+    assert fake_store.report() is None
+    assert "The sweep counterparts, which changes something in the claims, has not been run." in capsys.readouterr().out
+    half = recorded(fake_store, (0.99,), "counterpart=simple_004_torch", done=False)
+    fake_store.sweep("counterparts", *half, overrides=half)
+    assert fake_store.report("report.sweep=claims") is None
+    said = " ".join(capsys.readouterr().out.split())
+    assert "counterparts: 1 of 1 cells of the sweep are not done, and not in this report: cnn_simple-adam-s0" in said
+    assert len(rows_of(fake_store.folder)) == 1
+
+
+def test_flags_and_facts_stand_beside_the_verdicts(fake_store):
+    runs = recorded(fake_store, FIVE, "claim=double_3x3_001") | recorded(
+        fake_store, FIVE, "claim=cnn_pool_000", parameters="53577"
+    )
+    runs |= recorded(fake_store, (0.991, 0.992), "claim=single_5x5_001") | recorded(
+        fake_store, (0.98,), "claim=simple_004"
+    )
+    runs |= recorded(fake_store, (0.1,), "claim=single_5x5_001", loss=float("nan"), seed=2)
+    fake_store.sweep("claims", *runs, overrides=runs)
+    assert fake_store.report() is None
+    page, tex = ((fake_store.folder / f"report.{kind}").read_text() for kind in ("md", "tex"))
+    for name, flags in (("double_3x3_001", "TU"), ("cnn_pool_000", "L"), ("simple_004", "")):
+        for line, mark in ((page, " | "), (tex.replace(r"\_", "_"), " & ")):
+            (row,) = (each for each in line.splitlines() if each.startswith((f"| {name}{mark}", f"{name}{mark}")))
+            assert row.removeprefix("| ").split(mark)[2].strip() == flags
+    assert "- double_3x3_001: T: its validation set was the test set; U: that its kernels" in page
+    rows = {row["claim"]: row for row in rows_of(fake_store.folder)}
+    assert [rows[name]["validated_on_test"] for name in ("double_3x3_001", "cnn_pool_000")] == ["True", "False"]
+    assert rows["cnn_pool_000"]["caveat"].startswith("the printed log begins at a training loss of 0.0181")
+    assert rows["double_3x3_001"]["unstated"].startswith("that its kernels are 3 x 3 follows")
+    assert "1 of 3 diverged" in page
+    assert (rows["single_5x5_001"]["mean_loss"], rows["single_5x5_001"]["diverged"]) == ("", "1")
+    assert "cnn_pool_000: 53,578 parameters printed, 53,577 counted: NOT the same." in page
+    assert (
+        "000: cnn_wide has 5,314,058 parameters in print, 5,314,058 counted: the same; no accuracy is claimed" in page
+    )
+    assert "000: cnn_pool_wide has 2,492,938 parameters in print, 2,492,938 counted: the same" in page
+    assert "simple_004: 34,826" not in page
+    for name, counts in (("simple_004", "320 and 18,496"), ("single_5x5_001", "832 and 589,952")):
+        assert f"{name}: {counts} parameters printed of the first layers, {counts} counted: the same." in page
+
+
+def test_runs_of_one_claim_that_are_not_alike_are_named(fake_store, capsys):
+    runs = recorded(
+        fake_store, FIVE, "claim=simple_004", **{"trainer.precision": "32-true", "trainer.accelerator": "cpu"}
+    )
+    fast = {"trainer.precision": "bf16-mixed", "trainer.accelerator": "cuda", "data.batch_size": "100"}
+    runs |= recorded(fake_store, (0.99,), "claim=simple_004", "trainer.precision=bf16-mixed", **fast)
+    runs |= recorded(fake_store, FIVE, "claim=cnn_pool_000")
+    odd, *_ = runs
+    fake_store.harness.client.set_tag(odd, "environment", "torch 2.14.0\nCPU: fast, 2 cores\n")
+    fake_store.harness.client.set_tag(odd, "command", "python src/train.py sweep=claims")
+    fake_store.sweep("claims", *runs, overrides=runs)
+    assert fake_store.report() is None
+    said = " ".join(capsys.readouterr().out.split())
+    assert "simple_004: environment torch: 2.15.0 (5 runs); 2.14.0 (cnn_simple-adam-s0)" in said
+    assert "simple_004: trainer.accelerator: cpu (5 runs); cuda (cnn_simple-adam-s0)" in said
+    assert "trainer.precision:" not in said  # it is what is compared
+    page = (fake_store.folder / "report.md").read_text()
+    assert page.index("simple_004: environment torch") < page.index("| claim |")
+    origin = page.partition("## Made from")[2]
+    assert "11 runs, 2023-11-14, commit abc" in origin
+    assert "python src/train.py sweep=claims" in origin
+
+
+@pytest.fixture
+def make_claims(repository, tmp_path):
+    """Run `make claims` with a python whose train.py exits with `code`; return what was asked of it, and the result."""
+
+    def make(arguments: str, code: int = 0) -> tuple[list[str], subprocess.CompletedProcess]:
+        python, asked = tmp_path / "python", tmp_path / "asked"
+        python.write_text(f'#!/bin/sh\necho "$@" >> {asked}\n[ "$1" != src/train.py ] || exit {code}\n')
+        python.chmod(0o755)
+        command = ["make", "-o", "setup", "claims", f"BIN={tmp_path}", f"ARGS={arguments}"]
+        ended = subprocess.run(command, cwd=repository, capture_output=True, text=True)
+        return asked.read_text().splitlines(), ended
+
+    return make
+
+
+def test_a_cell_that_fails_does_not_keep_the_claims_from_their_verdicts(make_claims):
+    asked, ended = make_claims("sweep.seeds=2", code=3)
+    assert asked == ["src/train.py sweep=claims sweep.seeds=2", "src/report.py report.sweep=claims"]
+    assert "Error 3" in ended.stderr
+
+
+def test_a_dry_run_of_the_claims_ends_with_the_plan(make_claims):
+    asked, ended = make_claims("sweep.dry_run=true")
+    assert asked == ["src/train.py sweep=claims sweep.dry_run=true"]
+    assert ended.returncode == 0
+
+
+def test_one_class_is_read_from_the_stored_predictions(fake_store, capsys):
+    def diverge(one_class: bool) -> dict[str, list[str]]:
+        shares = (0.098, 0.113, 0.089, 0.102, 0.097)
+        runs = {}
+        for seed, share in enumerate(shares):
+            more = {"loss": (1 - share) * -log(1e-7), "seed": seed, "same": one_class}
+            runs |= recorded(fake_store, (share,), "claim=dense1000_raw_002", f"data.block={1 + one_class}", **more)
+        return runs
+
+    runs = diverge(True)
+    fake_store.sweep("one", *runs, overrides=runs)
+    assert fake_store.report() is None
+    assert "1 claim: 1 DIVERGED AS PRINTED." in capsys.readouterr().out
+    two = diverge(False)
+    fake_store.sweep("two", *two, overrides=two)
+    assert fake_store.report() is None
+    assert "one class predicted in 0 of 5 runs" in rows_of(fake_store.folder)[0]["reason"]

@@ -1,0 +1,215 @@
+"""Mistakes at the command line, the frozen surface of keys, a run's fingerprint."""
+
+import re
+
+import pytest
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+
+from digitlab.config import build, schema
+from digitlab.config.fingerprint import fingerprint
+from digitlab.config.leaves import flatten
+
+
+def leaves(cfg) -> set[str]:
+    return set(flatten(schema.check(cfg)))
+
+
+@pytest.fixture
+def nothing_recorded(harness):
+    yield
+    assert not harness.folder.exists()
+
+
+BASE = ("data=mnist5k", "trainer=smoke", "model=mlp")
+
+
+@pytest.mark.usefixtures("nothing_recorded")
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["optim=adm"], "optim=adm: not found; allowed: adadelta, adam, adamw, rmsprop, sgd, sgd_momentum"),
+        (["model=cnn_pol"], "model=cnn_pol: not found; allowed: cnn_dense1000, "),
+        (["optim.lr=abc"], "optim.lr=abc: must be a number above 0"),
+        (["optim.lr=-1"], "optim.lr=-1: must be a number above 0"),
+        (["optim.lr=inf"], "optim.lr=Infinity: must be a number above 0"),
+        (["optim.lr=nan"], "optim.lr=NaN: must be a number above 0"),
+        (["optim.lr=true"], "optim.lr=true: must be a number above 0"),
+        (["optim.eps=-1"], "optim: Invalid epsilon value: -1"),
+        (["seed=-3"], "seed=-3: must be a whole number from 0 to 4294967295"),
+        (["seed=1.5"], "seed=1.5: must be a whole number"),
+        (["trainer.max_epochs=0"], "trainer.max_epochs=0: must be a whole number from 1"),
+        (["data.batch_size=0"], "data.batch_size=0: must be a whole number from 1"),
+        (["data.val_fraction=1.5"], "data.val_fraction=1.5: must be a number above 0 and below 1"),
+        (["data.split=first"], "data.split=first: must be auto, last, stratified or test"),
+        (["data.val_fraction=0.95"], "data: val_fraction=0.95: gives 4750 of 4500 images to validation"),
+        (["evaluate_on=middle"], "evaluate_on=middle: must be best or last"),
+        (["early_stopping.patience=0"], "early_stopping.patience=0: must be null or a whole number from 1"),
+        (["model.dropout=0.3"], "model.dropout=0.3: must be true or false"),
+        (["trainer.precision=fp8"], "trainer.precision=fp8: must be auto, 32-true or bf16-mixed"),
+        (["trainer.max_epoch=3"], "trainer.max_epoch: unknown key; allowed: accelerator, precision, max_epochs, "),
+        (["+trainer.max_epoch=3"], "trainer: max_epoch: unknown key; allowed: accelerator, "),
+        (["+optim.momentum=0.9"], "optim: momentum: unknown key; allowed: lr, betas, "),
+        (["+data.shuffle=true"], "data: shuffle: unknown key; allowed: source, root, "),
+        (["epochs=3"], "epochs: unknown key; allowed: seed, loss, "),
+        (["+epochs=3"], "epochs: unknown key; allowed: model, optim, "),
+        (["model=mlp,cnn_pool"], "Ambiguous value for argument 'model=mlp,cnn_pool'"),
+        (["optim.lr"], "Error parsing override 'optim.lr'"),
+        (["model.blocks=[{channels: 8, kernel: 99}]"], "model: "),
+        (["trainer=gpu"], "trainer.accelerator=gpu: no GPU found; allowed here: auto, cpu"),
+        (["+early_stopping.patiense=3"], "early_stopping.patiense: unknown key; allowed: early_stopping.patience"),
+        (["early_stopping=null"], "early_stopping=null: unknown key; allowed: early_stopping.patience"),
+        (["+data.augment.zoom=1"], "data.augment.zoom: unknown key; allowed: data.augment.rotate, data.augment.shift"),
+        (["+model.num_classes=7"], "model: num_classes: unknown key; allowed: blocks, hidden, dropout, init"),
+        (["+trainer.devices=2"], "trainer: devices: unknown key; allowed: accelerator, "),
+        (["+trainer.accumulate_grad_batches=2"], "trainer: accumulate_grad_batches: unknown key; allowed: "),
+        (["data.seed=-1"], "data.seed=-1: must be a whole number from 0"),
+        (["~model"], "model=null: must be a choice of conf/model or have a _target_"),
+        (["data=base"], "data.source: has no default; give it as data.source=VALUE"),
+        (["~optim"], "optim=null: must be a choice of conf/optim or have a _target_"),
+        (["optim.betas=[0.9]"], "optim: "),
+        (["optim._target_=torch.optim.Nope"], "optim: "),
+        (["scheduler=cosine", "scheduler.T_max=0"], "scheduler.T_max=0: must be a whole number from 1"),
+        (["tracking.experiment=''"], "tracking.experiment=: must be a name"),
+        (["tracking.uri=sqlite://foo.db"], "tracking: uri=sqlite://foo.db: must begin with one of sqlite:///, "),
+        (["tracking.uri=sqlite:////tmp"], "tracking: uri=sqlite:////tmp: is a folder; name the file, as in"),
+        (
+            ["tracking.uri=http://me:secret@127.0.0.1:9"],
+            "tracking: uri=http://***@127.0.0.1:9: the store does not answer",
+        ),
+        (["data=image_folder"], "data.root: has no default; give it as data.root=VALUE"),
+        (["data=image_folder", "data.root=/nowhere"], "data: [Errno 2] No such file or directory: '/nowhere'"),
+        (["tracking.uri=ftp://host/x"], "tracking: uri=ftp://host/x: must begin with one of sqlite:///, "),
+        (["tracking.uri=mlruns"], "tracking: uri=mlruns: must begin with one of sqlite:///, "),
+        (["tracking.uri=http://127.0.0.1:9"], "tracking: uri=http://127.0.0.1:9: the store does not answer"),
+    ],
+)
+def test_a_mistake_gets_one_line_and_leaves_nothing(harness, overrides, words, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    end = harness.main(*BASE, *overrides)
+    assert isinstance(end, str)
+    assert end.startswith(f"error: {words}"), end
+    assert "\n" not in end
+
+
+@pytest.mark.filterwarnings("always:.*is corrupt")
+def test_a_corrupt_file_that_cannot_be_fetched_again_is_named(harness, tmp_path, monkeypatch):
+    from torchvision import datasets
+
+    monkeypatch.setattr(datasets.MNIST, "mirrors", ["http://127.0.0.1:9/"])
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    (raw / "train-images-idx3-ubyte.gz").write_bytes(b"half of it")
+    end = harness.main("data=mnist", f"data.root={tmp_path}")
+    assert end.startswith(f"error: data: {raw}/train-images-idx3-ubyte.gz is corrupt and cannot be fetched again")
+    assert not harness.folder.exists()
+
+
+def test_the_first_line_of_a_mistake_is_all_there_is(harness):
+    result = harness.cli("optim.lr=-1")
+    assert result.returncode == 1
+    assert result.stderr.splitlines() == ["error: optim.lr=-1: must be a number above 0"]
+    assert not list(harness.folder.iterdir())
+
+
+def test_the_traceback_is_there_for_who_asks(harness):
+    result = harness.cli("optim.lr=-1", HYDRA_FULL_ERROR="1")
+    assert "Traceback" in result.stderr
+    assert result.returncode == 1
+
+
+def test_the_surface_of_keys_is_frozen(harness):
+    assert leaves(harness.compose("scheduler=cosine")) == {
+        "seed", "loss", "evaluate_on", "early_stopping.patience", "rerun", "tracking.uri", "tracking.experiment",
+        "sweep.name", "sweep.seeds", "sweep.dry_run", "sweep.parent",
+        "model._target_", "model.blocks", "model.hidden", "model.dropout", "model.init",
+        "optim._target_", "optim._partial_", "optim.lr", "optim.betas", "optim.eps", "optim.fused",
+        "data._target_", "data.root", "data.batch_size", "data.block", "data.split", "data.val_fraction",
+        "data.test_fraction", "data.skip_first", "data.split_seed", "data.seed", "data.normalize",
+        "data.augment.shift", "data.augment.rotate", "data.source._target_", "data.source._partial_",
+        "data.source.dataset", "data.source.name", "data.fallback._target_", "data.fallback._partial_",
+        "scheduler._target_", "scheduler._partial_", "scheduler.T_max",
+        "trainer._target_", "trainer.accelerator", "trainer.precision", "trainer.max_epochs",
+        "trainer.num_sanity_val_steps", "trainer.enable_progress_bar", "trainer.enable_model_summary",
+        "trainer.use_distributed_sampler", "trainer.callbacks.progress._target_",
+    }  # fmt: skip
+
+
+def test_defaults_are_the_published_ones(harness):
+    cfg = harness.compose()
+    assert (cfg.seed, cfg.data.batch_size, cfg.trainer.max_epochs) == (0, 128, 12)
+    assert (cfg.trainer.precision, cfg.early_stopping.patience, cfg.evaluate_on) == ("32-true", None, "best")
+    choices = HydraConfig.get().runtime.choices
+    assert (choices.model, choices.optim, choices.data, choices.trainer) == ("cnn_pool", "adam", "mnist", "default")
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("adam", {"lr": 1e-3, "betas": [0.9, 0.999], "eps": 1e-7}),
+        ("sgd", {"lr": 1e-2}),
+        ("adadelta", {"lr": 1.0, "rho": 0.95, "eps": 1e-7}),
+    ],
+)
+def test_optimizers_have_kerass_values(harness, name, keys):
+    optim = OmegaConf.to_container(harness.compose(f"optim={name}").optim)
+    assert {key: optim[key] for key in optim if key in keys} == keys
+    assert optim.get("momentum", 0) == 0
+
+
+def test_data_root_is_the_environments(harness, monkeypatch):
+    monkeypatch.setenv("DIGITLAB_DATA", "/somewhere")
+    assert harness.compose().data.root == "/somewhere"
+
+
+def fingerprint_of(harness, *overrides, digest="d") -> str:
+    return fingerprint(schema.check(harness.compose(*overrides)), digest)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["tracking.experiment=other"],
+        ["rerun=true"],
+        ["data.root=/elsewhere"],
+        ["data.fallback=false"],
+        ["trainer.callbacks.progress=null"],
+        ["optim=adam", "model=cnn_pool"],
+        ["optim.eps=1e-7", "optim.lr=0.001"],
+        ["data.augment.shift=0.0"],
+        ["data.val_fraction=0.2"],  # the digest of the splits says it
+    ],
+)
+def test_what_cannot_change_a_result_leaves_the_fingerprint(harness, overrides):
+    assert fingerprint_of(harness, *overrides) == fingerprint_of(harness)
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["seed=1", "data.seed=1", "optim=sgd", "optim.eps=1e-8", "model=mlp", "model.dropout=false", "model.init=torch",
+     "data.batch_size=64", "data.normalize=false", "data.augment.shift=1", "trainer.max_epochs=3",
+     "trainer.precision=bf16-mixed", "trainer.accelerator=cpu", "loss=clipped_cross_entropy", "evaluate_on=last",
+     "early_stopping.patience=3", "scheduler=cosine", "+trainer.gradient_clip_val=1"],
+)  # fmt: skip
+def test_what_changes_a_result_changes_the_fingerprint(harness, override):
+    assert fingerprint_of(harness, override) != fingerprint_of(harness)
+
+
+def test_the_code_of_a_network_of_the_users_own_is_part_of_it(harness, tmp_path, monkeypatch):
+    (tmp_path / "src").mkdir()
+    monkeypatch.syspath_prepend(tmp_path / "src")
+    monkeypatch.setattr(build, "REPOSITORY", tmp_path)
+    prints = set()
+    for activation in ("ReLU", "Tanh"):
+        (tmp_path / "src" / "mynet.py").write_text(f"import torch\nclass MyNet(torch.nn.{activation}):\n    pass\n")
+        prints.add(fingerprint_of(harness, "model._target_=mynet.MyNet"))
+    assert len(prints) == 2
+
+
+def test_other_data_is_another_fingerprint(harness):
+    assert fingerprint_of(harness, digest="e") != fingerprint_of(harness)
+
+
+def test_every_group_file_says_what_it_is(repository):
+    for file in sorted((repository / "conf").rglob("*.yaml")):
+        assert re.match(r"# \S.{10,}", file.read_text()), file

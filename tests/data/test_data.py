@@ -1,0 +1,185 @@
+"""The DataModule as anybody may use it: splits, pixels, order, moved images."""
+
+from functools import partial
+from itertools import chain
+
+import numpy as np
+import pytest
+import torch
+from torchvision import datasets, transforms
+
+from digitlab.data import sources
+from digitlab.data.augment import affine_augment
+from digitlab.data.datamodule import ImageData
+
+
+def full(mnist, **settings) -> ImageData:
+    data = ImageData(sources.torchvision_mnist, root=mnist, **settings)
+    data.setup()
+    return data
+
+
+def embedded(**settings) -> ImageData:
+    data = ImageData(sources.mnist5k, **settings)
+    data.setup()
+    return data
+
+
+def labels_of(batches) -> torch.Tensor:
+    return torch.cat([labels for _, labels in batches])
+
+
+@pytest.fixture(scope="module")
+def everything(mnist):
+    return sources.torchvision_mnist(mnist)
+
+
+def test_default_validation_is_the_last_tenth(mnist, everything):
+    data = full(mnist)
+    assert data.sizes == {"train": 54_000, "val": 6_000, "test": 10_000}
+    assert torch.equal(labels_of(data.val_dataloader()), everything.train[1][54_000:])
+    assert torch.equal(labels_of(data.test_dataloader()), everything.test[1])
+    assert torch.equal(
+        labels_of(chain.from_iterable(data.train_dataloader())).bincount(), everything.train[1][:54_000].bincount()
+    )
+
+
+def test_a_head_range_left_out_and_the_test_set_as_validation(mnist, everything):
+    data = full(mnist, skip_first=5_000, split="test")
+    assert data.sizes == {"train": 55_000, "val": 10_000, "test": 10_000}
+    assert torch.equal(data.splits["train"][1], everything.train[1][5_000:])
+    assert torch.equal(labels_of(data.val_dataloader()), everything.test[1])
+
+
+def test_stratified_split_keeps_the_shares_and_follows_its_own_seed(mnist, everything):
+    data = full(mnist, split="stratified", val_fraction=0.2)
+    shares = everything.train[1].bincount() / 60_000
+    for stage in ("train", "val"):
+        labels = data.splits[stage][1]
+        assert torch.allclose(labels.bincount() / len(labels), shares, atol=1e-3)
+    assert full(mnist, split="stratified", val_fraction=0.2, seed=7).digest == data.digest
+    assert full(mnist, split="stratified", val_fraction=0.2, split_seed=7).digest != data.digest
+
+
+def test_what_comes_sorted_without_a_test_set_is_drawn_class_by_class():
+    data = embedded()
+    assert data.sizes == {"train": 4_000, "val": 500, "test": 500}
+    for stage, count in [("train", 400), ("val", 50), ("test", 50)]:
+        assert data.splits[stage][1].bincount().tolist() == [count] * 10
+    seen = [image.numpy().tobytes() for images, _ in data.splits.values() for image in images]
+    assert len(set(seen)) == 5_000
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"split": "first"}, "split=first: must be one of auto, last, stratified, test"),
+        ({"val_fraction": 0.95}, "val_fraction=0.95"),
+        ({"val_fraction": 0.00001}, "val_fraction=1e-05: gives 0 of"),
+        ({"skip_first": 5_000}, "skip_first=5000: leaves none of 5000 images"),
+    ],
+)
+def test_impossible_splits_are_refused(settings, words):
+    with pytest.raises(ValueError, match=words):
+        embedded(**settings)
+
+
+def test_pixels_are_what_torchvisions_totensor_gives(mnist):
+    images, _ = next(iter(full(mnist).test_dataloader()))
+    assert images.shape == (128, 1, 28, 28)
+    raw = sources.torchvision_mnist(mnist).test[0][:128]
+    theirs = torch.stack([transforms.ToTensor()(image.numpy()) for image in raw])
+    assert torch.equal(images, theirs)
+    unscaled, _ = next(iter(full(mnist, normalize=False).test_dataloader()))
+    assert torch.equal(unscaled, raw.unsqueeze(1).float())
+
+
+def test_order_is_a_function_of_seed_and_epoch():
+    def epochs(seed, count):
+        loader = embedded(seed=seed).train_dataloader()
+        return [labels_of(chain.from_iterable(loader)) for _ in range(count)]
+
+    first, second = epochs(0, 2)
+    assert not torch.equal(first, second)
+    assert torch.equal(first, epochs(0, 1)[0])
+    assert not torch.equal(first, epochs(1, 1)[0])
+    loader = embedded(seed=0).train_dataloader()
+    torch.rand(5)  # the order does not hang on torch's own generator
+    loader.sampler.set_epoch(1)
+    assert torch.equal(labels_of(chain.from_iterable(loader)), second)
+
+
+def test_every_image_comes_once_an_epoch_with_its_own_label():
+    data = embedded(batch_size=97, normalize=False)
+    loader = data.train_dataloader()
+    assert len(list(loader)) == len(loader) == 4  # 41 whole batches in blocks of 16, and what is left
+    batches = [batch for block in data.train_dataloader() for batch in block]
+    assert len(batches) == data.steps_per_epoch == 42
+    assert len(batches[-1][1]) == 4_000 - 41 * 97
+    images, labels = torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
+    served = sorted((int(y), x.byte().numpy().tobytes()) for x, y in zip(images, labels, strict=True))
+    owned = sorted((int(y), x.numpy().tobytes()) for x, y in zip(*data.splits["train"], strict=True))
+    assert served == owned
+
+
+def test_it_serves_a_hand_written_loop():
+    data = embedded()
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, data.num_classes))
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    loader, losses = data.train_dataloader(), []
+    for _ in range(3):
+        for images, labels in chain.from_iterable(loader):
+            loss = torch.nn.functional.cross_entropy(network(images), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+
+
+def test_classes_and_shape_flow_from_the_data(tmp_path):
+    from PIL import Image
+
+    for name, shade in [("a", 0), ("b", 90), ("c", 250)]:
+        (tmp_path / name).mkdir()
+        for number in range(10):
+            Image.new("L", (20, 20), shade + number % 5).save(tmp_path / name / f"{number}.png")
+    data = ImageData(partial(sources.image_folder, size=16), root=tmp_path)
+    data.setup()
+    assert (data.num_classes, data.classes, data.input_shape) == (3, ("a", "b", "c"), (1, 16, 16))
+    assert data.sizes == {"train": 24, "val": 3, "test": 3}
+
+
+def test_fallback_is_taken_loudly_or_not_at_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.MNIST, "mirrors", ["http://127.0.0.1:9/"])
+    data = ImageData(sources.torchvision_mnist, root=tmp_path, fallback=sources.mnist5k)
+    with pytest.warns(UserWarning, match="is missing and cannot be downloaded .* Taking the embedded mnist5k"):
+        data.setup()
+    assert data.name == "mnist5k"
+    assert data.digest == embedded().digest
+    with pytest.raises(sources.UnavailableError):
+        ImageData(sources.torchvision_mnist, root=tmp_path, fallback=False).setup()
+
+
+def test_moving_nothing_changes_nothing_and_a_whole_pixel_is_a_roll(monkeypatch):
+    images = torch.rand(4, 1, 28, 28)
+    torch.testing.assert_close(affine_augment(images), images)
+    monkeypatch.setattr(torch, "rand", lambda *shape, **_: torch.ones(shape))  # the largest shift, right down
+    moved = affine_augment(images, shift=3)
+    torch.testing.assert_close(moved[..., :-3, :-3], images[..., 3:, 3:], rtol=1e-4, atol=1e-4)
+    assert moved[..., -3:, :].abs().max() < 1e-4
+    quarter = affine_augment(images, rotate=90)
+    torch.testing.assert_close(quarter, images.rot90(1, dims=(2, 3)), rtol=1e-3, atol=1e-3)
+
+
+def test_augmentation_moves_training_images_only_each_in_its_own_way():
+    still, moving = embedded(), embedded(augment={"shift": 2, "rotate": 10})
+    torch.manual_seed(0)
+    (a, labels), (b, same_labels) = (next(chain.from_iterable(data.train_dataloader())) for data in (still, moving))
+    assert torch.equal(labels, same_labels)
+    assert not torch.allclose(a, b)
+    assert b.min() >= 0
+    assert b.max() <= 1 + 1e-6
+    means = np.array([(x - y).abs().mean() for x, y in zip(a, b, strict=True)])
+    assert len(np.unique(means.round(6))) > 100
+    assert torch.equal(next(iter(still.val_dataloader()))[0], next(iter(moving.val_dataloader()))[0])

@@ -1,0 +1,191 @@
+"""Where bytes come from: idx files against torchvision's parser, a mirror of our own, folders of images."""
+
+import functools
+import gzip
+import http.server
+import shutil
+import threading
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import datasets
+from torchvision.datasets.mnist import read_image_file, read_label_file
+
+from digitlab.data import sources
+
+RAW = "MNIST/raw"
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """A data set of MNIST's make and size of 12 + 5 images, served by a mirror on this machine."""
+    generator = np.random.default_rng(0)
+    arrays = {
+        "train-images-idx3-ubyte.gz": generator.integers(0, 256, (12, 28, 28), dtype=np.uint8),
+        "train-labels-idx1-ubyte.gz": (np.arange(12) % 10).astype(np.uint8),
+        "t10k-images-idx3-ubyte.gz": generator.integers(0, 256, (5, 28, 28), dtype=np.uint8),
+        "t10k-labels-idx1-ubyte.gz": (np.arange(5)).astype(np.uint8),
+    }
+    served = tmp_path / "mirror"
+    served.mkdir()
+    resources = []
+    for name, array in arrays.items():
+        header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes()
+        (served / name).write_bytes(gzip.compress(header + array.tobytes()))
+        resources.append((name, _md5(served / name)))
+    monkeypatch.setattr(datasets.MNIST, "resources", resources)
+    handler = functools.partial(_Silent, directory=served)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        dead = "http://127.0.0.1:9/"  # the discard port: refused at once
+        monkeypatch.setattr(datasets.MNIST, "mirrors", [dead, f"http://127.0.0.1:{server.server_port}/"])
+        yield served, arrays
+        server.shutdown()
+
+
+class _Silent(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+def _md5(file):
+    from torchvision.datasets.utils import calculate_md5
+
+    return calculate_md5(str(file))
+
+
+def offline(monkeypatch):
+    monkeypatch.setattr(datasets.MNIST, "mirrors", ["http://127.0.0.1:9/"])
+
+
+def test_idx_files_read_as_torchvision_reads_them(mnist, tmp_path):
+    for name, parser in [("t10k-images-idx3-ubyte", read_image_file), ("t10k-labels-idx1-ubyte", read_label_file)]:
+        zipped = mnist / RAW / f"{name}.gz"
+        with gzip.open(zipped) as source, (tmp_path / name).open("wb") as target:
+            shutil.copyfileobj(source, target)
+        theirs = parser(str(tmp_path / name))
+        assert torch.equal(sources.read_idx(zipped).to(theirs.dtype), theirs)
+
+
+@pytest.mark.parametrize("content", [b"", b"\0\0\x0d\x01\0\0\0\x01\0\0\0\0", b"\0\0\x08\x01\0\0\0\x05\1\2"])
+def test_what_is_not_an_idx_file_of_bytes_is_refused(tmp_path, content):
+    file = tmp_path / "x.gz"
+    file.write_bytes(gzip.compress(content))
+    with pytest.raises(ValueError, match=r"x\.gz"):
+        sources.read_idx(file)
+
+
+def test_missing_files_are_downloaded_from_the_first_mirror_that_answers(small, tmp_path):
+    _, arrays = small
+    images = sources.torchvision_mnist(tmp_path / "data")
+    assert images.classes == tuple("0123456789")
+    np.testing.assert_array_equal(images.train[0], arrays["train-images-idx3-ubyte.gz"])
+    np.testing.assert_array_equal(images.test[1], arrays["t10k-labels-idx1-ubyte.gz"])
+    assert images.train[0].dtype == torch.uint8
+    assert images.train[1].dtype == torch.int64
+    assert sorted(file.name for file in (tmp_path / "data" / RAW).iterdir()) == sorted(arrays)
+
+
+def test_others_of_mnists_make_lie_in_folders_of_their_own(small, tmp_path, monkeypatch):
+    for name in ("resources", "mirrors"):
+        monkeypatch.setattr(datasets.FashionMNIST, name, getattr(datasets.MNIST, name))
+    images = sources.torchvision_mnist(tmp_path, dataset="FashionMNIST", name="fashion_mnist")
+    assert (images.name, images.classes[0]) == ("fashion_mnist", "T-shirt/top")
+    assert (tmp_path / "FashionMNIST" / "raw" / "t10k-labels-idx1-ubyte.gz").is_file()
+
+
+def test_files_that_are_there_need_no_network(small, tmp_path, monkeypatch):
+    sources.torchvision_mnist(tmp_path)
+    offline(monkeypatch)
+    sources.torchvision_mnist(tmp_path)
+
+
+def test_a_half_download_does_not_count(small, tmp_path, monkeypatch):
+    served, _ = small
+    file = served / "train-labels-idx1-ubyte.gz"
+    file.write_bytes(file.read_bytes()[:-3])
+    with pytest.raises(sources.UnavailableError, match=r"train-labels-idx1-ubyte\.gz is missing .* wrong md5"):
+        sources.torchvision_mnist(tmp_path)
+    assert [each.name for each in (tmp_path / RAW).iterdir()] == ["train-images-idx3-ubyte.gz"]
+
+
+def test_a_corrupt_file_is_named_and_fetched_again(small, tmp_path):
+    sources.torchvision_mnist(tmp_path)
+    file = tmp_path / RAW / "train-images-idx3-ubyte.gz"
+    good = file.read_bytes()
+    file.write_bytes(good[:100])
+    with pytest.warns(UserWarning, match=r"train-images-idx3-ubyte\.gz is corrupt"):
+        sources.torchvision_mnist(tmp_path)
+    assert file.read_bytes() == good
+
+
+def test_a_corrupt_file_offline_is_an_error_and_never_a_fallback(small, tmp_path, monkeypatch):
+    sources.torchvision_mnist(tmp_path)
+    file = tmp_path / RAW / "t10k-images-idx3-ubyte.gz"
+    file.write_bytes(b"nonsense")
+    offline(monkeypatch)
+    with (
+        pytest.warns(UserWarning, match="is corrupt"),
+        pytest.raises(OSError, match=r"t10k-images-idx3-ubyte\.gz is corrupt and cannot be fetched again") as error,
+    ):
+        sources.torchvision_mnist(tmp_path)
+    assert not isinstance(error.value, sources.UnavailableError)
+    assert file.read_bytes() == b"nonsense"
+
+
+def test_nothing_is_left_behind_where_nothing_answers(tmp_path, monkeypatch):
+    offline(monkeypatch)
+    with pytest.raises(sources.UnavailableError, match="cannot be downloaded"):
+        sources.torchvision_mnist(tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+
+
+def test_the_embedded_set_is_500_real_training_images_of_each_digit(mnist):
+    embedded = sources.mnist5k()
+    assert embedded.train[1].bincount().tolist() == [500] * 10
+    assert embedded.test is None
+    whole = sources.torchvision_mnist(mnist)
+    pairs = {(image.numpy().tobytes(), int(label)) for image, label in zip(*whole.train, strict=True)}
+    ours = [(image.numpy().tobytes(), int(label)) for image, label in zip(*embedded.train, strict=True)]
+    assert all(pair in pairs for pair in ours)
+
+
+def draw(folder, name, shade, size=(28, 28), mode="L"):
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, shade).save(folder / name)
+
+
+def test_a_folder_of_class_folders(tmp_path):
+    draw(tmp_path / "dark", "a.png", 10)
+    draw(tmp_path / "dark", "b.png", (20, 20, 20), size=(56, 30), mode="RGB")
+    draw(tmp_path / "light", "c.jpg", 200)
+    images = sources.image_folder(tmp_path)
+    assert images.classes == ("dark", "light")
+    assert images.train[0].shape == (3, 28, 28)
+    assert images.train[0][:, 14, 14].tolist() == [10, 20, 200]
+    assert images.train[1].tolist() == [0, 0, 1]
+
+
+def test_sixteen_bits_are_scaled_and_transparency_is_white(tmp_path):
+    draw(tmp_path / "a", "deep.png", 128 * 257, mode="I;16")
+    draw(tmp_path / "b", "ink.png", (0, 0, 0, 0), mode="RGBA")
+    images = sources.image_folder(tmp_path)
+    assert images.train[0][:, 14, 14].tolist() == [128, 255]
+
+
+def test_folders_that_cannot_be_used_are_refused(tmp_path):
+    with pytest.raises(OSError, match="nowhere"):
+        sources.image_folder(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="has 0 class folders"):
+        sources.image_folder(tmp_path)
+    draw(tmp_path / "one", "a.png", 0)
+    with pytest.raises(ValueError, match="has 1 class folders"):
+        sources.image_folder(tmp_path)
+    (tmp_path / "two").mkdir()
+    with pytest.raises(ValueError, match="two has no images in it"):
+        sources.image_folder(tmp_path)
+    (tmp_path / "two" / "broken.png").write_bytes(b"not a picture")
+    with pytest.raises(OSError, match=r"broken\.png is not a readable image"):
+        sources.image_folder(tmp_path)

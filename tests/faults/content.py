@@ -1,0 +1,38 @@
+"""What a checkpoint file holds."""
+
+import hashlib
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def read(file: Path) -> dict | None:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return None if archive.testzip() else torch.load(file, weights_only=True)
+    except Exception:
+        return None
+
+
+def digest(value: Any) -> str:
+    """Hash every number in a checkpoint, of weights, optimizer, scheduler and callbacks, but not the run's name."""
+    hashed = hashlib.sha256()
+
+    def visit(node: Any) -> None:
+        if isinstance(node, dict):
+            for key in sorted(node, key=str):
+                if key not in ("run", "loops"):  # the loops count restarts
+                    hashed.update(str(key).encode())
+                    visit(node[key])
+        elif isinstance(node, list | tuple):
+            for each in node:
+                visit(each)
+        elif isinstance(node, torch.Tensor):
+            hashed.update(f"{node.dtype}{tuple(node.shape)}".encode() + node.numpy().tobytes())
+        else:
+            hashed.update(repr(node).encode())
+
+    visit(value)
+    return hashed.hexdigest()

@@ -1,0 +1,115 @@
+"""Checkpoints damaged while nobody looked, and clocks that jump: nothing of it is taken for good, or is fatal."""
+
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from content import digest
+from fault_run import EPOCHS, Bench, Oracle
+
+from digitlab.training.checkpoint import DamagedError, DurableCheckpointIO, load_whole
+
+SETTINGS = ("evaluate_on=last",)  # what it takes to go on from any checkpoint, and not from the best one alone
+
+
+@pytest.fixture(scope="module")
+def last_oracle(tmp_path_factory) -> Oracle:
+    return Oracle(tmp_path_factory.mktemp("last"), overrides=SETTINGS)
+
+
+@pytest.fixture
+def broken(tmp_path):
+    """A run that died in its last epoch: last and best are of epoch 3, previous is of 2."""
+    bench = Bench(tmp_path / "run")
+    bench.run("KILL@batch:before#25", *SETTINGS)
+    assert sorted(bench.saved()) == ["best", "last", "previous"]
+    return bench
+
+
+def cut(length: Callable[[int], int]) -> Callable[[Path], None]:
+    return lambda file: file.write_bytes(file.read_bytes()[: length(file.stat().st_size)])
+
+
+def make_folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+DAMAGES = {
+    "empty": cut(lambda size: 0),
+    "one byte": cut(lambda size: 1),
+    "half": cut(lambda size: size // 2),
+    "all but one byte": cut(lambda size: size - 1),
+    "a bit": flip,
+    "zeros": lambda file: file.write_bytes(bytes(file.stat().st_size)),
+    "a folder": make_folder,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", [*DAMAGES, "another run's"])
+@pytest.mark.parametrize("names", [("last", "best"), ("last", "best", "previous")], ids=len)
+def test_damage_is_told_and_the_checkpoint_before_is_taken(broken, last_oracle, names, damage):
+    for name in names:
+        file = broken.checkpoints / f"{name}.ckpt"
+        if damage == "another run's":
+            shutil.copy(last_oracle.bench.checkpoints / "last.ckpt", file)
+        else:
+            DAMAGES[damage](file)
+    assert broken.run("", *SETTINGS) == 0
+    for name in names:
+        assert f"warning: {broken.checkpoints / name}.ckpt " in broken.says
+    left = ["previous"][: 3 - len(names)]
+    assert ("after epoch 2 of 4" if left else "from the start: there is no checkpoint to continue from") in broken.says
+    assert broken.saves == (EPOCHS - 2 if left else EPOCHS)
+    assert last_oracle.remains(broken) == []
+
+
+@pytest.mark.slow
+def test_without_the_best_weights_a_run_begins_anew_and_says_so(tmp_path, oracle):
+    bench = Bench(tmp_path / "run")
+    bench.run("KILL@batch:before#25")
+    (bench.checkpoints / "best.ckpt").write_bytes(b"torn")
+    assert bench.run() == 0
+    assert "from the start: there is no checkpoint to continue from" in bench.says
+    assert oracle.remains(bench) == []
+
+
+def test_a_flipped_bit_anywhere_is_refused_or_changes_nothing(tmp_path):
+    file, places = tmp_path / "last.ckpt", random.Random(0)
+    DurableCheckpointIO().save_checkpoint({"weights": torch.arange(20_000.0), "epoch": 3}, file)
+    whole, content = digest(load_whole(file)), file.read_bytes()
+    refused = 0
+    for _ in range(100):
+        damaged = bytearray(content)
+        damaged[places.randrange(len(content))] ^= 1 << places.randrange(8)
+        file.write_bytes(damaged)
+        try:
+            assert digest(load_whole(file)) == whole
+        except DamagedError:
+            refused += 1
+    assert refused > 90  # the rest are in bytes that nothing reads
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", ["hooks:clock_an_hour_back", "hooks:clock_a_day_ahead", "hooks:clock_jumps_back"])
+def test_a_clock_that_is_wrong_changes_no_result(tmp_path, oracle, change):
+    bench = Bench(tmp_path / "run")
+    assert bench.run("KILL@name-last:before#2") != 0
+    bench.changes.append(change)
+    assert bench.run("EIO@name-last:before#2") == 1
+    assert bench.saves == 1
+    assert bench.run() == 0
+    assert oracle.remains(bench) == []
+    assert min(value for (value,) in bench.ask("select value from metrics where key = 'time/epoch_s'")) > 0
+    ((seconds,),) = bench.ask("select value from tags where key = 'seconds'")
+    assert 0 < float(seconds) < 600

@@ -1,0 +1,167 @@
+"""Death at any moment, in real processes: SIGKILL at random, then the same command, until the run is done."""
+
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import REPOSITORY, Harness
+
+pytestmark = pytest.mark.slow
+
+SETTINGS = {
+    "adam": ["optim=adam", "scheduler=one_cycle", "model=cnn_pool"],
+    "sgd": ["optim=sgd", "early_stopping.patience=2", "optim.lr=0.5", "model=cnn_pool"],
+    "adadelta": ["optim=adadelta", "scheduler=cosine", "model=cnn_simple", "data.augment.shift=1"],
+}
+COMMON = ["data=mnist5k", "trainer=cpu", "trainer.max_epochs=5"]
+
+
+class Program:
+    """`python src/train.py ...` in a process group of its own, what it says in a file."""
+
+    def __init__(self, harness: Harness, *overrides: str):
+        harness.folder.mkdir(exist_ok=True)
+        self.log = harness.folder / f"{len(list(harness.folder.glob('*.log')))}.log"
+        with self.log.open("w") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, REPOSITORY / "src" / "train.py", *COMMON, *overrides],
+                env=os.environ | {"MLFLOW_TRACKING_URI": harness.uri, "PYTHONUNBUFFERED": "1"},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def says(self) -> str:
+        return self.log.read_text()
+
+    def wait(self, timeout: float = 120) -> int:
+        return self.process.wait(timeout)
+
+    def wait_for(self, words: str) -> bool:
+        """Wait until it says `words`; return whether it lived to say them."""
+        while words not in self.says() and self.process.poll() is None:
+            time.sleep(0.02)
+        return words in self.says()
+
+    def kill(self) -> bool:
+        """Kill it; return whether it was still alive."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        return self.process.wait() == -signal.SIGKILL
+
+
+def outcome(harness: Harness) -> tuple[dict, dict]:
+    """The one run's evaluated weights and every point of its metrics."""
+    (run,) = harness.runs()
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["done"] == "true"
+    checkpoints = harness.folder / "artifacts" / run.info.run_id / "artifacts" / "checkpoints"
+    assert [file.name for file in checkpoints.iterdir()] == ["best.ckpt"]
+    points = {
+        key: [(point.step, point.value) for point in harness.client.get_metric_history(run.info.run_id, key)]
+        for key in run.data.metrics
+        if key.startswith(("train/", "val/", "test/"))
+    }
+    return torch.load(checkpoints / "best.ckpt", weights_only=True)["state_dict"], points
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_killed_at_random_until_done_it_ends_as_if_never_interrupted(tmp_path, name):
+    whole, broken = Harness(tmp_path / "whole"), Harness(tmp_path / "broken")
+    assert Program(whole, *SETTINGS[name]).wait() == 0
+
+    moments = random.Random(name)
+    kills = 0
+    for epoch, longest in [(1, 0.5), (2, 0.5), (4, 0.5), (5, 3.0)]:  # the last one: in the test, the figures, the model
+        program = Program(broken, *SETTINGS[name])
+        if program.wait_for(f"epoch {epoch}/5"):
+            time.sleep(moments.uniform(0, longest))
+            kills += program.kill()
+    assert Program(broken, *SETTINGS[name]).wait() == 0
+    assert kills >= 2
+    print(f"{name}: {kills} kills survived")
+
+    (weights, points), (expected_weights, expected_points) = outcome(broken), outcome(whole)
+    assert all(torch.equal(weights[key], expected_weights[key]) for key in expected_weights)
+    assert points == expected_points
+    assert sqlite3.connect(broken.folder / "mlflow.db").execute("pragma integrity_check").fetchone() == ("ok",)
+
+
+def test_cells_run_side_by_side_on_a_fresh_store(harness):
+    program = Program(
+        harness, "sweep=smoke", "trainer.max_epochs=1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"
+    )
+    assert program.wait(timeout=300) == 0
+    assert "6 of 6 cells are done" in program.says()
+    runs = [run for run in harness.runs() if "model" in run.data.tags]
+    assert len(runs) == 6
+    assert {len(harness.client.get_metric_history(run.info.run_id, "train/loss_step")) for run in runs} == {32}
+
+
+def test_a_sweep_killed_again_and_again_does_every_cell_once(harness):
+    moments = random.Random(1)
+    cells = ["sweep=smoke", "data.test_fraction=0.5", "trainer.max_epochs=2"]
+    finished: set[str] = set()
+    for _ in range(3):
+        program = Program(harness, *cells)
+        assert program.wait_for("cell 2 of")
+        time.sleep(moments.uniform(0, 0.5))  # less than a cell takes, so that every start leaves cells to the next
+        assert program.kill()
+        now = {run.info.run_id for run in harness.runs() if run.data.tags.get("done") == "true"}
+        assert finished < now  # each time further, and nothing undone
+        finished = now
+    program = Program(harness, *cells)
+    assert program.wait() == 0
+    assert "6 of 6 cells are done" in program.says()
+    runs = [run for run in harness.runs() if "model" in run.data.tags]
+    assert len(runs) == 6
+    assert finished < {run.info.run_id for run in runs}
+    for run in runs:
+        steps = [point.step for point in harness.client.get_metric_history(run.info.run_id, "train/loss")]
+        assert (steps, run.info.status) == ([1, 2], "FINISHED")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_and_sigterm_end_the_program_at_once_with_the_shells_code(harness, number, code):
+    program = Program(harness, "trainer.max_epochs=500", "model=mlp")
+    assert program.wait_for("epoch   2/500")
+    program.process.send_signal(number)
+    assert program.wait(timeout=15) == code
+    assert "Traceback" not in program.says()
+    (run,) = harness.runs()
+    assert run.info.status == "KILLED"
+
+
+def test_eight_processes_open_a_fresh_store_together(harness):
+    programs = [Program(harness, "trainer.max_epochs=1", "model=mlp", f"seed={seed}") for seed in range(8)]
+    assert [program.wait(timeout=300) for program in programs] == [0] * 8
+    runs = harness.runs()
+    assert sorted(run.data.tags["seed"] for run in runs) == [str(seed) for seed in range(8)]
+    assert all(len(harness.client.get_metric_history(run.info.run_id, "train/loss_step")) == 32 for run in runs)
+
+
+def test_the_same_run_twice_at_once_is_run_once(harness):
+    programs = [Program(harness, "model=cnn_pool", "trainer.max_epochs=2") for _ in range(2)]
+    assert [program.wait() for program in programs] == [0, 0]
+    assert len(harness.runs()) == 1
+    words = [program.says() for program in programs]
+    assert sum("another process runs the same; waiting for it to end" in each for each in words) == 1
+    assert sum("is done already" in each for each in words) == 1
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_while_it_starts_leaves_nothing_in_the_way(harness, number, code):
+    for delay in (0.3, 0.6, 1.0, 2.0, 3.0):  # while Hydra, torch and digitlab load; before that Python may end with 1
+        program = Program(harness, "trainer.max_epochs=2", "model=mlp")
+        time.sleep(delay)
+        program.process.send_signal(number)
+        assert program.wait(timeout=15) in (code, -number)  # which is the same to a shell
+    assert Program(harness, "trainer.max_epochs=2", "model=mlp").wait() == 0
+    (run,) = harness.runs()
+    assert run.data.tags["done"] == "true"

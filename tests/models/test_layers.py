@@ -1,0 +1,86 @@
+"""Fast layers against PyTorch's own: the same values, the same distribution, the same gradients."""
+
+import pytest
+import torch
+from scipy.stats import binom, chi2
+from torch import nn
+
+from digitlab.models.layers import Flatten, ReluDropout
+
+LAYOUTS = {
+    "plain": lambda: torch.rand(64, 16, 13, 13) + 0.1,
+    "channels_last": lambda: (torch.rand(64, 16, 13, 13) + 0.1).contiguous(memory_format=torch.channels_last),
+    "flat": lambda: torch.rand(500, 333) + 0.1,
+    "cut out": lambda: (torch.rand(64, 16, 15, 15) + 0.1)[:, :, 1:-1, :-2],
+    "bf16": lambda: (torch.rand(64, 16, 13, 13) + 0.1).bfloat16().contiguous(memory_format=torch.channels_last),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("p", [0.2, 0.25, 0.5, 0.9])
+def test_as_many_are_dropped_as_asked_and_the_rest_is_scaled(layout, p):
+    torch.manual_seed(0)
+    values = LAYOUTS[layout]()
+    output = ReluDropout(p)(values)
+    kept = output != 0
+    low, high = binom.interval(1 - 1e-6, values.numel(), 1 - p)
+    assert low <= int(kept.sum()) <= high
+    torch.testing.assert_close(output[kept], (values / (1 - p))[kept], rtol=1e-2 if layout == "bf16" else 1e-4, atol=0)
+
+
+def test_positions_are_independent():
+    torch.manual_seed(0)
+    dropped = (ReluDropout(0.2)(torch.ones(4000, 24)) == 0).double()
+    # Under independence the scaled correlations of all pairs of positions are standard normal.
+    pairs = torch.corrcoef(dropped.T)[*torch.triu_indices(24, 24, 1)]
+    assert chi2.cdf(float(4000 * pairs.square().sum()), len(pairs)) < 1 - 1e-6
+    rows = torch.corrcoef(torch.stack([dropped.flatten()[:-1], dropped.flatten()[1:]]))[0, 1]
+    assert abs(rows) < 5 / dropped.numel() ** 0.5
+
+
+def test_gradient_is_that_of_pytorchs_layers_with_the_same_mask():
+    torch.manual_seed(0)
+    values = torch.randn(32, 8, 6, 6, dtype=torch.float64, requires_grad=True)
+    upstream = torch.randn_like(values)
+    output = ReluDropout(0.25)(values)
+    (ours,) = torch.autograd.grad(output, values, upstream)
+    mask = (output != 0).double() / 0.75  # where ReLU is 0 the mask does not matter
+    expected = torch.relu(values) * mask
+    torch.testing.assert_close(output, expected)
+    torch.testing.assert_close(ours, torch.autograd.grad(expected, values, upstream)[0])
+
+
+def test_what_is_not_a_number_stays_visible():
+    assert ReluDropout(0.5)(torch.full((100,), torch.nan)).isnan().any()
+
+
+def test_torchs_generator_rules_it():
+    torch.manual_seed(7)
+    first, second = (ReluDropout(0.2)(torch.ones(1000)) for _ in range(2))
+    torch.manual_seed(7)
+    assert torch.equal(ReluDropout(0.2)(torch.ones(1000)), first)
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("p", [0.0, 1.0])
+def test_the_ends_of_the_range(p):
+    values = torch.randn(100)
+    torch.testing.assert_close(ReluDropout(p)(values), nn.Dropout(p)(values.relu()))
+
+
+def test_evaluation_is_plain_relu():
+    values = torch.randn(100)
+    assert torch.equal(ReluDropout(0.5).eval()(values), values.relu())
+
+
+@pytest.mark.parametrize("p", [-0.1, 1.5])
+def test_bad_probability_is_refused(p):
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        ReluDropout(p)
+
+
+def test_flatten_follows_memory():
+    images = torch.rand(3, 4, 5, 6).contiguous(memory_format=torch.channels_last)
+    flat = Flatten()(images)
+    assert flat.data_ptr() == images.data_ptr()
+    torch.testing.assert_close(flat, images.permute(0, 2, 3, 1).reshape(3, -1))

@@ -1,0 +1,149 @@
+"""Networks from data: the tutorials' parameter counts, Keras's initial weights, the same function as plain PyTorch."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from torch import nn
+
+from digitlab.models.layers import ReluDropout
+from digitlab.models.networks import ConvNet, Predictor
+
+CONF = Path(__file__).parents[2] / "conf" / "model"
+
+# Printed in the tutorials or following from their layers (shared/CLAIMS.md).
+PARAMETERS = {
+    "mlp": 669_706,
+    "cnn_wide": 5_314_058,
+    "cnn_pool_wide": 2_492_938,
+    "cnn_pool": 53_578,
+    "cnn_double_5x5": 872_714,
+    "cnn_double_3x3": 1_199_882,
+    "cnn_single_5x5": 592_074,
+    "cnn_dense1000": 1_087_106,
+    "cnn_simple": 34_826,
+}
+
+
+def make(name: str, **changes) -> ConvNet:
+    return instantiate(OmegaConf.load(CONF / f"{name}.yaml"), _convert_="all", **changes)
+
+
+def count(network: nn.Module) -> int:
+    return sum(weight.numel() for weight in network.parameters())
+
+
+def test_every_network_has_its_row_and_its_parameters():
+    assert {file.stem for file in CONF.glob("*.yaml")} == set(PARAMETERS)
+    assert {name: count(make(name)) for name in PARAMETERS} == PARAMETERS
+
+
+@pytest.mark.parametrize("name", sorted(set(PARAMETERS) - {"cnn_wide", "cnn_pool_wide"}))
+def test_other_classes_and_other_images_fit(name):
+    network = make(name, num_classes=3, input_shape=[2, 24, 20])
+    assert network(torch.rand(5, 2, 24, 20)).shape == (5, 3)
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn_pool", "cnn_double_3x3", "cnn_simple"])
+def test_one_switch_turns_all_dropout_off(name):
+    def dropouts(network):
+        return sum(isinstance(module, ReluDropout) for module in network.modules())
+
+    assert dropouts(make(name)) > 0
+    assert dropouts(make(name, dropout=False)) == 0
+    assert count(make(name, dropout=False)) == PARAMETERS[name]
+
+
+def test_networks_are_in_training_mode_and_building_them_leaves_no_trace_in_the_random_stream():
+    torch.manual_seed(0)
+    with_dropout = make("cnn_pool")
+    torch.manual_seed(0)
+    without = make("cnn_pool", dropout=False)
+    assert all(module.training for module in with_dropout.modules())
+    weights = zip(with_dropout.parameters(), without.parameters(), strict=True)
+    assert all(torch.equal(ours, theirs) for ours, theirs in weights)
+
+
+def test_keras_init_is_glorot_uniform_with_zero_biases():
+    network = make("cnn_double_3x3")
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            field = math.prod(layer.weight.shape[2:])
+            limit = math.sqrt(6 / (layer.weight.shape[1] * field + layer.weight.shape[0] * field))
+            assert layer.bias.abs().max() == 0
+            assert 0.95 * limit < layer.weight.abs().max() <= limit
+            assert layer.weight.std().item() == pytest.approx(limit / math.sqrt(3), rel=0.1)
+
+
+def textbook(name: str) -> nn.Sequential:
+    """Build a network without dropout in PyTorch's own words: NCHW, ReLU before pooling."""
+    node = OmegaConf.load(CONF / f"{name}.yaml")
+    parts, channels, size = [], 1, 28
+    for block in node.get("blocks", []):
+        parts += [nn.Conv2d(channels, block.channels, block.kernel), nn.ReLU()]
+        channels, size = block.channels, size - block.kernel + 1
+        if block.get("pool", 1) > 1:
+            parts, size = [*parts, nn.MaxPool2d(block.pool)], size // block.pool
+    parts, units = [*parts, nn.Flatten()], channels * size * size
+    for layer in node.get("hidden", []):
+        parts, units = [*parts, nn.Linear(units, layer.units), nn.ReLU()], layer.units
+    return nn.Sequential(*parts, nn.Linear(units, 10))
+
+
+def test_torch_init_is_pytorchs_own():
+    torch.manual_seed(3)
+    ours = make("cnn_simple", init="torch")
+    torch.manual_seed(3)
+    theirs = textbook("cnn_simple")
+    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", sorted(set(PARAMETERS) - {"cnn_wide", "cnn_pool_wide"}))
+def test_same_function_and_gradients_as_the_textbook(name):
+    ours, theirs = make(name, dropout=False), textbook(name)
+    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        other.data.copy_(mine.data)
+    flatten = next(i for i, layer in enumerate(theirs) if isinstance(layer, nn.Flatten))
+    images = torch.rand(70, 1, 28, 28)  # more than go through the convolutions at once
+    channels, height, width = (theirs[:flatten](images[:1]).shape)[1:]
+    theirs_as_ours = nn.Unflatten(1, (height, width, channels))  # ours flattens channels last, as Keras does
+    order = theirs_as_ours(torch.arange(channels * height * width)[None])[0].permute(2, 0, 1).flatten()
+    dense = theirs[flatten + 1]
+    dense.weight.data = dense.weight.data[:, order]
+    torch.testing.assert_close(ours(images), theirs(images), rtol=1e-4, atol=1e-5)
+    ours(images).square().sum().backward()
+    theirs(images).square().sum().backward()
+    dense.weight.grad = dense.weight.grad[:, order.argsort()]
+    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, other.grad, rtol=1e-3, atol=1e-3)
+
+
+def test_activations_stay_channels_last():
+    hidden = make("cnn_pool").features[0](torch.rand(4, 1, 28, 28))
+    assert hidden.is_contiguous(memory_format=torch.channels_last)
+    assert not hidden.is_contiguous()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"blocks": [{"channels": 8, "size": 3}]}, "size: unknown key of a block; allowed: channels, kernel, pool"),
+        ({"hidden": [{"units": 8, "drop": 0.5}]}, "drop: unknown key of a dense; allowed: units, dropout"),
+        ({"hidden": [{"units": 8, "dropout": 1.5}]}, "between 0 and 1"),
+        ({"init": "glorot"}, "init=glorot: must be keras or torch"),
+    ],
+)
+def test_what_cannot_be_built_is_refused(changes, words):
+    with pytest.raises(ValueError, match=words):
+        ConvNet(**changes)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_predictor_takes_images_as_they_are_stored(normalize):
+    network = make("cnn_simple").eval()
+    images = torch.randint(0, 256, (3, 28, 28), dtype=torch.uint8)
+    pixels = images[:, None] / 255 if normalize else images[:, None].float()
+    torch.testing.assert_close(Predictor(network, normalize)(images), network(pixels).softmax(1))

@@ -1,0 +1,24 @@
+"""What a person sees: a live bar in a terminal, one line an epoch elsewhere."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from digitlab.platform import console
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_the_bar_lives_in_a_terminal_and_the_lines_everywhere(harness, monkeypatch, is_terminal):
+    screen = io.StringIO()
+    monkeypatch.setattr(
+        console, "console", Console(file=screen, force_terminal=is_terminal, width=150, highlight=False)
+    )
+    harness.train("data=mnist5k", "model=mlp", "trainer=cpu", "trainer.max_epochs=2")
+    said = screen.getvalue()
+    assert said.count("epoch 1/2  train loss") == said.count("epoch 2/2  train loss") == 1
+    for word in ("loss 0.", "acc 0.", "images/s ETA"):
+        assert (word in said.replace("\x1b[0m", "")) is (is_terminal or word != "images/s ETA")
+    assert ("\x1b[" in said) is is_terminal
+    for word in ("669,706", "95 % interval", "n = 500", "epoch 2 of 2 (best)", "10 classes", "checkpoint", "make ui"):
+        assert word in said

@@ -1,0 +1,246 @@
+"""Many processes on one store: sweeps side by side, broken off and continued; the same run twice; fresh stores."""
+
+import multiprocessing
+import os
+import signal
+import sqlite3
+import time
+from contextlib import suppress
+
+import psutil
+import pytest
+from conftest import Harness
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from test_kills import Program
+
+from digitlab.tracking.run import begin
+from digitlab.tracking.store import Store
+
+# Seven that can be trained, and one that needs more memory than there is.
+EIGHT = (
+    "hydra.mode=MULTIRUN", "model=mlp", "optim=sgd", "data.test_fraction=0.8", "trainer.max_epochs=2",
+    f"model.hidden={','.join(f'[{{units: {2**i}}}]' for i in range(3, 10))},[{{units: {10**13}}}]",
+)  # fmt: skip
+TWO_AT_ONCE = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+
+
+def workers(program: Program) -> list[psutil.Process]:
+    found = []
+    with suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(program.process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):  # git, say, which was gone before it could be asked
+                found += [child] if "LokyProcess" in " ".join(child.cmdline()) else []
+    return found
+
+
+def wait_until_gone(processes: list[psutil.Process], seconds: float) -> None:
+    _, alive = psutil.wait_procs(processes, timeout=seconds)
+    assert not [each for each in alive if each.status() != psutil.STATUS_ZOMBIE]
+
+
+def cells(harness: Harness) -> list:
+    return [run for run in harness.runs() if not run.data.tags["fingerprint"].startswith("sweep-")]
+
+
+def parent(harness: Harness):
+    (run,) = [run for run in harness.runs() if run.data.tags["fingerprint"].startswith("sweep-")]
+    return run
+
+
+def is_intact(harness: Harness) -> bool:
+    return sqlite3.connect(harness.folder / "mlflow.db").execute("pragma integrity_check").fetchone() == ("ok",)
+
+
+def test_a_launcher_that_is_not_installed_names_its_extra(harness, monkeypatch):
+    classes = Plugins.instance().class_name_to_class  # they are loaded now
+    launchers = ConfigStore.instance().repo["hydra"]["launcher"]
+    monkeypatch.delitem(launchers, "joblib.yaml")
+    end = harness.main("sweep=smoke", "hydra/launcher=joblib")
+    assert end.startswith("error: hydra/launcher=joblib: not found; allowed: ")
+    assert end.endswith("; joblib is in the extra parallel")
+    monkeypatch.delitem(classes, "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher")
+    end = harness.main("sweep=smoke", "hydra/launcher=slurm")
+    assert end == "error: hydra/launcher=slurm: is not installed; pip install -e '.[slurm]'"
+    assert not harness.folder.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "whole_group", "code"), [(signal.SIGINT, True, 130), (signal.SIGTERM, False, 143)], ids=["INT", "TERM"]
+)
+def test_a_signal_stops_all_workers_and_the_same_command_continues(harness, number, whole_group, code):
+    command = ("sweep=smoke", "model=mlp", "trainer.max_epochs=20", *TWO_AT_ONCE)
+    program = Program(harness, *command)
+    assert program.wait_for("epoch  2/20")
+    running = workers(program)
+    assert len(running) == 2
+    if whole_group:  # as a terminal does it
+        os.killpg(program.process.pid, number)
+    else:
+        program.process.send_signal(number)
+    assert program.wait(timeout=20) == code
+    wait_until_gone(running, 5)
+    assert "Traceback" not in program.says()
+    assert parent(harness).info.status == "KILLED"
+    assert {run.info.status for run in cells(harness)} == {"KILLED"}
+    before = {run.info.run_id for run in cells(harness)}
+    assert 1 <= len(before) <= 2
+
+    program = Program(harness, *command)
+    assert program.wait() == 0
+    assert f"3 cells: 0 done, {len(before)} to resume, {3 - len(before)} to run" in program.says()
+    assert "Done   3 out of   3" in program.says() or "Done 3 out of 3" in program.says()
+    after = cells(harness)
+    assert before < {run.info.run_id for run in after}
+    assert {run.data.tags["done"] for run in after} == {"true"}
+    assert len(after) == 3
+    assert parent(harness).info.status == "FINISHED"
+    assert is_intact(harness)
+
+
+@pytest.mark.slow
+def test_workers_do_not_outlive_a_sweep_that_is_killed(harness):
+    command = ("sweep=smoke", "model=mlp", "trainer.max_epochs=20", *TWO_AT_ONCE)
+    program = Program(harness, *command)
+    assert program.wait_for("epoch  2/20")
+    running = workers(program)
+    assert len(running) == 2
+    program.process.kill()
+    program.wait()
+    wait_until_gone(running, 5)
+    program = Program(harness, *command)
+    assert program.wait() == 0
+    assert "another process runs the same" not in program.says()  # their locks are free at once
+    assert "3 of 3 cells are done" in program.says()
+    assert len(cells(harness)) == 3
+
+
+@pytest.mark.slow
+def test_eight_cells_two_at_once_killed_at_each_quarter_are_done_once(harness):
+    done: dict[str, int] = {}
+    for count in (2, 4, 6):
+        program = Program(harness, *EIGHT, *TWO_AT_ONCE)
+        while program.process.poll() is None and program.says().count("test accuracy") < 2:
+            time.sleep(0.05)
+        running = workers(program)
+        program.process.kill()
+        program.wait()
+        wait_until_gone(running, 5)
+        ends = {run.info.run_id: run.info.end_time for run in cells(harness) if run.data.tags.get("done")}
+        assert done.items() <= ends.items()  # none of them run again
+        assert len(ends) >= count
+        done = ends
+
+    program = Program(harness, *EIGHT, *TWO_AT_ONCE)
+    while not (running := workers(program)) and program.process.poll() is None:
+        time.sleep(0.1)
+    time.sleep(3)
+    for worker in running[:1]:
+        with suppress(psutil.NoSuchProcess):  # where all cells were done by then
+            worker.kill()
+    assert program.wait() == 1  # for the cell that cannot be
+    program = Program(harness, *EIGHT, *TWO_AT_ONCE)
+    assert program.wait() == 1
+    assert "7 of 8 cells are done" in program.says()
+    assert "error: 1 of 8 cells failed; the same command tries them again" in program.says()
+    assert "can't allocate memory" in program.says()
+    runs = cells(harness)
+    assert len(runs) == 7
+    ends = {run.info.run_id: run.info.end_time for run in runs}
+    assert done.items() <= ends.items()
+    for run in runs:
+        steps = [point.step for point in harness.client.get_metric_history(run.info.run_id, "train/loss")]
+        assert (steps, run.info.status, run.data.tags["done"]) == ([1, 2], "FINISHED", "true")
+    assert parent(harness).info.status == "FAILED"
+    assert is_intact(harness)
+
+
+def train_each_round(folder, barrier, rounds: int) -> None:
+    harness = Harness(folder)
+    for seed in range(rounds):
+        barrier.wait()
+        harness.train("data=mnist5k", "data.test_fraction=0.8", "trainer=smoke", "model=mlp", f"seed={seed}")
+
+
+@pytest.mark.slow
+def test_the_same_run_in_two_processes_is_run_once_ten_times_over(harness):
+    spawn = multiprocessing.get_context("spawn")
+    barrier = spawn.Barrier(2)
+    processes = [spawn.Process(target=train_each_round, args=(harness.folder, barrier, 10)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0, 0]
+    runs = harness.runs()
+    assert sorted(int(run.data.tags["seed"]) for run in runs) == list(range(10))
+    assert {run.data.tags["done"] for run in runs} == {"true"}
+
+
+def hold(uri: str, ready) -> None:
+    with Store(uri, "digitlab").owner("f"):
+        ready.set()
+        time.sleep(600)
+
+
+@pytest.mark.slow
+def test_the_lock_of_a_killed_process_is_free_at_once(harness):
+    fork = multiprocessing.get_context("fork")
+    ready = fork.Event()
+    process = fork.Process(target=hold, args=(harness.uri, ready))
+    process.start()
+    assert ready.wait(30)
+    process.kill()
+    process.join()
+    began = time.monotonic()
+    with Store(harness.uri, "digitlab").owner("f"):  # a warning that it waits would fail this test
+        assert time.monotonic() - began < 1
+
+
+def open_each(folder, barrier, rounds: int) -> None:
+    for number in range(rounds):
+        barrier.wait()
+        Store(f"sqlite:///{folder / str(number) / 'mlflow.db'}", "digitlab").open()
+
+
+def write_rows(uri: str, barrier, rows: int) -> None:
+    store = Store(uri, "digitlab")
+    barrier.wait()
+    store.open()
+    with begin(store, "run", {"fingerprint": str(os.getpid())}) as run:
+        for step in range(rows):
+            run.logger.log_metrics({"loss": step / 7}, step)
+            if step % 20 == 19:
+                run.logger.save()
+
+
+def together(count: int, target, *arguments) -> None:
+    fork = multiprocessing.get_context("fork")
+    barrier = fork.Barrier(count)
+    processes = [fork.Process(target=target, args=(arguments[0], barrier, *arguments[1:])) for _ in range(count)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0] * count
+
+
+@pytest.mark.slow
+def test_sixteen_processes_open_a_fresh_store_together(tmp_path):
+    together(16, open_each, tmp_path, 6)
+    for number in range(6):
+        with sqlite3.connect(tmp_path / str(number) / "mlflow.db") as file:
+            assert file.execute("select count(*) from alembic_version").fetchone() == (1,)
+            assert file.execute("select count(*) from experiments where name = 'digitlab'").fetchone() == (1,)
+            assert file.execute("pragma integrity_check").fetchone() == ("ok",)
+
+
+@pytest.mark.slow
+def test_ten_processes_write_two_hundred_rows_each_and_none_is_lost(harness):
+    together(10, write_rows, harness.uri, 200)
+    for run in harness.runs():
+        points = harness.client.get_metric_history(run.info.run_id, "loss")
+        assert sorted((point.step, point.value) for point in points) == [(step, step / 7) for step in range(200)]
+    assert len(harness.runs()) == 10
+    assert is_intact(harness)

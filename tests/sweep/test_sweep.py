@@ -1,0 +1,260 @@
+"""Sweeps through the command line: planned, run, broken off, continued, extended; and no cell twice."""
+
+import gc
+import json
+import os
+import resource
+import signal
+import weakref
+
+import mlflow
+import numpy as np
+import psutil
+import pytest
+import pytorch_lightning as pl
+from conftest import Harness
+from hydra.core.hydra_config import HydraConfig
+
+from digitlab.platform import machine
+from digitlab.training import run as training_run
+
+CELLS = ("-m", "model=mlp", "optim=adam,sgd", "data=mnist5k", "data.test_fraction=0.8", "trainer=smoke")
+NAMES = {f"mlp-{optim}-s{seed}-mnist5k-data.test_fraction=0.8-smoke" for optim in ("adam", "sgd") for seed in (0, 1)}
+
+
+def cells_and_parent(harness):
+    runs = harness.runs()
+    parents = [run for run in runs if run.data.tags["fingerprint"].startswith("sweep-")]
+    assert len(parents) == 1
+    return [run for run in runs if run is not parents[0]], parents[0]
+
+
+def sweep_json(parent) -> dict[str, dict]:
+    return {
+        cell["name"]: cell for cell in json.loads(mlflow.artifacts.load_text(f"{parent.info.artifact_uri}/sweep.json"))
+    }
+
+
+def test_a_dry_run_says_what_there_is_to_do_and_does_nothing(harness, capsys):
+    assert harness.main(*CELLS, "sweep.dry_run=true") is None
+    assert "2 cells: 0 done, 0 to resume, 2 to run, unknown time" in capsys.readouterr().out
+    assert not harness.folder.exists()
+
+
+def test_cells_leave_nothing_in_memory(harness, monkeypatch):
+    fit, trainers, given_back = pl.Trainer.fit, [], []
+
+    def spied(trainer, *args, **kwargs):
+        trainers.append(weakref.ref(trainer))
+        return fit(trainer, *args, **kwargs)
+
+    monkeypatch.setattr(pl.Trainer, "fit", spied)
+    monkeypatch.setattr(machine, "trim_malloc", lambda: given_back.append(True))
+    assert harness.main(*CELLS) is None
+    gc.collect()
+    assert [trainer() for trainer in trainers] == [None, None]
+    assert given_back == [True, True]
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """A harness in which two optimizers x two seeds have been swept, the first cell on its own before."""
+    harness = Harness(tmp_path_factory.mktemp("swept") / "harness", pictures=False)
+    assert harness.main(*CELLS[1:2], "optim=adam", *CELLS[3:]) is None
+    assert harness.main(*CELLS, "seed=0,1") is None
+    return harness
+
+
+def test_every_cell_is_run_once_under_one_parent_one_done_alone_before_included(swept):
+    children, parent = cells_and_parent(swept)
+    assert sorted(run.info.run_name for run in children) == sorted(NAMES)
+    parents = [run.data.tags.get("mlflow.parentRunId") for run in children]
+    assert sorted(parents, key=bool) == [None, *[parent.info.run_id] * 3]
+    assert (parent.info.status, parent.data.tags["done"]) == ("FINISHED", "true")
+    recorded = sweep_json(parent)
+    for run in children:
+        cell = recorded[run.info.run_name]
+        assert cell["run_id"] == run.info.run_id
+        assert cell["fingerprint"] == run.data.tags["fingerprint"]
+        assert (cell["status"], cell["test_acc"]) == ("done", run.data.metrics["test/acc"])
+
+
+def test_what_is_done_is_neither_run_nor_counted_again(swept, capsys):
+    assert swept.main(*CELLS, "seed=0,1") is None
+    said = capsys.readouterr().out
+    assert "4 cells: 4 done, 0 to resume, 0 to run, about 0 s" in said
+    assert "4 of 4 cells are done" in said
+    assert len(swept.runs()) == 5
+    swept.main(*CELLS, "seed=0,1,2", "sweep.dry_run=true")
+    assert "6 cells: 4 done, 0 to resume, 2 to run, about" in capsys.readouterr().out
+
+
+def test_seeds_are_paired_across_optimizers(swept):
+    untrained = {}
+    for run in cells_and_parent(swept)[0]:
+        first = swept.client.get_metric_history(run.info.run_id, "val/loss")[0]
+        untrained[run.data.tags["optim"], run.data.tags["seed"]] = first.value
+    assert untrained["adam", "0"] == untrained["sgd", "0"] != untrained["adam", "1"] == untrained["sgd", "1"]
+
+
+@pytest.mark.lean
+def test_a_failing_cell_does_not_stop_the_others_and_is_tried_again(harness, capsys, monkeypatch):
+    evaluate = training_run.evaluate
+
+    def fail(run, cfg, *rest):
+        if cfg.optim.lr == 0.01:
+            raise MemoryError("out of it")
+        return evaluate(run, cfg, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training_run, "evaluate", fail)
+        assert harness.main(*CELLS) == "error: 1 of 2 cells failed; the same command tries them again"
+    said = capsys.readouterr().out
+    assert "mlp-sgd-s0-mnist5k-data.test_fraction=0.8-smoke failed: out of it" in said
+    assert "MemoryError" in said  # in the table
+    children, parent = cells_and_parent(harness)
+    assert sorted(run.info.status for run in children) == ["FAILED", "FINISHED"]
+    assert parent.info.status == "FAILED"
+
+    assert harness.main(*CELLS) is None
+    assert "2 cells: 1 done, 1 to resume, 0 to run" in capsys.readouterr().out
+    children, parent = cells_and_parent(harness)
+    assert len(children) == 2
+    assert {run.info.status for run in [*children, parent]} == {"FINISHED"}
+    assert not any("error" in run.data.tags for run in [*children, parent])
+
+
+def test_a_cell_that_fails_when_it_is_run_again_has_failed(swept, capsys, monkeypatch):
+    def fail(*_):
+        raise MemoryError("[enforce fail at alloc_cpu.cpp] out of it")
+
+    done = {run.info.run_id: run for run in swept.runs()}
+    with monkeypatch.context() as patch:
+        patch.setattr(training_run, "evaluate", fail)
+        assert swept.main(*CELLS, "rerun=true") == "error: 2 of 2 cells failed; the same command tries them again"
+    said = capsys.readouterr().out
+    assert "2 cells: 0 done, 0 to resume, 2 to run" in said
+    assert said.count("MemoryError: [enforce fail at alloc_cpu.cpp] out of it") == 2  # in the table
+    for run in (run for run in swept.runs() if run.info.run_id not in done):
+        swept.client.delete_run(run.info.run_id)
+
+
+@pytest.mark.lean
+def test_ctrl_c_ends_a_sweep_and_the_same_command_continues_it(harness, capsys, monkeypatch):
+    evaluate, seen = training_run.evaluate, []
+
+    def interrupt(*arguments):
+        seen.append(arguments)
+        if len(seen) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return evaluate(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training_run, "evaluate", interrupt)
+        assert harness.main(*CELLS, "seed=0,1") == 130
+    assert "│ interrupted" in capsys.readouterr().out
+    children, parent = cells_and_parent(harness)
+    assert sorted(run.info.status for run in children) == ["FINISHED", "KILLED"]
+    assert parent.info.status == "KILLED"
+    capsys.readouterr()
+    assert harness.main(*CELLS, "seed=0,1") is None
+    assert "4 cells: 1 done, 1 to resume, 2 to run" in capsys.readouterr().out
+    assert len(cells_and_parent(harness)[0]) == 4
+
+
+def test_seeds_are_given_in_one_way(harness):
+    said = harness.main("sweep=smoke", "sweep.seeds=4", "seed=5")
+    assert said == "error: sweep.seeds=4 and seed=5: both say which seeds to run; give one"
+    assert not harness.folder.exists()
+
+
+def test_a_bad_cell_is_refused_before_any_runs(harness):
+    assert harness.main(*CELLS, "optim.lr=0.1,-1").startswith("error: optim.lr=-1: must be a number above 0")
+    assert not harness.folder.exists()
+
+
+@pytest.mark.lean
+def test_a_cell_that_cannot_be_built_is_reported_like_any_other(harness, capsys):
+    blocks = "model.blocks=[],[{channels: 4, kernel: 99}]"
+    assert (
+        harness.main(*CELLS, "optim=sgd", "seed=0", blocks)
+        == "error: 1 of 2 cells failed; the same command tries them again"
+    )
+    assert "failed: model: " in capsys.readouterr().out
+    assert len(cells_and_parent(harness)[0]) == 1
+
+
+@pytest.mark.slow
+def test_a_cell_that_needs_more_memory_than_there_is_fails_alone_and_says_so(harness, capsys):
+    # The first cannot even be built; the second is built, and its gradients and Adam's moments then find no room.
+    widths = f"model.hidden=[{{units: {10**13}}}],[{{units: 100000}}],[{{units: 8}}]"
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + 900_000_000, hard))
+    try:
+        end = harness.main(*CELLS, "optim=adam", widths)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    assert end == "error: 2 of 3 cells failed; the same command tries them again"
+    children, parent = cells_and_parent(harness)
+    status = {run.data.params["model.hidden"]: run for run in children}
+    assert status['[{"units": 8}]'].data.tags["done"] == "true"
+    broken = status['[{"units": 100000}]']
+    assert broken.info.status == "FAILED"
+    assert "can't allocate memory" in broken.data.tags["error"]
+    cells = sweep_json(parent).values()
+    assert sorted(cell["status"] for cell in cells) == ["done", "failed", "failed"]
+    assert all("can't allocate memory" in cell["reason"] for cell in cells if cell["status"] == "failed")
+    assert capsys.readouterr().out.count("can't allocate memory") >= 2
+
+
+@pytest.mark.lean
+def test_a_diverged_cell_is_done_and_called_so(harness, capsys):
+    assert harness.main(*CELLS, "model=cnn_simple", "optim=sgd", "optim.lr=0.01,1e20") is None
+    _, parent = cells_and_parent(harness)
+    assert sorted(cell["status"] for cell in sweep_json(parent).values()) == ["diverged", "done"]
+
+
+@pytest.mark.parametrize(
+    ("name", "seeds", "count"), [("grid", 1, 21), ("grid_full", 1, 27), ("smoke", 3, 18), ("tune", 2, 30)]
+)
+def test_sweep_files_have_their_cells(harness, capsys, name, seeds, count):
+    assert harness.main(f"sweep={name}", "data=mnist5k", "sweep.dry_run=true", f"sweep.seeds={seeds}") is None
+    assert f"sweep {name}: {count} cells" in capsys.readouterr().out
+
+
+def rates_to_try(harness, optim: str) -> list[float]:
+    harness.compose("sweep=tune")
+    return [float(rate) for rate in HydraConfig.get().sweeper.per_optim[optim].removeprefix("optim.lr=").split(",")]
+
+
+def test_tuning_tries_as_many_rates_at_the_same_distance_for_each_optimizer(harness):
+    rates = {optim: rates_to_try(harness, optim) for optim in ("adam", "sgd", "adadelta")}
+    ratios = np.array([np.diff(np.log10(each)) for each in rates.values()])
+    np.testing.assert_allclose(ratios, np.full((3, 4), 0.5), atol=1e-4)
+    assert all(harness.compose(f"optim={optim}").optim.lr in rates[optim] for optim in rates)
+    end = harness.main("sweep=tune", "data=mnist5k", "optim=sgd,adamw")
+    assert end == "error: optim=adamw: this sweep has values for adam, sgd, adadelta only"
+
+
+@pytest.mark.slow
+def test_a_rate_that_is_the_optimizers_own_is_no_new_cell(harness, capsys):
+    usual = ("model=mlp", "data=mnist5k", "data.test_fraction=0.8", "trainer=smoke")
+    assert harness.main("-m", "optim=adam,sgd,adadelta", *usual) is None
+    capsys.readouterr()
+    assert harness.main("sweep=tune", *usual, "sweep.dry_run=true") is None
+    assert "sweep tune: 15 cells: 3 done, 0 to resume, 12 to run" in capsys.readouterr().out
+    assert harness.main("sweep=tune", *usual, "optim=sgd") is None
+    tried = [float(run.data.params["optim.lr"]) for run in harness.runs() if run.data.tags.get("optim") == "sgd"]
+    assert sorted(tried) == rates_to_try(harness, "sgd")
+    harness.main("sweep=tune", *usual, "model=mlp,cnn_simple", "sweep.seeds=2", "sweep.dry_run=true")
+    assert "60 cells: 7 done, 0 to resume, 53 to run" in capsys.readouterr().out
+    harness.main("sweep=tune", *usual, "optim=sgd", "optim.lr=0.01", "sweep.dry_run=true")
+    assert "1 cells: 1 done" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("seeds", ["0", "-1", "1.5", "two"])
+def test_a_bad_number_of_seeds_is_one_line(harness, seeds):
+    assert harness.main("sweep=smoke", f"sweep.seeds={seeds}") == (
+        f"error: sweep.seeds={seeds}: must be a whole number from 1"
+    )
+    assert not harness.folder.exists()

@@ -1,0 +1,91 @@
+"""The architecture: who may import what, who owns which library, how long a file may be."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+FLOORS = (
+    ("platform", "config"),
+    ("data", "models", "plots", "analysis", "documents"),
+    ("tracking",),
+    ("training", "claims"),
+    ("sweep", "report"),
+)
+OWNERS = {
+    "mlflow": {"tracking"},
+    "matplotlib": {"plots"},
+    "rich": {"platform.console", "training.progress"},
+    "scipy": {"analysis.statistics"},
+    "hydra": {"config", "sweep", "training.setup", "claims.recipes"},
+    "omegaconf": {"config", "sweep", "training", "report.report", "claims.recipes"},
+}
+LONGEST = 300  # lines of a file
+PACKAGE = Path(__file__).parents[1] / "src" / "digitlab"
+MODULES = {".".join(file.relative_to(PACKAGE).with_suffix("").parts): file for file in PACKAGE.rglob("*.py")}
+
+
+def imports(file: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def modules_imported(name: str) -> set[str]:
+    """The modules of the package that another of its modules imports."""
+    return {each.removeprefix("digitlab.") for each in imports(MODULES[name])} & set(MODULES)
+
+
+def test_every_folder_has_its_floor():
+    folders = {name.partition(".")[0] for name in MODULES if "." in name}
+    assert folders == {folder for floor in FLOORS for folder in floor}
+    assert {name for name in MODULES if "." not in name} == {"__init__"}
+
+
+@pytest.mark.parametrize("level", range(len(FLOORS)))
+def test_nothing_imports_upward(level):
+    allowed = {folder for floor in FLOORS[: level + 1] for folder in floor}
+    for name in MODULES:
+        if name.partition(".")[0] in FLOORS[level]:
+            upward = {each for each in modules_imported(name) if each.partition(".")[0] not in allowed}
+            assert not upward, f"{name} imports {upward}"
+
+
+def test_no_imports_in_a_circle():
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, " -> ".join((*path[path.index(name) :], name))
+        if name not in done:
+            for each in modules_imported(name):
+                visit(each, (*path, name))
+            done.add(name)
+
+    for name in MODULES:
+        visit(name, ())
+
+
+@pytest.mark.parametrize("library", OWNERS)
+def test_each_library_that_is_another_world_has_its_owner(library):
+    importers = {name for name in MODULES if any(each.partition(".")[0] == library for each in imports(MODULES[name]))}
+    owners = OWNERS[library]
+    strangers = {name for name in importers if not {name, name.partition(".")[0]} & owners}
+    assert not strangers
+    idle = {owner for owner in owners if not any(owner in (name, name.partition(".")[0]) for name in importers)}
+    assert not idle
+
+
+def test_no_file_is_long():
+    tests = MODULES["__init__"].parents[2] / "tests"
+    files = [*PACKAGE.parent.rglob("*.py"), *tests.rglob("*.py")]
+    assert not {file.name: count for file in files if (count := len(file.read_text().splitlines())) > LONGEST}
+
+
+def test_a_folder_says_in_a_line_what_it_is():
+    for name, file in MODULES.items():
+        if name.endswith(".__init__"):
+            assert len(file.read_text().splitlines()) == 1, name

@@ -1,0 +1,78 @@
+"""Whose a run is, which of several counts, and what the store tells nobody."""
+
+import pytest
+
+from digitlab.tracking import locks, queries
+from digitlab.tracking.locks import this_process
+from digitlab.tracking.queries import is_done
+from digitlab.tracking.run import Run, begin
+from digitlab.tracking.store import Store, redact
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Store(f"sqlite:///{tmp_path / 'mlflow.db'}", "digitlab")
+    store.open()
+    return store
+
+
+def test_the_newest_done_run_counts_and_a_newer_broken_one_is_known(store):
+    runs = [begin(store, f"run {number}", {"fingerprint": "f"}) for number in range(3)]
+    assert queries.find(store, "f")[0] is None
+    for run in runs[:2]:
+        with run:
+            pass
+    done, broken = queries.find(store, "f")
+    assert (done.info.run_id, broken.info.run_id) == (runs[1].id, runs[2].id)
+    assert queries.find(store, "g") == (None, None)
+
+
+def test_finished_is_not_done(store):
+    run = begin(store, "run", {"fingerprint": "f"})
+    store.client.set_terminated(run.id, "FINISHED")
+    assert not is_done(store.client.get_run(run.id))
+
+
+def test_an_error_made_good_leaves_no_trace(store):
+    run = begin(store, "run", {"fingerprint": "f"})
+    with pytest.raises(ZeroDivisionError), run:
+        raise ZeroDivisionError("by zero")
+    _, broken = queries.find(store, "f")
+    assert (broken.info.status, broken.data.tags["error"]) == ("FAILED", "ZeroDivisionError: by zero")
+    with Run(store.client, broken):
+        pass
+    done, _ = queries.find(store, "f")
+    assert "error" not in done.data.tags
+
+
+@pytest.mark.parametrize(
+    ("owner", "lives"),
+    [
+        (this_process(), False),
+        ("elsewhere:1:1", True),
+        (this_process().rpartition(":")[0] + ":1", False),
+        (None, False),
+    ],
+    ids=["this process", "another host", "an earlier process", "nobody"],
+)
+def test_only_a_server_needs_to_ask_whether_an_owner_lives(store, owner, lives):
+    run = store.client.create_run(store.experiment_id, tags={"owner": owner} if owner else {})
+    assert not locks.is_owner_alive(store, run)
+    store.file = None  # as for a server
+    assert locks.is_owner_alive(store, run) is lives
+
+
+def test_a_run_at_work_on_another_host_is_not_buried(store):
+    run = store.client.create_run(store.experiment_id, tags={"owner": "elsewhere:1:1"})
+    store.file = None  # as for a server
+    assert locks.mark_dead_run(store, run) == "RUNNING"
+    assert store.client.get_run(run.info.run_id).info.status == "RUNNING"
+
+
+def test_passwords_are_not_repeated():
+    assert redact("tracking.uri=https://me:secret@host:1/x seed=1") == "tracking.uri=https://***@host:1/x seed=1"
+
+
+def test_one_file_is_one_store_by_whatever_name(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path)
+    assert Store(f"sqlite:///{tmp_path}/link/a.db", "x").uri == Store(f"sqlite:///{tmp_path}/a.db", "x").uri
