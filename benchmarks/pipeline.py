@@ -16,7 +16,7 @@ from digitlab.platform import console, machine
 from digitlab.tracking.run import begin
 from digitlab.tracking.store import Store
 from digitlab.training.run import fit
-from digitlab.training.setup import assemble, identify
+from digitlab.training.setup import Job, assemble, identify
 
 ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 else 5
 EPOCHS = {"mlp": 3, "cnn_pool": 1}
@@ -36,7 +36,7 @@ def pipeline(model: str) -> float:
     def train() -> None:
         classifier, trainer = assemble(cfg, data)
         with begin(store, "benchmark", {}) as run:
-            fit(run, cfg, data, classifier, trainer)
+            fit(run, Job(cfg, "", {}, data, classifier, trainer))
 
     return seconds(train)
 
@@ -49,13 +49,13 @@ def loop(model: str) -> float:
         classifier, _ = assemble(cfg, data)
         network, optimizer = classifier.network, classifier.optimizer
         network.train()
+        data.steps_per_execution = 1
         loader = data.train_dataloader()
         for _ in range(EPOCHS[model]):
-            for block in loader:
-                for images, labels in block:
-                    optimizer.zero_grad()
-                    F.cross_entropy(network(images), labels).backward()
-                    optimizer.step()
+            for images, labels in loader:
+                optimizer.zero_grad()
+                F.cross_entropy(network(images), labels).backward()
+                optimizer.step()
 
     return seconds(train)
 

@@ -262,7 +262,9 @@ def test_one_class_is_read_from_the_stored_predictions(fake_store, capsys):
         runs = {}
         for seed, share in enumerate(shares):
             more = {"loss": (1 - share) * -log(1e-7), "seed": seed, "same": one_class}
-            runs |= recorded(fake_store, (share,), "claim=dense1000_raw_002", f"data.block={1 + one_class}", **more)
+            runs |= recorded(
+                fake_store, (share,), "claim=dense1000_raw_002", f"data.steps_per_execution={1 + one_class}", **more
+            )
         return runs
 
     runs = diverge(True)

@@ -1,7 +1,6 @@
 """The DataModule as anybody may use it: splits, pixels, order, moved images."""
 
 from functools import partial
-from itertools import chain
 
 import numpy as np
 import pytest
@@ -39,9 +38,7 @@ def test_default_validation_is_the_last_tenth(mnist, everything):
     assert data.sizes == {"train": 54_000, "val": 6_000, "test": 10_000}
     assert torch.equal(labels_of(data.val_dataloader()), everything.train[1][54_000:])
     assert torch.equal(labels_of(data.test_dataloader()), everything.test[1])
-    assert torch.equal(
-        labels_of(chain.from_iterable(data.train_dataloader())).bincount(), everything.train[1][:54_000].bincount()
-    )
+    assert torch.equal(labels_of(data.train_dataloader()).bincount(), everything.train[1][:54_000].bincount())
 
 
 def test_a_head_range_left_out_and_the_test_set_as_validation(mnist, everything):
@@ -97,7 +94,7 @@ def test_pixels_are_what_torchvisions_totensor_gives(mnist):
 def test_order_is_a_function_of_seed_and_epoch():
     def epochs(seed, count):
         loader = embedded(seed=seed).train_dataloader()
-        return [labels_of(chain.from_iterable(loader)) for _ in range(count)]
+        return [labels_of(loader) for _ in range(count)]
 
     first, second = epochs(0, 2)
     assert not torch.equal(first, second)
@@ -106,15 +103,14 @@ def test_order_is_a_function_of_seed_and_epoch():
     loader = embedded(seed=0).train_dataloader()
     torch.rand(5)  # the order does not hang on torch's own generator
     loader.sampler.set_epoch(1)
-    assert torch.equal(labels_of(chain.from_iterable(loader)), second)
+    assert torch.equal(labels_of(loader), second)
 
 
 def test_every_image_comes_once_an_epoch_with_its_own_label():
     data = embedded(batch_size=97, normalize=False)
     loader = data.train_dataloader()
-    assert len(list(loader)) == len(loader) == 4  # 41 whole batches in blocks of 16, and what is left
-    batches = [batch for block in data.train_dataloader() for batch in block]
-    assert len(batches) == data.steps_per_epoch == 42
+    batches = list(loader)
+    assert len(batches) == len(loader) == data.steps_per_epoch == 42
     assert len(batches[-1][1]) == 4_000 - 41 * 97
     images, labels = torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
     served = sorted((int(y), x.byte().numpy().tobytes()) for x, y in zip(images, labels, strict=True))
@@ -128,7 +124,7 @@ def test_it_serves_a_hand_written_loop():
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     loader, losses = data.train_dataloader(), []
     for _ in range(3):
-        for images, labels in chain.from_iterable(loader):
+        for images, labels in loader:
             loss = torch.nn.functional.cross_entropy(network(images), labels)
             optimizer.zero_grad()
             loss.backward()
@@ -175,7 +171,7 @@ def test_moving_nothing_changes_nothing_and_a_whole_pixel_is_a_roll(monkeypatch)
 def test_augmentation_moves_training_images_only_each_in_its_own_way():
     still, moving = embedded(), embedded(augment={"shift": 2, "rotate": 10})
     torch.manual_seed(0)
-    (a, labels), (b, same_labels) = (next(chain.from_iterable(data.train_dataloader())) for data in (still, moving))
+    (a, labels), (b, same_labels) = (next(iter(data.train_dataloader())) for data in (still, moving))
     assert torch.equal(labels, same_labels)
     assert not torch.allclose(a, b)
     assert b.min() >= 0

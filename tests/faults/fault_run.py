@@ -31,7 +31,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 EPOCHS = 4
 SETTINGS = (
     "data=mnist5k", "trainer=cpu", f"trainer.max_epochs={EPOCHS}", "optim=adam", "optim.lr=0.2", "scheduler=cosine",
-    "data.batch_size=500", "data.block=1", "model=mlp", "model.hidden=[{units: 8, dropout: 0.2}]",
+    "data.batch_size=500", "data.steps_per_execution=1", "model=mlp", "model.hidden=[{units: 8, dropout: 0.2}]",
 )  # fmt: skip
 PRELOAD = (
     "digitlab.training.run",

@@ -57,17 +57,17 @@ def no_rotation() -> None:
 
 
 def not_resumed() -> None:
-    training_run.saved_checkpoints = lambda *_: {}
+    training_run.newest_checkpoint = lambda *_: None
 
 
 def points_after_the_checkpoint() -> None:
-    real, write = EpochCheckpoint.on_train_epoch_end, RunLogger.save
+    real, write = EpochCheckpoint.on_train_epoch_end, RunLogger.flush
 
     def save(self, trainer, module) -> None:
-        RunLogger.save = lambda self: None
+        RunLogger.flush = lambda self: None
         real(self, trainer, module)
-        RunLogger.save = write
-        trainer.logger.save()
+        RunLogger.flush = write
+        trainer.logger.flush()
 
     EpochCheckpoint.on_train_epoch_end = save
 

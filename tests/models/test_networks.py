@@ -9,8 +9,10 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import nn
 
+from digitlab.data.preprocess import Preprocess
 from digitlab.models.layers import ReluDropout
-from digitlab.models.networks import ConvNet, Predictor
+from digitlab.models.networks import ConvNet
+from digitlab.models.predictor import Predictor
 
 CONF = Path(__file__).parents[2] / "conf" / "model"
 
@@ -146,4 +148,4 @@ def test_predictor_takes_images_as_they_are_stored(normalize):
     network = make("cnn_simple").eval()
     images = torch.randint(0, 256, (3, 28, 28), dtype=torch.uint8)
     pixels = images[:, None] / 255 if normalize else images[:, None].float()
-    torch.testing.assert_close(Predictor(network, normalize)(images), network(pixels).softmax(1))
+    torch.testing.assert_close(Predictor(Preprocess(normalize), network)(images), network(pixels).softmax(1))

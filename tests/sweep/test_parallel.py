@@ -212,7 +212,7 @@ def write_rows(uri: str, barrier, rows: int) -> None:
         for step in range(rows):
             run.logger.log_metrics({"loss": step / 7}, step)
             if step % 20 == 19:
-                run.logger.save()
+                run.logger.flush()
 
 
 def together(count: int, target, *arguments) -> None:

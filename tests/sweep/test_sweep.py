@@ -101,10 +101,10 @@ def test_seeds_are_paired_across_optimizers(swept):
 def test_a_failing_cell_does_not_stop_the_others_and_is_tried_again(harness, capsys, monkeypatch):
     evaluate = training_run.evaluate
 
-    def fail(run, cfg, *rest):
-        if cfg.optim.lr == 0.01:
+    def fail(run, job):
+        if job.cfg.optim.lr == 0.01:
             raise MemoryError("out of it")
-        return evaluate(run, cfg, *rest)
+        return evaluate(run, job)
 
     with monkeypatch.context() as patch:
         patch.setattr(training_run, "evaluate", fail)

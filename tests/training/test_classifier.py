@@ -138,9 +138,9 @@ def convolutional(**settings) -> Classifier:
     return Classifier(network, optimizer, scheduler, **settings)
 
 
-def test_any_block_size_gives_the_same_run_to_the_last_bit():
-    def outcome(block):
-        data = ImageData(sources.mnist5k, batch_size=130, block=block)
+def test_any_number_of_steps_per_execution_gives_the_same_run_to_the_last_bit():
+    def outcome(steps):
+        data = ImageData(sources.mnist5k, batch_size=130, steps_per_execution=steps)
         classifier, notebook = convolutional(clip=0.5), Notebook()
         runner = trainer(max_epochs=2, logger=notebook)
         runner.fit(classifier, data)
@@ -149,8 +149,8 @@ def test_any_block_size_gives_the_same_run_to_the_last_bit():
 
     steps, points, weights = outcome(1)
     assert steps == 2 * 31
-    for block in (7, 1000):
-        others = outcome(block)
+    for several in (7, 1000):
+        others = outcome(several)
         assert others[:2] == (steps, points)
         assert all(torch.equal(one, other) for one, other in zip(weights, others[2], strict=True))
 
@@ -163,13 +163,12 @@ def test_the_run_is_that_of_a_plain_loop():
     loader = ImageData(sources.mnist5k, batch_size=130)
     loader.setup()
     plain.train()
-    for block in loader.train_dataloader():
-        for images, labels in block:
-            plain.optimizer.zero_grad()
-            nn.functional.cross_entropy(plain.network(images), labels).backward()
-            nn.utils.clip_grad_norm_(plain.network.parameters(), 0.5)
-            plain.optimizer.step()
-            plain.scheduler.step()
+    for images, labels in loader.train_dataloader():
+        plain.optimizer.zero_grad()
+        nn.functional.cross_entropy(plain.network(images), labels).backward()
+        nn.utils.clip_grad_norm_(plain.network.parameters(), 0.5)
+        plain.optimizer.step()
+        plain.scheduler.step()
     assert all(torch.equal(a, b) for a, b in zip(classifier.parameters(), plain.parameters(), strict=True))
 
 

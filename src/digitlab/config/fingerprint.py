@@ -17,7 +17,7 @@ IRRELEVANT = (
     "tracking",
     "rerun",
     "sweep",
-    "data.block",
+    "data.steps_per_execution",
     "trainer.callbacks.progress",
     "trainer.enable_progress_bar",
     "trainer.enable_model_summary",

@@ -58,7 +58,9 @@ RANGES = {
     "trainer.accelerator": _choice("auto", "cpu", "gpu"),
     "trainer.precision": _choice("auto", "32-true", "bf16-mixed"),
     "data.batch_size": COUNT,
-    "data.block": Range((int, type(None)), lambda value: value is None or value >= 1, f"null or {COUNT[2]}"),
+    "data.steps_per_execution": Range(
+        (int, type(None)), lambda value: value is None or value >= 1, f"null or {COUNT[2]}"
+    ),
     "data.split": _choice("auto", "last", "stratified", "test"),
     "data.val_fraction": SHARE,
     "data.test_fraction": SHARE,

@@ -12,6 +12,11 @@ def affine_augment(images: Tensor, shift: float = 0, rotate: float = 0) -> Tenso
 
     The whole batch moves in one pass on its device, ruled by torch's generator; what comes in from outside is black.
     """
+    with torch.autocast(images.device.type, enabled=False):  # bfloat16 has too few digits for a place in an image
+        return _move(images, shift, rotate)
+
+
+def _move(images: Tensor, shift: float, rotate: float) -> Tensor:
     count, _, height, width = images.shape
     angle, across, down = torch.rand(3, count, device=images.device).mul_(2).sub_(1)
     angle = angle * math.radians(rotate)

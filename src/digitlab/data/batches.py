@@ -1,13 +1,15 @@
-"""Iterate over a split in batches, in an order made from (seed, epoch)."""
+"""Iterate over a split that lies on one device, in an order made from (seed, epoch)."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from digitlab.data.augment import affine_augment
+from digitlab.data.preprocess import Preprocess
 from digitlab.data.sources import Pairs
 
 
@@ -28,63 +30,65 @@ class EpochOrder:
         return torch.randperm(self.length, generator=torch.Generator().manual_seed(int(words[0] >> 1)))
 
 
-class Gather:
-    """Give the (images, labels) of any rows of a split, float32 (B, 1, H, W) and int64 (B,), where the split lies."""
-
-    def __init__(self, images: Tensor, labels: Tensor, normalize: bool, augment: Mapping[str, float] | None = None):
-        self.images, self.labels = images, labels
-        self.scale = 255.0 if normalize else 1.0
-        self.augment = augment if augment and any(augment.values()) else None
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __call__(self, rows: Tensor | slice) -> Pairs:
-        images = self.images[rows].unsqueeze(1).float().div_(self.scale)
-        return (affine_augment(images, **self.augment) if self.augment else images), self.labels[rows]
-
-
 class Batches:
-    """Iterate over a split in batches, as it lies."""
+    """Iterate over a split, (images, labels): as it lies, or in the `order` of each epoch, the rest last.
 
-    def __init__(self, take: Gather, batch_size: int):
-        self.take, self.batch_size = take, batch_size
+    Batches are float32 (B, C, H, W) and int64 (B,) on the split's device, `augment` being `affine_augment`'s keywords.
+    """
 
-    def __len__(self) -> int:
-        return math.ceil(len(self.take) / self.batch_size)
-
-    def __iter__(self) -> Iterator[Pairs]:
-        for start in range(0, len(self.take), self.batch_size):
-            yield self.take(slice(start, start + self.batch_size))
-
-
-class Block:
-    """Some training batches of equal size: `rows` int64 (K, B), and `take` for a row's (images, labels)."""
-
-    def __init__(self, rows: Tensor, take: Gather):
-        self.rows, self.take = rows, take
-
-    def __iter__(self) -> Iterator[Pairs]:
-        return map(self.take, self.rows)
-
-
-class Blocks:
-    """Iterate over a split in blocks of up to `block` batches, in each epoch's own order; the rest comes last."""
-
-    def __init__(self, take: Gather, order: EpochOrder, batch_size: int, block: int):
-        self.take, self.batch_size, self.block = take, batch_size, block
+    def __init__(
+        self,
+        split: Pairs,
+        preprocess: Preprocess,
+        batch_size: int,
+        order: EpochOrder | None = None,
+        augment: Mapping[str, float] | None = None,
+    ):
+        self.images, self.labels = split
+        self.preprocess, self.batch_size = preprocess.to(self.labels.device), batch_size
+        self.augment = augment if augment and any(augment.values()) else None
         self.sampler, self.batch_sampler = order, None  # where Lightning looks for set_epoch
 
     def __len__(self) -> int:
-        whole, left = divmod(len(self.take), self.batch_size)
-        return math.ceil(whole / self.block) + bool(left)
+        return math.ceil(len(self.labels) / self.batch_size)
 
-    def __iter__(self) -> Iterator[Block]:
-        # Drawn at the first block, not when the iterator is made: Lightning sets the epoch in between.
-        order = self.sampler.draw().to(self.take.labels.device)
-        left = len(order) % self.batch_size
-        whole = order[: len(order) - left].view(-1, self.batch_size)
-        for rows in whole.split(self.block) if len(whole) else ():
-            yield Block(rows, self.take)
-        if left:
-            yield Block(order[None, -left:], self.take)
+    def __iter__(self) -> Iterator[Pairs]:
+        for rows in self._rows():
+            images = self.preprocess(self.images[rows])
+            yield affine_augment(images, **self.augment) if self.augment else images, self.labels[rows]
+
+    def _rows(self) -> Iterable[Tensor | slice]:
+        # Drawn at the first batch, not when the iterator is made: Lightning sets the epoch in between.
+        if self.sampler:
+            return self.sampler.draw().to(self.labels.device).split(self.batch_size)
+        starts = range(0, len(self.labels), self.batch_size)
+        return (slice(start, start + self.batch_size) for start in starts)
+
+
+class Chunk:
+    """Some successive batches that a training loop takes as one; each is made when it is taken, still in the cache."""
+
+    def __init__(self, batches: Iterator[Pairs], count: int):
+        self.batches, self.count = batches, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Pairs]:
+        return islice(self.batches, self.count)
+
+
+class Chunks:
+    """Iterate over the batches of a loader in chunks of up to `steps`, which are to be taken in order."""
+
+    def __init__(self, loader: Batches, steps: int):
+        self.loader, self.steps = loader, steps
+        self.sampler, self.batch_sampler = loader.sampler, None
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.loader) / self.steps)
+
+    def __iter__(self) -> Iterator[Chunk]:
+        batches = iter(self.loader)
+        for taken in range(0, len(self.loader), self.steps):
+            yield Chunk(batches, min(self.steps, len(self.loader) - taken))

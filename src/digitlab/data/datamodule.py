@@ -1,36 +1,33 @@
 """Serve one data set as batches that live on the training device."""
 
-import hashlib
 import math
 import warnings
-from collections.abc import Callable, Mapping
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
 
 from digitlab import REPOSITORY
-from digitlab.data.batches import Batches, Blocks, EpochOrder, Gather
+from digitlab.data.batches import Batches, Chunks, EpochOrder
+from digitlab.data.preprocess import Preprocess
 from digitlab.data.sources import Images, Pairs, UnavailableError
-from digitlab.data.splits import split_images
+from digitlab.data.splits import Division, Splits
 
 # By device: images evaluated at once, where a CPU's cache is small, and optimizer steps that Lightning sees as one.
 EVALUATION_BATCH = {"cpu": 128, "cuda": 2000}
-BLOCK = {"cpu": 16, "cuda": 128}
+STEPS_PER_EXECUTION = {"cpu": 16, "cuda": 128}
 
 
 class ImageData(pl.LightningDataModule):
-    """Split a source's images into training, validation and test, and serve them as (images, labels) batches.
+    """Divide a source's images, and serve them to any Lightning module as batches of (images, labels).
 
-    Batches are float32 (B, 1, H, W), in [0, 1] when `normalize` else in [0, 255], and int64 (B,). Those for training
-    come in blocks of `block` (None: as the device likes it), which changes no number.
-    `split` says where validation comes from: the "last" images (Keras's validation_split), a "stratified" draw, or the
-    "test" set itself, as some tutorials do it; "auto" takes the last ones unless they are sorted by class or there is
-    no test set, then it draws. Fractions count from the images that the source gives for training, after the first
-    `skip_first` are left out. `fallback` is a source to take where the first one is unavailable. `split_seed` draws
-    the split, `seed` the order of each epoch. `augment` moves each training image by up to `shift` pixels and turns it
-    by up to `rotate` degrees.
+    Batches are float32 (B, C, H, W), as `Preprocess` makes them with `normalize`, `mean` and `std`, and int64 (B,); on
+    the training device, where the whole set lies as uint8. `split`, the fractions, `skip_first` and `split_seed` are
+    those of `Division`. `fallback` is a source to take where the first one is unavailable. `seed` rules the order of
+    each epoch. `augment` moves each training image by up to `shift` pixels and turns it by up to `rotate` degrees.
+    `steps_per_execution` above 1 gives training batches in chunks of so many, for a module that takes them (None: as
+    many as the device likes); it changes no number.
     """
 
     def __init__(
@@ -39,7 +36,7 @@ class ImageData(pl.LightningDataModule):
         root: str | None = None,
         fallback: Callable[[], Images] | bool | None = None,
         batch_size: int = 128,
-        block: int | None = None,
+        steps_per_execution: int | None = 1,
         split: str = "auto",
         val_fraction: float = 0.1,
         test_fraction: float = 0.1,
@@ -47,70 +44,74 @@ class ImageData(pl.LightningDataModule):
         split_seed: int = 0,
         seed: int = 0,
         normalize: bool = True,
+        mean: float | Sequence[float] | None = None,
+        std: float | Sequence[float] | None = None,
         augment: Mapping[str, float] | None = None,
     ):
         super().__init__()
         self.source, self.root, self.fallback = source, root, fallback
-        self.batch_size, self.block, self.seed, self.normalize = batch_size, block, seed, normalize
-        self.split, self.val_fraction, self.test_fraction = split, val_fraction, test_fraction
-        self.skip_first, self.split_seed = skip_first, split_seed
+        self.batch_size, self.steps_per_execution, self.seed = batch_size, steps_per_execution, seed
+        self.division = Division(split, val_fraction, test_fraction, skip_first, split_seed)
+        self.preprocess = Preprocess(normalize, mean, std)
         self.augment = dict(augment or {})
-        self.splits: dict[str, Pairs] = {}
+        self.loaded: Splits | None = None
 
     def setup(self, stage: str | None = None) -> None:
-        """Load and split the images, once; raise OSError or ValueError for what cannot be had or split."""
-        if self.splits:
-            return
-        images = self._load()
-        self.name, self.classes = images.name, images.classes
-        self.splits = split_images(
-            images, self.split, self.val_fraction, self.test_fraction, self.skip_first, self.split_seed
-        )
-        self.input_shape = (1, *self.splits["train"][0].shape[1:])
+        """Load and divide the images, once; raise OSError or ValueError for what cannot be had or divided."""
+        if self.loaded is None:
+            self.loaded = self.division.apply(self._load())
 
-    def share(self, other: "ImageData") -> None:
-        """Take the images that `other` has loaded and split in the same way, instead of loading them again."""
-        self.name, self.classes, self.input_shape = other.name, other.classes, other.input_shape
-        self.splits, self.digest = other.splits, other.digest
+    @property
+    def name(self) -> str:
+        return self.loaded.name
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.loaded.classes
 
     @property
     def num_classes(self) -> int:
-        return len(self.classes)
+        return len(self.loaded.classes)
+
+    @property
+    def splits(self) -> Mapping[str, Pairs]:
+        """The stored images and labels of `train`, `val` and `test`: uint8 (N, H, W), int64 (N,)."""
+        return self.loaded.pairs
 
     @property
     def sizes(self) -> dict[str, int]:
-        return {stage: len(labels) for stage, (_, labels) in self.splits.items()}
+        return self.loaded.sizes
 
-    @cached_property
+    @property
     def digest(self) -> str:
-        """Hash every image and label of every split in order: the same digest is the same data, wherever it lies."""
-        content = hashlib.sha256()
-        for stage, pair in self.splits.items():
-            for tensor in pair:
-                content.update(f"{stage}{tuple(tensor.shape)}".encode())
-                content.update(tensor.contiguous().numpy().data)
-        return content.hexdigest()[:32]
+        return self.loaded.digest
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one image as a network gets it: (C, H, W)."""
+        return tuple(self.preprocess(self.splits["train"][0][:1]).shape[1:])
 
     @property
     def steps_per_epoch(self) -> int:
         return math.ceil(self.sizes["train"] / self.batch_size)
 
-    def train_dataloader(self) -> "Blocks":
-        images, labels = self._on_device("train")
-        block = self.block or BLOCK.get(images.device.type, BLOCK["cpu"])
-        order = EpochOrder(len(labels), self.seed)
-        return Blocks(Gather(images, labels, self.normalize, self.augment), order, self.batch_size, block)
+    def train_dataloader(self) -> Batches | Chunks:
+        split = self._on_device("train")
+        order = EpochOrder(self.sizes["train"], self.seed)
+        batches = Batches(split, self.preprocess, self.batch_size, order, self.augment)
+        steps = self.steps_per_execution or STEPS_PER_EXECUTION.get(split[0].device.type, STEPS_PER_EXECUTION["cpu"])
+        return Chunks(batches, steps) if steps > 1 else batches
 
-    def val_dataloader(self) -> "Batches":
+    def val_dataloader(self) -> Batches:
         return self._evaluation("val")
 
-    def test_dataloader(self) -> "Batches":
+    def test_dataloader(self) -> Batches:
         return self._evaluation("test")
 
-    def _evaluation(self, stage: str) -> "Batches":
-        images, labels = self._on_device(stage)
-        size = EVALUATION_BATCH.get(images.device.type, EVALUATION_BATCH["cpu"])
-        return Batches(Gather(images, labels, self.normalize), size)
+    def _evaluation(self, stage: str) -> Batches:
+        split = self._on_device(stage)
+        size = EVALUATION_BATCH.get(split[0].device.type, EVALUATION_BATCH["cpu"])
+        return Batches(split, self.preprocess, size)
 
     def _load(self) -> Images:
         root = Path(self.root).expanduser() if self.root else REPOSITORY / "data"

@@ -1,5 +1,10 @@
 """Divide images into training, validation and test."""
 
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
 import numpy as np
 from torch import Tensor
 
@@ -8,31 +13,75 @@ from digitlab.data.sources import Images, Pairs
 SPLITS = ("auto", "last", "stratified", "test")
 
 
-def split_images(
-    images: Images, split: str, val_fraction: float, test_fraction: float, skip_first: int, seed: int
-) -> dict[str, Pairs]:
-    if split not in SPLITS:
-        raise ValueError(f"split={split}: must be one of {', '.join(SPLITS)}")
-    pixels, labels = (tensor[skip_first:] for tensor in images.train)
-    if not len(labels):
-        raise ValueError(f"skip_first={skip_first}: leaves none of {len(images.train[1])} images")
-    rest, test = np.arange(len(labels)), images.test
-    if split == "auto":
-        is_sorted = bool((labels.diff() >= 0).all())
-        split = "stratified" if images.test is None or is_sorted else "last"
-    if test is None:
-        count = round(test_fraction * len(labels))
-        if not 0 < count < len(labels):
-            raise ValueError(f"test_fraction={test_fraction}: gives {count} of {len(labels)} images to the test")
-        rest, held_out = _stratify(labels, rest, count, seed)
-        test = pixels[held_out], labels[held_out]
-    if split == "test":
-        return {"train": (pixels[rest], labels[rest]), "val": test, "test": test}
-    count = round(val_fraction * len(labels))
-    if not 0 < count < len(rest):
-        raise ValueError(f"val_fraction={val_fraction}: gives {count} of {len(rest)} images to validation")
-    rest, held_out = (rest[:-count], rest[-count:]) if split == "last" else _stratify(labels, rest, count, seed)
-    return {"train": (pixels[rest], labels[rest]), "val": (pixels[held_out], labels[held_out]), "test": test}
+@dataclass(frozen=True)
+class Splits:
+    """Images divided for good: the pairs of `train`, `val` and `test`, and what the images are of."""
+
+    name: str
+    classes: tuple[str, ...]
+    pairs: Mapping[str, Pairs]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        return {stage: len(labels) for stage, (_, labels) in self.pairs.items()}
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash every image and label of every split in order: the same digest is the same data, wherever it lies."""
+        content = hashlib.sha256()
+        for stage, pair in self.pairs.items():
+            for tensor in pair:
+                content.update(f"{stage}{tuple(tensor.shape)}".encode())
+                content.update(tensor.contiguous().numpy().data)
+        return content.hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class Division:
+    """How images are divided.
+
+    `split` says where validation comes from: the "last" images (Keras's validation_split), a "stratified" draw, or the
+    "test" set itself, as some tutorials do it; "auto" takes the last ones unless they are sorted by class or there is
+    no test set, then it draws. Fractions count from the images that the source gives for training, after the first
+    `skip_first` are left out. `seed` draws.
+    """
+
+    split: str = "auto"
+    val_fraction: float = 0.1
+    test_fraction: float = 0.1
+    skip_first: int = 0
+    seed: int = 0
+
+    def apply(self, images: Images) -> Splits:
+        """Divide `images`; raise ValueError where a part would be empty."""
+        if self.split not in SPLITS:
+            raise ValueError(f"split={self.split}: must be one of {', '.join(SPLITS)}")
+        pixels, labels = (tensor[self.skip_first :] for tensor in images.train)
+        if not len(labels):
+            raise ValueError(f"skip_first={self.skip_first}: leaves none of {len(images.train[1])} images")
+        rest, test, split = np.arange(len(labels)), images.test, self.split
+        if split == "auto":
+            is_sorted = bool((labels.diff() >= 0).all())
+            split = "stratified" if images.test is None or is_sorted else "last"
+        if test is None:
+            count = round(self.test_fraction * len(labels))
+            if not 0 < count < len(labels):
+                raise ValueError(
+                    f"test_fraction={self.test_fraction}: gives {count} of {len(labels)} images to the test"
+                )
+            rest, held_out = _stratify(labels, rest, count, self.seed)
+            test = pixels[held_out], labels[held_out]
+        if split == "test":
+            val = test
+        else:
+            count = round(self.val_fraction * len(labels))
+            if not 0 < count < len(rest):
+                raise ValueError(f"val_fraction={self.val_fraction}: gives {count} of {len(rest)} images to validation")
+            last = rest[:-count], rest[-count:]
+            rest, held_out = last if split == "last" else _stratify(labels, rest, count, self.seed)
+            val = pixels[held_out], labels[held_out]
+        pairs = {"train": (pixels[rest], labels[rest]), "val": val, "test": test}
+        return Splits(images.name, images.classes, pairs)
 
 
 def _stratify(labels: Tensor, rows: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

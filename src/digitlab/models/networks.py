@@ -90,18 +90,6 @@ def initialize(network: nn.Module, init: str) -> None:
                 nn.init.zeros_(module.bias)
 
 
-class Predictor(nn.Module):
-    """Turn images as they are stored, uint8 (N, H, W), into class probabilities (N, num_classes)."""
-
-    def __init__(self, network: nn.Module, normalize: bool):
-        super().__init__()
-        self.network = network
-        self.scale = 255.0 if normalize else 1.0
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.network(images.unsqueeze(1).float() / self.scale).softmax(1)
-
-
 def _layer(make, inputs: int, keys: Mapping) -> nn.Sequential:
     allowed = list(inspect.signature(make).parameters)[1:]
     unknown = sorted(set(keys) - set(allowed))

@@ -15,7 +15,13 @@ ATTEMPTS = 6  # to write points while the store's file is locked, each of the 20
 
 
 class RunLogger(MLFlowLogger):
-    """Lightning's MLflow logger, but buffered, silent about the run's status, and blind to points already stored."""
+    """Lightning's MLflow logger, but buffered, silent about the run's status, and blind to points already stored.
+
+    What callbacks and metrics log through Lightning goes to the step that `step_of_metrics` gives, for Lightning's own
+    counts its batches.
+    """
+
+    step_of_metrics: Callable[[], int]
 
     def __init__(self, client: MlflowClient, run_id: str, stored: Mapping[str, int], share: Callable[[], None]):
         """Take the last step of each metric that is `stored`, and what is to be done after a checkpoint is saved."""
@@ -24,16 +30,20 @@ class RunLogger(MLFlowLogger):
         self.points: list[Metric] = []
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        now, step = int(time() * 1000), step or 0
+        values, now = dict(metrics), int(time() * 1000)
+        if values.pop("epoch", None) is not None:  # which Lightning adds to what others log
+            step = self.step_of_metrics()
+        step = step or 0
         self.points += [
-            Metric(key, float(value), now, step)
-            for key, value in metrics.items()
-            if key != "epoch" and step > self.stored.get(key, -1)  # Lightning adds epoch; here steps are epochs
+            Metric(key, float(value), now, step) for key, value in values.items() if step > self.stored.get(key, -1)
         ]
         if len(self.points) >= BATCH:
-            self.save()
+            self.flush()
 
     def save(self) -> None:
+        """Do nothing: Lightning asks for it after every value, and a write takes longer than many a step."""
+
+    def flush(self) -> None:
         """Write what is buffered, waiting while another process holds the store's file."""
         attempts_left = ATTEMPTS
         while self.points:
@@ -49,7 +59,7 @@ class RunLogger(MLFlowLogger):
     def finalize(self, status: str = "success") -> None:
         """Write what is buffered; the status is the Run's to set: after fit come the test and the artifacts."""
         if status == "success":  # else the epoch under way is trained again, and gives the same points
-            self.save()
+            self.flush()
 
     def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
         self.share()

@@ -79,7 +79,7 @@ class Run:
             self._break_off(error)
             return
         try:
-            self.logger.save()
+            self.logger.flush()
             self._log_seconds()
             self.client.set_terminated(self.id, "FINISHED")
             self.client.set_tag(self.id, "done", "true")

@@ -16,6 +16,8 @@ import torch
 from lightning_fabric.plugins.io import TorchCheckpointIO
 from pytorch_lightning.callbacks import Callback, Checkpoint
 
+from digitlab.training.lightning_internals import write_epoch_metrics
+
 
 class ReseedEveryEpoch(Callback):
     """Seed every random generator at the start of each training epoch with a function of (seed, epoch) alone."""
@@ -47,8 +49,9 @@ class EpochCheckpoint(Checkpoint):
         loss = math.inf if math.isnan(loss) else loss
         self.epoch = trainer.current_epoch + 1
         self.finished = trainer.should_stop or self.epoch == trainer.max_epochs
+        write_epoch_metrics(trainer)
         for logger in trainer.loggers:
-            logger.save()  # points first: an epoch that has its checkpoint has its points
+            logger.flush()  # points first: an epoch that has its checkpoint has its points
         if self.best_epoch == 0 or loss < self.best_loss:
             self.best_loss, self.best_epoch = loss, self.epoch
             trainer.save_checkpoint(self.folder / "best.ckpt")
@@ -120,6 +123,17 @@ def saved_checkpoints(folder: Path, run: str) -> dict[str, Saved]:
                 warnings.warn(f"{file} {error}: not used, set aside as {aside.name}", stacklevel=2)
                 os.replace(file, aside)
     return found
+
+
+def newest_checkpoint(folder: Path, run: str, tested: str) -> Saved | None:
+    """Return the checkpoint that training continues from; None where it begins.
+
+    Where the `tested` weights are the best ones and are gone, only training from the start brings them back.
+    """
+    saved = saved_checkpoints(folder, run)
+    if tested == "best" and "best" not in saved:
+        return None
+    return max(saved.values(), key=lambda each: each.epoch, default=None)
 
 
 def read_checkpoint(file: Path, run: str) -> Saved:

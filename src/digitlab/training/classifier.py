@@ -1,6 +1,7 @@
 """Train and evaluate any network with any optimizer: the one LightningModule."""
 
 import time
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -11,7 +12,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric
 
+from digitlab.data.batches import Chunk
+from digitlab.data.sources import Pairs
+from digitlab.training.callbacks import sees_steps
 from digitlab.training.cuda_graph import Graph, make_capturable
+from digitlab.training.lightning_internals import count_optimizer_steps
 
 
 def clipped_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -25,10 +30,9 @@ LOSSES = {"cross_entropy": F.cross_entropy, "clipped_cross_entropy": clipped_cro
 class Classifier(pl.LightningModule):
     """Fit `network` to (images, labels) batches with `optimizer`, which holds its parameters, and measure it.
 
-    A training batch is a block: `rows` (K, B), each row the places of one batch in a split, and `take`, which gives a
-    row's (images, labels). Every row is one optimizer step, and any K gives the same run; plain (images, labels) of
-    another loader are a block of one. Norms of gradients above `clip` are cut to it. On a GPU the steps replay a CUDA
-    graph. Lightning's hooks see blocks, and none stands around a backward pass or an optimizer step.
+    Batches are float (B, C, H, W) and int64 (B,), of any loader; each is one optimizer step. A `Chunk` of them is taken
+    as one Lightning batch, which changes no number. Norms of gradients above `clip` are cut to it. On a GPU the steps
+    replay a CUDA graph, unless a callback has hooks around steps: those are called as in automatic optimization.
     Metrics go to the logger with step = finished epochs (0 = untrained), `train/loss_step` with step = optimizer
     steps. After a test, `probabilities` (N, C) and `labels` (N,) hold what was predicted of what.
     """
@@ -46,7 +50,8 @@ class Classifier(pl.LightningModule):
         self.network, self.optimizer, self.scheduler = network, optimizer, scheduler
         self.loss, self.clip = LOSSES[loss], clip
         self.graph: Graph | None = None
-        self.steps: list[tuple[Tensor, int]] = []  # of this epoch: (loss, number correct) of each step, images in each
+        self.observers: list[pl.Callback] = []  # of every step
+        self.steps: list[tuple[Tensor, list[int]]] = []  # of this epoch: (loss, number correct) and images of each
         # double: an accuracy is a fraction of counts and should read like one; a nan is a result, not to be left out
         means = {name: MeanMetric(nan_strategy="disable").set_dtype(torch.float64) for name in ("loss", "acc")}
         self.means = nn.ModuleDict(means)
@@ -61,48 +66,51 @@ class Classifier(pl.LightningModule):
         return {"optimizer": self.optimizer, "lr_scheduler": {"scheduler": self.scheduler, "interval": "step"}}
 
     def on_train_start(self) -> None:
-        if self.device.type == "cuda" and make_capturable(self.optimizer, moves=self.scheduler is not None):
-            self.graph = Graph(self._step_on)
+        self.observers = [callback for callback in self.trainer.callbacks if sees_steps(callback)]
+        is_capturable = self.device.type == "cuda" and not self.observers
+        if is_capturable and make_capturable(self.optimizer, moves=self.scheduler is not None):
+            self.graph = Graph(self._step)
 
-    def training_step(self, block, index: int) -> None:
-        if isinstance(block, list | tuple):
-            batches, size, step = [block], len(block[1]), lambda pair: self._step(*pair)
-        else:
-            self.take = block.take
-            batches, size, step = block.rows, block.rows.shape[1], self.graph or self._step_on
-        results = torch.empty(len(batches), 2, device=self.device)
-        for batch, result in zip(batches, results, strict=True):
-            result.copy_(step(batch))
+    def training_step(self, batch: Pairs | Chunk, index: int) -> dict[str, Tensor]:
+        batches = batch if isinstance(batch, Chunk) else [batch]
+        results, sizes = torch.empty(len(batches), 2, device=self.device), []
+        step = self.graph or self._step
+        for result, (images, labels) in zip(results, batches, strict=True):
+            result.copy_(step(images.to(self.device), labels.to(self.device)))
+            sizes.append(len(labels))
             if self.scheduler:
                 self.scheduler.step()
-        self.steps.append((results, size))
-        progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
-        for counts in (progress.total, progress.current):  # so that global_step counts optimizer steps
-            counts.ready += len(batches)
-            counts.completed += len(batches)
-
-    def _step_on(self, row: Tensor) -> Tensor:
-        return self._step(*self.take(row))
+        self.steps.append((results, sizes))
+        count_optimizer_steps(self.trainer, len(sizes))
+        return {"loss": results[-1, 0]}
 
     def _step(self, images: Tensor, labels: Tensor) -> Tensor:
         """Take one optimizer step; return its loss and how many images it got right, float32 (2,)."""
+        self._tell("on_before_zero_grad", self.optimizer)
         self.optimizer.zero_grad()
         logits = self.network(images)
         loss = self.loss(logits, labels)
+        self._tell("on_before_backward", loss)
         with torch.autocast(images.device.type, enabled=False):
             loss.backward()
+        self._tell("on_after_backward")
+        self._tell("on_before_optimizer_step", self.optimizer)
         if self.clip:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.clip)
         self.optimizer.step()
         return torch.stack((loss.detach().float(), (logits.detach().argmax(1) == labels).sum().float()))
 
+    def _tell(self, hook: str, *arguments: Any) -> None:
+        for callback in self.observers:
+            getattr(callback, hook)(self.trainer, self, *arguments)
+
     @property
     def images_seen(self) -> int:
         """How many images this epoch has trained on so far."""
-        return sum(len(results) * size for results, size in self.steps)
+        return sum(sum(sizes) for _, sizes in self.steps)
 
     def recent(self, count: int | None = None) -> tuple[float, float]:
-        """Return loss and accuracy over the last `count` blocks of this epoch, or over all of them."""
+        """Return loss and accuracy over the last `count` Lightning batches of this epoch, or over all of them."""
         losses, correct, sizes = self._stack(count)
         return float(losses @ sizes / sizes.sum()), float(correct.sum() / sizes.sum())
 
@@ -178,8 +186,8 @@ class Classifier(pl.LightningModule):
         self.seconds = time.perf_counter() - self.started
 
     def _stack(self, count: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Return loss, number correct and images of each step of the last `count` blocks, or all: float64 (steps,)."""
-        blocks = self.steps[-count:] if count else self.steps
-        losses, correct = torch.cat([results for results, _ in blocks]).double().cpu().T
-        sizes = [size for results, size in blocks for _ in range(len(results))]
+        """Return loss, number correct and images of each step of the last `count` batches, or all: float64 (steps,)."""
+        taken = self.steps[-count:] if count else self.steps
+        losses, correct = torch.cat([results for results, _ in taken]).double().cpu().T
+        sizes = [size for _, sizes in taken for size in sizes]
         return losses, correct, torch.tensor(sizes, dtype=torch.float64)

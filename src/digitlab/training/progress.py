@@ -9,11 +9,13 @@ from rich.progress import Progress as Bar
 
 from digitlab.platform import console
 
-REFRESH = 4  # blocks between two updates of the bar: reading the loss waits for the device
+REFRESH = 4  # Lightning batches between two updates of the bar: reading the loss waits for the device
 
 
 class Progress(Callback):
     """Show a live bar in a terminal, and one line an epoch everywhere."""
+
+    takes_chunks = True
 
     def __init__(self):
         self.label = ""  # begins each line, where several runs speak at once

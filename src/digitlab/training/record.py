@@ -1,36 +1,43 @@
 """Write down what a run is and what it came to."""
 
+import re
 import shlex
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
-from omegaconf import DictConfig, OmegaConf
+import torch
+from omegaconf import OmegaConf
 from pytorch_lightning.utilities.model_summary import ModelSummary
+from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from digitlab import REPOSITORY
 from digitlab.analysis.statistics import wilson
 from digitlab.config.leaves import flatten
-from digitlab.data.datamodule import ImageData
+from digitlab.models.predictor import Predictor
 from digitlab.platform import console, machine
 from digitlab.plots import run_figures
 from digitlab.tracking.run import Run
 from digitlab.tracking.store import redact
 from digitlab.training.classifier import Classifier
+from digitlab.training.setup import Job
 
+STAGES = ("train", "val", "test")
 MISTAKES = 1000  # images that a run keeps at most of those that it got wrong
 
 
-def describe(run: Run, cfg: DictConfig, names: dict[str, str], data: ImageData, classifier: Classifier) -> None:
+def describe(run: Run, job: Job) -> None:
     """Record what the run is: configuration, environment, layers, data."""
+    names, data, classifier = job.names, job.data, job.classifier
     layers = console.draw_layers(_layers(classifier))
-    if not cfg.sweep.parent:
+    if not job.is_cell:
         console.say(layers)
-    cfg = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "tracking"])  # an address may hold a password
+    cfg = OmegaConf.masked_copy(job.cfg, [key for key in job.cfg if key != "tracking"])  # may hold a password
     environment = machine.environment()
-    run.log_params(names | flatten(cfg) | {"parameters": str(sum(each.numel() for each in classifier.parameters()))})
-    run.log_tags(names | _git() | {"environment": environment})
-    if cfg.sweep.parent:
+    run.log_params({**names, **flatten(cfg), "parameters": str(sum(each.numel() for each in classifier.parameters()))})
+    run.log_tags({**names, **_git(), "environment": environment})
+    if job.is_cell:
         run.log_tags({"mlflow.parentRunId": cfg.sweep.parent, "sweep": str(cfg.sweep.name)})
     run.log_text(OmegaConf.to_yaml(OmegaConf.merge({"groups": names}, cfg)), "config.yaml")
     run.log_text(environment, "environment.txt")
@@ -38,20 +45,49 @@ def describe(run: Run, cfg: DictConfig, names: dict[str, str], data: ImageData, 
     run.log_dataset(data.name, data.digest, data.sizes, source=str(data.root or data.name))
     some = np.random.default_rng(0).permutation(data.sizes["train"])[:40]  # the first ones may be all of one class
     images, labels = (tensor[some].numpy() for tensor in data.splits["train"])
-    run.log_figure(
-        run_figures.samples(images, labels, data.classes, f"{data.name}: training images"), "figures/samples.png"
-    )
+    figure = run_figures.samples(images, labels, data.classes, f"{data.name}: training images")
+    run.log_figure(figure, "figures/samples.png")
 
 
-def summarize(run: Run, cfg: DictConfig, data: ImageData, classifier: Classifier, weights: str, ui_hint: str) -> None:
+def conclude(run: Run, job: Job, epoch: int) -> None:
+    """Record the predictions on the test images, the figures, and the model of `epoch`."""
+    data, classifier = job.data, job.classifier
+    images, labels = (tensor.numpy() for tensor in data.splits["test"])
+    probabilities = classifier.probabilities
+    predicted, classes = probabilities.argmax(1), np.array(data.classes)
+    misclassified = np.flatnonzero(predicted != labels)[:MISTAKES]  # with their images, for who has not got the data
+    shown = {"misclassified": misclassified, "misclassified_images": images[misclassified]}
+    run.log_arrays("predictions.npz", probabilities=probabilities, labels=labels, classes=classes, **shown)
+
+    matrix = multiclass_confusion_matrix(*map(torch.from_numpy, (predicted, labels)), data.num_classes).numpy()
+    # a LoggedModel's name may hold no more
+    model = re.sub(r"[^\w-]", "_", "{model}-{optim}-s{seed}".format_map(job.names))
+    title = f"{model} on {data.name}: {len(labels):,} test images, accuracy {classifier.results['test/acc']:.4f}"
+    curves = {f"{stage}/{name}": run.history(f"{stage}/{name}") for name in ("loss", "acc") for stage in STAGES}
+    legend = f"{model} on {data.name}, most confident mistakes: predicted, not true: probability"
+    run.log_figure(run_figures.curves(curves, f"{model} on {data.name}"), "figures/curves.png")
+    run.log_figure(run_figures.confusion(matrix, data.classes, title), "figures/confusion.png")
+    run.log_figure(run_figures.mistakes(images, labels, probabilities, data.classes, legend), "figures/mistakes.png")
+    run.log_model(model, Predictor(data.preprocess, classifier.network), images[:2], epoch, data.classes)
+
+
+def show_done(done: Any, ui_hint: str) -> None:
+    """Say that there is nothing to do, and what the run came to that is done already."""
+    info, metrics = done.info, done.data.metrics
+    console.say(f"{info.run_name} is done already (run {info.run_id}); rerun=true runs it again")
+    console.say(f"test accuracy {metrics['test/acc']:.4f}, test loss {metrics['test/loss']:.4f}; see {ui_hint}")
+
+
+def summarize(run: Run, job: Job, weights: str, ui_hint: str) -> None:
     """Print what the run came to."""
+    data, results = job.data, job.classifier.results
     sizes = ", ".join(f"{count:,} {stage}" for stage, count in data.sizes.items())
-    total, acc = data.sizes["test"], classifier.results["test/acc"]
+    total, acc = data.sizes["test"], results["test/acc"]
     low, high = wilson(round(acc * total), total)
-    if not np.isfinite(classifier.results["test/loss"]):
+    if not np.isfinite(results["test/loss"]):
         console.warn("the loss is not a number any more: the run diverged; a lower optim.lr may help")
     accuracy = f"{acc:.4f}  (95 % interval {low:.4f} to {high:.4f}, n = {total:,})"
-    if cfg.sweep.parent:
+    if job.is_cell:
         console.say(f"{run.name}: test accuracy {accuracy}")
         return
     _, seconds = run.history("time/epoch_s")
@@ -61,12 +97,12 @@ def summarize(run: Run, cfg: DictConfig, data: ImageData, classifier: Classifier
         {
             "data": f"{data.name}: {data.num_classes} classes, {sizes}",
             "test accuracy": accuracy,
-            "test loss": f"{classifier.results['test/loss']:.4f}",
-            "weights": weights,
+            "test loss": f"{results['test/loss']:.4f}",
+            "weights": f"{weights} ({job.cfg.evaluate_on})",
             "time": f"{sum(seconds):.1f} s in training passes, {np.median(rates):,.0f} images/s",
             "run": run.id,
             "model": f"runs:/{run.id}/{run.model}",
-            "checkpoint": run.locate(f"checkpoints/{cfg.evaluate_on}.ckpt"),
+            "checkpoint": run.locate(f"checkpoints/{job.tested_checkpoint}"),
             "see it": ui_hint,
         },
     )

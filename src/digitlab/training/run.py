@@ -1,31 +1,18 @@
 """Train one network with one optimizer on one data set, from the configuration to the tracked result."""
 
-import re
-
-import numpy as np
-import pytorch_lightning as pl
-import torch
 from omegaconf import DictConfig
-from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from digitlab.config.errors import UserError, user_errors
-from digitlab.data.datamodule import ImageData
-from digitlab.models.networks import Predictor
 from digitlab.platform import console, machine
 from digitlab.platform.signals import exit_on_signals
-from digitlab.plots import run_figures
 from digitlab.tracking import locks, queries
 from digitlab.tracking.run import Run, begin
 from digitlab.tracking.store import Store
-from digitlab.training.checkpoint import (
-    EpochCheckpoint,
-    read_checkpoint,
-    saved_checkpoints,
-)
-from digitlab.training.classifier import Classifier
+from digitlab.training import record
+from digitlab.training.checkpoint import EpochCheckpoint, load_whole, newest_checkpoint, read_checkpoint
+from digitlab.training.lightning_internals import step_of_metrics
 from digitlab.training.progress import Progress
-from digitlab.training.record import MISTAKES, command_line, describe, summarize
-from digitlab.training.setup import assemble, identify, name_parts, name_run
+from digitlab.training.setup import Job, name_run, set_up
 
 
 @exit_on_signals()
@@ -37,58 +24,54 @@ def train(cfg: DictConfig) -> float:
     console.prepare()
     machine.disable_malloc_trim()
     machine.disable_nvml_check()
-    cfg, data, identity = identify(cfg)
-    if cfg.sweep.parent:
+    job = set_up(cfg)
+    if job.is_cell:
         machine.set_pdeathsig()
     else:
         console.say("\n".join(machine.accelerators()))
-    classifier, trainer = assemble(cfg, data)
     with user_errors("tracking"):
-        store = Store(cfg.tracking.uri, cfg.tracking.experiment)
+        store = Store(job.cfg.tracking.uri, job.cfg.tracking.experiment)
         store.open()
-
-    with store.translate_errors(), locks.owner(store, identity):
-        done, broken = queries.find(store, identity)
-        if done and not cfg.rerun:
-            of, results = done.info, done.data.metrics
-            console.say(f"{of.run_name} is done already (run {of.run_id}); rerun=true runs it again")
-            console.say(
-                f"test accuracy {results['test/acc']:.4f}, test loss {results['test/loss']:.4f}; see {store.ui_hint}"
-            )
+    with store.translate_errors(), locks.owner(store, job.fingerprint):
+        done, broken = queries.find(store, job.fingerprint)
+        if done and not job.cfg.rerun:
+            record.show_done(done, store.ui_hint)
             return best_accuracy(Run(store.client, done))
-        names = name_parts(cfg, data)
-        if broken and locks.is_owner_alive(store, broken) and not cfg.rerun:
-            owner = broken.data.tags["owner"].partition(":")[0]
-            raise UserError(f"run {broken.info.run_id} is under way on host {owner}; rerun=true starts another")
-        if broken and not locks.is_owner_alive(store, broken):
-            run = Run(store.client, broken)
-            console.say(f"continuing {run.name} (run {run.id})")
-        else:
-            run = begin(store, name_run(names), {"fingerprint": identity, "command": command_line()})
-        with run:
-            describe(run, cfg, names, data, classifier)
-            epochs = fit(run, cfg, data, classifier, trainer)
-            tested = evaluate(run, cfg, names, data, classifier, trainer)
-            run.keep_only(f"{cfg.evaluate_on}.ckpt")
-        summarize(run, cfg, data, classifier, f"epoch {tested} of {epochs} ({cfg.evaluate_on})", store.ui_hint)
+        with begin_or_resume(store, broken, job) as run:
+            record.describe(run, job)
+            epochs = fit(run, job)
+            tested = evaluate(run, job)
+            run.keep_only(job.tested_checkpoint)
+        record.summarize(run, job, f"epoch {tested} of {epochs}", store.ui_hint)
         machine.trim_malloc()
         return best_accuracy(run)
 
 
-def fit(run: Run, cfg: DictConfig, data: ImageData, classifier: Classifier, trainer: pl.Trainer) -> int:
-    """Train from the start or from the last checkpoint; return the number of epochs."""
+def begin_or_resume(store: Store, broken, job: Job) -> Run:
+    """Return the run that is to be made: the one that broke off, unless another host is at work on it, or a new one."""
+    if broken and not locks.is_owner_alive(store, broken):
+        run = Run(store.client, broken)
+        console.say(f"continuing {run.name} (run {run.id})")
+        return run
+    if broken and not job.cfg.rerun:
+        host = broken.data.tags["owner"].partition(":")[0]
+        raise UserError(f"run {broken.info.run_id} is under way on host {host}; rerun=true starts another")
+    return begin(store, name_run(job.names), {"fingerprint": job.fingerprint, "command": record.command_line()})
+
+
+def fit(run: Run, job: Job) -> int:
+    """Train from the start or from the last checkpoint; return the number of epochs. The step is Classifier's."""
+    trainer, classifier, data = job.trainer, job.classifier, job.data
     trainer.logger = run.logger
-    keeper = next(each for each in trainer.checkpoint_callbacks if isinstance(each, EpochCheckpoint))
-    keeper.folder, keeper.run = run.checkpoints, run.id
-    if cfg.sweep.parent:
-        for speaker in (each for each in trainer.callbacks if isinstance(each, Progress)):
-            speaker.label = f"{run.name}: "
-    saved = saved_checkpoints(run.checkpoints, run.id)
-    if cfg.evaluate_on == "best" and "best" not in saved:
-        saved = {}  # only training from the start brings the best weights back
-    newest = max(saved.values(), key=lambda each: each.epoch, default=None)
+    run.logger.step_of_metrics = lambda: step_of_metrics(trainer)
+    for callback in trainer.callbacks:
+        if isinstance(callback, EpochCheckpoint):
+            callback.folder, callback.run = run.checkpoints, run.id
+        if isinstance(callback, Progress) and job.is_cell:
+            callback.label = f"{run.name}: "
+    newest = newest_checkpoint(run.checkpoints, run.id, job.cfg.evaluate_on)
     if newest:
-        console.say(f"after epoch {newest.epoch} of {cfg.trainer.max_epochs}")
+        console.say(f"after epoch {newest.epoch} of {trainer.max_epochs}")
     else:
         if run.logger.stored:
             console.say("from the start: there is no checkpoint to continue from")
@@ -101,33 +84,17 @@ def fit(run: Run, cfg: DictConfig, data: ImageData, classifier: Classifier, trai
     return run.history("val/loss")[0][-1]
 
 
-def evaluate(
-    run: Run, cfg: DictConfig, names: dict[str, str], data: ImageData, classifier: Classifier, trainer: pl.Trainer
-) -> int:
-    """Test the best or the last weights and record results, predictions, figures and model; return their epoch."""
-    checkpoint = run.checkpoints / f"{cfg.evaluate_on}.ckpt"
-    trainer.test(classifier, data, ckpt_path=checkpoint, weights_only=True, verbose=False)
-    epoch = read_checkpoint(checkpoint, run.id).epoch
-    run.logger.log_metrics(classifier.results, epoch)
-    run.logger.save()
-    images, labels = (tensor.numpy() for tensor in data.splits["test"])
-    probabilities = classifier.probabilities
-    predicted, classes = probabilities.argmax(1), np.array(data.classes)
-    misclassified = np.flatnonzero(predicted != labels)[:MISTAKES]  # with their images, for who has not got the data
-    shown = {"misclassified": misclassified, "misclassified_images": images[misclassified]}
-    run.log_arrays("predictions.npz", probabilities=probabilities, labels=labels, classes=classes, **shown)
-
-    matrix = multiclass_confusion_matrix(*map(torch.from_numpy, (predicted, labels)), data.num_classes).numpy()
-    model = re.sub(r"[^\w-]", "_", "{model}-{optim}-s{seed}".format_map(names))  # a LoggedModel's name may hold no more
-    title = f"{model} on {data.name}: {len(labels):,} test images, accuracy {classifier.results['test/acc']:.4f}"
-    curves = {
-        key: run.history(key) for key in ("train/loss", "val/loss", "train/acc", "val/acc", "test/loss", "test/acc")
-    }
-    run.log_figure(run_figures.curves(curves, f"{model} on {data.name}"), "figures/curves.png")
-    run.log_figure(run_figures.confusion(matrix, data.classes, title), "figures/confusion.png")
-    legend = f"{model} on {data.name}, most confident mistakes: predicted, not true: probability"
-    run.log_figure(run_figures.mistakes(images, labels, probabilities, data.classes, legend), "figures/mistakes.png")
-    run.log_model(model, Predictor(classifier.network, data.normalize), images[:2], epoch, data.classes)
+def evaluate(run: Run, job: Job) -> int:
+    """Test the best or the last weights, once, and record what they came to; return their epoch."""
+    file = run.checkpoints / job.tested_checkpoint
+    epoch = read_checkpoint(file, run.id).epoch
+    # Not by ckpt_path: a callback that averages weights would put those back that training goes on with.
+    job.classifier.load_state_dict(load_whole(file)["state_dict"])
+    run.logger.step_of_metrics = lambda: epoch
+    job.trainer.test(job.classifier, job.data, verbose=False)
+    run.logger.log_metrics(job.classifier.results, epoch)
+    run.logger.flush()
+    record.conclude(run, job, epoch)
     return epoch
 
 

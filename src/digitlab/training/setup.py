@@ -1,12 +1,14 @@
 """Build what a configuration names: data, network, optimizer, scheduler, trainer."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 
 import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import EarlyStopping
+from pytorch_lightning.callbacks import Callback, EarlyStopping
 
 from digitlab.config.build import build
 from digitlab.config.errors import user_errors
@@ -14,12 +16,10 @@ from digitlab.config.fingerprint import IN_DIGEST, fingerprint
 from digitlab.config.names import deviations, groups
 from digitlab.config.schema import check
 from digitlab.data.datamodule import ImageData
+from digitlab.data.splits import Splits
 from digitlab.platform import machine
-from digitlab.training.checkpoint import (
-    DurableCheckpointIO,
-    EpochCheckpoint,
-    ReseedEveryEpoch,
-)
+from digitlab.training.callbacks import refuse_unsupported, sees_steps
+from digitlab.training.checkpoint import DurableCheckpointIO, EpochCheckpoint, ReseedEveryEpoch
 from digitlab.training.classifier import Classifier
 
 
@@ -32,16 +32,43 @@ def identify(cfg: DictConfig) -> tuple[DictConfig, ImageData, str]:
     data: ImageData = build(cfg, "data")
     deciding = OmegaConf.masked_copy(cfg.data, ["_target_", *IN_DIGEST])
     with user_errors("data"):
-        data.share(_load(OmegaConf.to_yaml(deciding)))
+        data.loaded = _load(OmegaConf.to_yaml(deciding))
     return cfg, data, fingerprint(cfg, data.digest)
 
 
 @lru_cache(maxsize=2)
-def _load(node: str) -> ImageData:
+def _load(node: str) -> Splits:
     """Load the images that the YAML `node` describes; the runs of a sweep share them."""
     data = instantiate(OmegaConf.create(node), _convert_="all")
     data.setup()
-    return data
+    return data.loaded
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run as it was asked for: everything is built, nothing recorded."""
+
+    cfg: DictConfig
+    fingerprint: str
+    names: Mapping[str, str]
+    data: ImageData
+    classifier: Classifier
+    trainer: pl.Trainer
+
+    @property
+    def is_cell(self) -> bool:
+        """Say whether the run belongs to a sweep, where many speak at once."""
+        return bool(self.cfg.sweep.parent)
+
+    @property
+    def tested_checkpoint(self) -> str:
+        return f"{self.cfg.evaluate_on}.ckpt"
+
+
+def set_up(cfg: DictConfig) -> Job:
+    """Build what `cfg` describes; raise UserError for whatever is wrong with it."""
+    cfg, data, identity = identify(cfg)
+    return Job(cfg, identity, name_parts(cfg, data), data, *assemble(cfg, data))
 
 
 def name_parts(cfg: DictConfig, data: ImageData) -> dict[str, str]:
@@ -70,11 +97,23 @@ def assemble(cfg: DictConfig, data: ImageData) -> tuple[Classifier, pl.Trainer]:
     classifier = Classifier(network, optimizer, scheduler, cfg.loss, clip=cfg.trainer.get("gradient_clip_val"))
     classifier.example_input_array = torch.zeros(2, *data.input_shape)
 
-    theirs = [name for name, node in cfg.trainer.callbacks.items() if node is not None]
-    callbacks = [ReseedEveryEpoch(cfg.seed), *(build(cfg, f"trainer.callbacks.{name}") for name in theirs)]
+    callbacks = [ReseedEveryEpoch(cfg.seed), *_callbacks(cfg)]
     if cfg.early_stopping.patience:
         callbacks.append(EarlyStopping("val/loss", patience=cfg.early_stopping.patience, check_finite=False))
     callbacks.append(EpochCheckpoint())
+    if any(sees_steps(callback) for callback in callbacks):
+        data.steps_per_execution = 1
     fixed = {"devices": 1, "logger": False, "plugins": [DurableCheckpointIO()]}
     fixed["gradient_clip_val"] = None  # the classifier's work: Lightning clips only where it takes the steps itself
+    fixed["log_every_n_steps"] = 1  # what callbacks log; points are buffered
     return classifier, build(cfg, "trainer", callbacks=callbacks, **fixed)
+
+
+def _callbacks(cfg: DictConfig) -> list[Callback]:
+    """Build the callbacks that `cfg` names; UserError for one that cannot work here."""
+    callbacks = []
+    for name in (name for name, node in cfg.trainer.callbacks.items() if node is not None):
+        callbacks.append(build(cfg, f"trainer.callbacks.{name}"))
+        with user_errors(f"trainer.callbacks.{name}"):
+            refuse_unsupported(callbacks[-1])
+    return callbacks

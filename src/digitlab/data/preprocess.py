@@ -1,0 +1,33 @@
+"""The one way from stored pixels to the input of a network: for batches, the logged model, and whatever serves it."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class Preprocess(nn.Module):
+    """Turn stored pixels into network input: uint8 (N, H, W) or (N, H, W, C) -> float32 (N, C, H, W).
+
+    `normalize` brings 0..255 to 0..1. `mean` and `std`, one number or one for each channel, are those of the pixels
+    after that: they are subtracted and divided by.
+    """
+
+    def __init__(
+        self,
+        normalize: bool = True,
+        mean: float | Sequence[float] | None = None,
+        std: float | Sequence[float] | None = None,
+    ):
+        super().__init__()
+        self.scale = 255.0 if normalize else 1.0
+        for name, values in {"mean": mean, "std": std}.items():
+            column = None if values is None else torch.tensor(values, dtype=torch.float32).reshape(-1, 1, 1)
+            self.register_buffer(name, column, persistent=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        channels_first = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
+        images = channels_first.to(torch.float32, copy=True).div_(self.scale)
+        if self.mean is not None:
+            images = images - self.mean
+        return images if self.std is None else images / self.std

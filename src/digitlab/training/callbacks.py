@@ -1,0 +1,36 @@
+"""Which callbacks want to see every optimizer step, and which cannot work here."""
+
+from pytorch_lightning import callbacks as lightning
+from pytorch_lightning.callbacks import Callback
+
+STEP_HOOKS = (
+    "on_train_batch_start",
+    "on_train_batch_end",
+    "on_before_zero_grad",
+    "on_before_backward",
+    "on_after_backward",
+    "on_before_optimizer_step",
+)
+UNSUPPORTED = {
+    lightning.GradientAccumulationScheduler: "every batch is an optimizer step here; data.batch_size makes it larger",
+    lightning.StochasticWeightAveraging: "it changes the weights after the last checkpoint, so that what is tested "
+    "would not be what it made; pytorch_lightning.callbacks.EMAWeightAveraging averages in every checkpoint",
+    lightning.BatchSizeFinder: "it changes data.batch_size, which a run is known by",
+    lightning.LearningRateFinder: "it changes optim.lr, which a run is known by; sweep=tune tries learning rates",
+}
+
+
+def sees_steps(callback: Callback) -> bool:
+    """Say whether a callback has a hook around batches, backward passes or optimizer steps, so that it must see each.
+
+    One that understands a chunk of steps as well says so by an attribute `takes_chunks`.
+    """
+    has_hook = any(getattr(type(callback), hook) is not getattr(Callback, hook) for hook in STEP_HOOKS)
+    return has_hook and not getattr(callback, "takes_chunks", False)
+
+
+def refuse_unsupported(callback: Callback) -> None:
+    """Raise ValueError for a callback that would be accepted and have no effect, or a wrong one."""
+    for kind, reason in UNSUPPORTED.items():
+        if isinstance(callback, kind):
+            raise ValueError(f"{kind.__name__} cannot work: {reason}")
