@@ -101,8 +101,8 @@ def test_a_run_is_recorded_under_the_names_of_the_interface(finished):
     assert run.info.status == "FINISHED"
     tags, params = run.data.tags, run.data.params
     assert tags["done"] == "true"
-    for record in (tags, params):
-        assert [record[key] for key in ("model", "optim", "data", "seed")] == ["cnn_simple", "adam", "mnist5k", "3"]
+    for recorded in (tags, params):
+        assert [recorded[key] for key in ("model", "optim", "data", "seed")] == ["cnn_simple", "adam", "mnist5k", "3"]
     assert tags["mlflow.user"]
     assert tags["git.dirty"] in ("true", "false")
     assert len(tags["mlflow.source.git.commit"]) == 40
