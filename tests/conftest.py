@@ -21,7 +21,7 @@ from omegaconf import open_dict
 
 from digitlab.platform import startup
 from digitlab.platform.signals import exit_on_signals
-from digitlab.tracking.store import Store
+from digitlab.tracking import store
 from digitlab.training.run import train
 
 # What a shell starts in the background ignores Ctrl-C, and so would every program that a test starts and interrupts.
@@ -31,7 +31,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 startup.fast_exit = lambda: None
 
 # MLflow takes two seconds to make the tables of a store. In this process they are copied; programs make their own.
-Store._create_schema = lambda store: store.file.write_bytes(empty_tables())
+store._create_schema = lambda file: file.write_bytes(empty_tables())
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 MNIST = Path(os.environ.get("DIGITLAB_DATA") or REPOSITORY.parent / "shared" / "data")

@@ -151,7 +151,7 @@ def test_fallback_is_taken_loudly_or_not_at_all(tmp_path, monkeypatch):
     data = ImageData(sources.torchvision_mnist, root=tmp_path, fallback=sources.mnist5k)
     with pytest.warns(UserWarning, match="is missing and cannot be downloaded .* Taking the embedded mnist5k"):
         data.setup()
-    assert data.name == "mnist5k"
+    assert data.ready.name == "mnist5k"
     assert data.digest == embedded().digest
     with pytest.raises(sources.UnavailableError):
         ImageData(sources.torchvision_mnist, root=tmp_path, fallback=False).setup()

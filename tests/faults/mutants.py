@@ -75,8 +75,8 @@ def points_after_the_checkpoint() -> None:
 def points_twice() -> None:
     real = RunLogger.__init__
 
-    def init(self, client, run_id, stored, share) -> None:
-        real(self, client, run_id, {}, share)
+    def init(self, client, run_id, stored) -> None:
+        real(self, client, run_id, {})
 
     RunLogger.__init__ = init
 

@@ -127,7 +127,7 @@ def compare(results: Sequence[Result], predict: Predict) -> Comparison:
     if len(counts) > 1:
         listed = ", ".join(f"{name} ({count} runs)" for name, count in counts.items())
         raise ValueError(f"mixed data: {listed}: an accuracy on one says nothing about another. Each can be reported "
-                         f"alone: report.filter=\"tags.data = '{max(counts, key=counts.get)}'\"")  # fmt: skip
+                         f"alone: report.filter=\"tags.data = '{counts.most_common(1)[0][0]}'\"")  # fmt: skip
     results = sorted(results, key=lambda result: result.ended)
     swept = _swept(results)
     cells = sorted(_choose(results, swept), key=lambda cell: -cell.accuracy)
@@ -207,9 +207,9 @@ def _difference(one: Cell, other: Cell, predict: Predict, alpha: float) -> Pair:
         return Pair(one, other, "paired t", len(common), *paired_t(values, others, step), seeds_needed=needed)
     pair = Pair(one, other, "none", len(common), one.accuracy - other.accuracy)
     if one.n == other.n == 1:  # what is paired is their predictions for the same images
-        predictions = [predict(cell.runs[0]) for cell in (one, other)]
-        if all(predictions) and np.array_equal(predictions[0].labels, predictions[1].labels):
-            pair.test, pair.p = "McNemar", mcnemar(predictions[0].right, predictions[1].right)
+        ours, theirs = (predict(cell.runs[0]) for cell in (one, other))
+        if ours and theirs and np.array_equal(ours.labels, theirs.labels):
+            pair.test, pair.p = "McNemar", mcnemar(ours.right, theirs.right)
     return pair
 
 

@@ -88,11 +88,11 @@ def mcnemar(one: np.ndarray, other: np.ndarray) -> float:
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
     """Return Holm's adjusted p-values, in the order given; one that is not a number stays so and does not count."""
-    p_values = np.asarray(p_values, dtype=float)
-    order = np.argsort(p_values)[: np.sum(~np.isnan(p_values))]
-    adjusted = np.full_like(p_values, np.nan)
+    values = np.asarray(p_values, dtype=float)
+    order = np.argsort(values)[: np.sum(~np.isnan(values))]
+    adjusted = np.full_like(values, np.nan)
     factors = np.arange(len(order), 0, -1)
-    adjusted[order] = np.minimum(np.maximum.accumulate(p_values[order] * factors), 1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(values[order] * factors), 1)
     return adjusted
 
 
@@ -117,14 +117,14 @@ def iqm(groups: Sequence[Sequence[float]], resamples: int = 10_000) -> tuple[flo
     def middle(*samples: np.ndarray, axis: int = -1) -> np.ndarray:
         return scipy.stats.trim_mean(np.concatenate(samples, axis=axis), 0.25, axis=axis)
 
-    groups = [np.asarray(group, dtype=float) for group in groups]
+    samples = [np.asarray(group, dtype=float) for group in groups]
     interval = scipy.stats.bootstrap(
-        groups, middle, n_resamples=resamples, batch=1000, method="percentile", rng=np.random.default_rng(0)
+        samples, middle, n_resamples=resamples, batch=1000, method="percentile", rng=np.random.default_rng(0)
     ).confidence_interval
-    return float(middle(*groups)), float(interval.low), float(interval.high)
+    return float(middle(*samples)), float(interval.low), float(interval.high)
 
 
-def epochs_to(curve: Sequence[float], target: float) -> float:
+def epochs_to(curve: Sequence[float] | np.ndarray, target: float) -> float:
     """Return the first epoch, counted from 1, after which `curve` is at `target` or above; infinity if none is."""
     reached = np.flatnonzero(np.asarray(curve) >= target)
     return float(reached[0] + 1) if reached.size else float("inf")

@@ -99,4 +99,5 @@ def judge(outcome: Outcome) -> tuple[str, str]:
         within = f"{diverged} of {n} runs diverged; {within}"
     elif low <= claim.accuracy + claim.rounding and claim.accuracy - claim.rounding <= high:
         return REPRODUCED, within
-    return (BETTER if outcome.difference > 0 else WORSE), f"ours by {abs(outcome.difference):.4f}; {within}"
+    difference = mean(outcome.accuracies) - claim.accuracy
+    return (BETTER if difference > 0 else WORSE), f"ours by {abs(difference):.4f}; {within}"

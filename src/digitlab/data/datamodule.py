@@ -1,5 +1,6 @@
 """Serve one data set as batches that live on the training device."""
 
+import json
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -49,7 +50,9 @@ class ImageData(pl.LightningDataModule):
         augment: Mapping[str, float] | None = None,
     ):
         super().__init__()
-        self.source, self.root, self.fallback = source, root, fallback
+        if fallback and not callable(fallback):
+            raise ValueError(f"fallback={json.dumps(fallback)}: must be false, null or a source")
+        self.source, self.root, self.fallback = source, root, fallback or None
         self.batch_size, self.steps_per_execution, self.seed = batch_size, steps_per_execution, seed
         self.division = Division(split, val_fraction, test_fraction, skip_first, split_seed)
         self.preprocess = Preprocess(normalize, mean, std)
@@ -62,29 +65,32 @@ class ImageData(pl.LightningDataModule):
             self.loaded = self.division.apply(self._load())
 
     @property
-    def name(self) -> str:
-        return self.loaded.name
+    def ready(self) -> Splits:
+        """The divided images; RuntimeError before `setup`."""
+        if self.loaded is None:
+            raise RuntimeError("the images are not loaded yet: call setup() first")
+        return self.loaded
 
     @property
     def classes(self) -> tuple[str, ...]:
-        return self.loaded.classes
+        return self.ready.classes
 
     @property
     def num_classes(self) -> int:
-        return len(self.loaded.classes)
+        return len(self.ready.classes)
 
     @property
     def splits(self) -> Mapping[str, Pairs]:
         """The stored images and labels of `train`, `val` and `test`: uint8 (N, H, W), int64 (N,)."""
-        return self.loaded.pairs
+        return self.ready.pairs
 
     @property
     def sizes(self) -> dict[str, int]:
-        return self.loaded.sizes
+        return self.ready.sizes
 
     @property
     def digest(self) -> str:
-        return self.loaded.digest
+        return self.ready.digest
 
     @property
     def input_shape(self) -> tuple[int, ...]:

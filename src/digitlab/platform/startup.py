@@ -1,4 +1,4 @@
-"""Load the large libraries fast_imports, and be rid of them fast_imports."""
+"""Load the large libraries quickly, and end the process quickly."""
 
 import atexit
 import gc
@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import NoReturn
 
 _SIGNAL = ModuleType("scipy.signal")  # stands in for it
-_SIGNAL.hamming = None
+vars(_SIGNAL)["hamming"] = None
 
 
 @contextmanager
@@ -41,7 +41,7 @@ def fast_imports() -> Iterator[None]:
 
 def fast_exit() -> NoReturn:
     """End the process, which went well, without taking the libraries apart: object by object that is two seconds."""
-    threading._shutdown()  # as the interpreter ends threads, and after them what was registered for the end
+    threading._shutdown()  # pyright: ignore[reportAttributeAccessIssue]  private; as the interpreter ends threads, and after them what was registered for the end
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()

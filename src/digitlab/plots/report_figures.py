@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Container, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -23,9 +24,9 @@ def shared_mistakes(
     for label, answers in zip(labels, predicted.T, strict=True):
         counts = {answer: int(np.sum(answers == answer)) for answer in answers if answer != label}
         said = ", ".join(
-            shorten(classes[answer]) + (f" ({count}×)" if count > 1 else "") for answer, count in counts.items()
+            shorten(classes[int(answer)]) + (f" ({count}×)" if count > 1 else "") for answer, count in counts.items()
         )
-        texts.append(f"{shorten(classes[label])}, not {said}")
+        texts.append(f"{shorten(classes[int(label)])}, not {said}")
     return image_grid(images, texts, 8, title)
 
 
@@ -44,7 +45,7 @@ def learning_curves(panels: Mapping[str, Mapping[str, np.ndarray]], title: str, 
             trained = ~np.isnan(values).all(axis=0)
             steps, values = np.flatnonzero(trained) + 1, values[:, trained]
             if name in points:
-                ax.plot(steps, np.nanmean(values, axis=0), label=name, **looks[name] | {"linestyle": "none"})
+                ax.plot(steps, np.nanmean(values, axis=0), label=name, **{**looks[name], "linestyle": "none"})
                 continue
             every = -(-len(steps) // 12)
             ax.plot(steps, np.nanmean(values, axis=0), label=name, markevery=every, **looks[name])
@@ -93,10 +94,10 @@ def accuracy_matrix(
     shades = -np.log10(np.maximum(1 - np.asarray(values, dtype=float), 1e-4))
     norm = Normalize(np.nanmin(shades), max(np.nanmax(shades), np.nanmin(shades) + 0.1))
     image = ax.imshow(np.ma.masked_invalid(shades), cmap=BLUES, norm=norm, aspect="auto")
-    light = image.to_rgba(image.get_array())[..., :3] ** 2.2 @ [0.2126, 0.7152, 0.0722]
-    for row, column in np.ndindex(shades.shape):
-        color = "white" if light[row, column] < 0.18 else "black"  # where both have the same contrast
-        ax.text(column, row, texts[row][column], ha="center", va="center", color=color, size=8)
+    light = image.to_rgba(np.ma.masked_invalid(shades))[..., :3] ** 2.2 @ [0.2126, 0.7152, 0.0722]
+    for (row, column), luminance in np.ndenumerate(light):
+        color = "white" if luminance < 0.18 else "black"  # where both have the same contrast
+        ax.text(column, row, texts[int(row)][int(column)], ha="center", va="center", color=color, size=8)
     ax.set_xticks(range(len(columns)), [textwrap.fill(name, 18) for name in columns])
     ax.set_yticks(range(len(rows)), rows)
     ax.tick_params(length=0, top=False, labeltop=True, bottom=False, labelbottom=False)
@@ -138,7 +139,7 @@ def trade_offs(
     axes[0].set_ylabel("test accuracy")
     for ax, (values, _) in zip(axes, costs.values(), strict=True):
         _number(ax, values, means, [numbers[name] for name in networks])
-    handles = [Line2D([], [], label=arm, **look | {"linestyle": "none"}) for arm, look in looks.items()]
+    handles = [Line2D([], [], label=arm, **{**look, "linestyle": "none"}) for arm, look in looks.items()]
     handles += [Line2D([], [], color="0.6", linewidth=4, alpha=0.5, label="Pareto front")]
     handles += [Line2D([], [], linestyle="none", label=f"{number}  {name}") for name, number in numbers.items()]
     fig.legend(handles=handles, loc="outside right center")
@@ -152,11 +153,11 @@ def _number(ax: Axes, x: Sequence[float], y: Sequence[float], numbers: Sequence[
         place = ax.transData.transform(point)
         near = any(known == number and np.hypot(*(place - other)) < 16 for known, other in places)
         if np.isfinite(point).all() and not near:
-            ax.annotate(number, point, (5, 3), textcoords="offset points", size=8)
+            ax.annotate(str(number), point, (5, 3), textcoords="offset points", size=8)
             places.append((number, place))
 
 
-def _panels(panels: Mapping[str, Mapping], title: str) -> tuple[Figure, list[Axes], dict[str, dict]]:
+def _panels(panels: Mapping[str, Mapping], title: str) -> tuple[Figure, list[Axes], dict[str, dict[str, Any]]]:
     """Return a figure with axes for the panels, which share them, and how each line looks in all."""
     columns = min(len(panels), 4 if len(panels) > 6 else 3)
     rows = -(-len(panels) // columns)
@@ -168,13 +169,14 @@ def _panels(panels: Mapping[str, Mapping], title: str) -> tuple[Figure, list[Axe
     return fig, axes[: len(panels)], line_styles([name for lines in panels.values() for name in lines])
 
 
-def _label(fig: Figure, axes: Sequence[Axes], across: str, up: str, values: Sequence[float]) -> None:
+def _label(fig: Figure, axes: Sequence[Axes], across: str, up: str, values: Sequence[float] | np.ndarray) -> None:
     scale_accuracy(axes[0], values)
     for ax in axes:
         ax.grid()
         ax.tick_params(labelbottom=True)
         ax.set_xlabel(across)
-        if ax.get_subplotspec().is_first_col():
+        place = ax.get_subplotspec()
+        if place and place.is_first_col():
             ax.set_ylabel(up)
     handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     fig.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, handlelength=4)

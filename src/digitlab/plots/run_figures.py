@@ -98,8 +98,9 @@ def mistakes(
     images: np.ndarray, labels: Sequence[int], probabilities: np.ndarray, classes: Sequence[str], title: str
 ) -> Figure:
     """Draw the up to 24 mistakes with the most probable wrong class; probabilities are (N, C)."""
-    labels, predicted, confidence = np.asarray(labels), probabilities.argmax(axis=1), probabilities.max(axis=1)
+    truth, predicted, confidence = np.asarray(labels), probabilities.argmax(axis=1), probabilities.max(axis=1)
     order = np.argsort(-confidence, kind="stable")
-    worst = order[predicted[order] != labels[order]][:24]
-    texts = [f"{shorten(classes[predicted[i]])}, not {shorten(classes[labels[i]])}: {confidence[i]:.2f}" for i in worst]
+    worst = order[predicted[order] != truth[order]][:24].tolist()
+    names = [shorten(name) for name in classes]
+    texts = [f"{names[int(predicted[i])]}, not {names[int(truth[i])]}: {confidence[i]:.2f}" for i in worst]
     return image_grid(images[worst], texts, 6, title, empty="no mistakes")

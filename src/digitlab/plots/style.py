@@ -18,7 +18,7 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _ERRORS = ((1,), (1, 2, 5), (1, 1.5, 2, 3, 5, 7))  # where ticks may stand in a decade, as sparse as will do
 # Blues without its near-white end: one mistake must differ from the white of no mistake.
 BLUES = ListedColormap(colormaps["Blues"](np.linspace(0.15, 1, 256)), name="visible_blues").with_extremes(bad="white")
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "figure.dpi": 120,
     "font.size": 9,
     "text.parse_math": False,  # a "$" in a class name or title is a dollar sign, not a formula
@@ -51,14 +51,14 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     return drawn
 
 
-def line_styles(names: Sequence[str]) -> dict[str, dict]:
+def line_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
     return {
         name: {"color": _COLORS[i % 7], "linestyle": _LINES[i % 6], "marker": _MARKERS[i % 8]}
         for i, name in enumerate(sorted(set(names)))
     }
 
 
-def scale_accuracy(ax: Axes, values: Sequence[float]) -> None:
+def scale_accuracy(ax: Axes, values: Sequence[float] | np.ndarray) -> None:
     """Scale an axis of accuracies by the logarithm of the error: 0.99 is as far from 0.999 as 0.9 is from 0.99."""
     errors = np.clip(1 - np.asarray(values, dtype=float), 1e-4, 1)
     worst, best = 1.15 * np.nanmax(errors), np.nanmin(errors) / 1.3

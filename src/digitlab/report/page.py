@@ -259,7 +259,7 @@ def _mistakes(comparison: Comparison, predictions: Sequence[Predictions]) -> lis
         (by_all, f"all {n} seeds", "misclassified_by_all"),
         (by_one, "one seed only", "misclassified_by_one"),
     ):
-        shown = [row for row in rows if row in images][:32]
+        shown = [row for row in rows.tolist() if row in images][:32]
         if shown:
             title = f"{name} on {comparison.data}, n = {n}: misclassified by {whose}, {len(shown)} of {len(rows)}"
             pixels = np.array([images[row] for row in shown])

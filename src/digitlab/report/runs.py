@@ -37,7 +37,11 @@ def find(store: Store, sweep: str | None, filter_string: str | None) -> tuple[An
     }  # done before this sweep
     asked = {cell["fingerprint"]: cell["name"] for cell in cells}
     chosen = [run for run in runs.values() if run.fingerprint in asked and (not filter_string or run.run_id in found)]
-    missing = [] if filter_string else sorted(set(asked) - {run.fingerprint for run in chosen}, key=asked.get)
+    missing = (
+        []
+        if filter_string
+        else sorted(set(asked) - {run.fingerprint for run in chosen}, key=lambda fingerprint: asked[fingerprint])
+    )
     notes = [f"Of this sweep the runs that the filter finds: {filter_string}."] if filter_string else []
     if missing:
         listed = ", ".join(asked[each] for each in missing[:3]) + (" and others" if len(missing) > 3 else "")

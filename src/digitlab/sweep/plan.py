@@ -42,7 +42,9 @@ class SweepCell:
 def plan_cell(composed: DictConfig, overrides: Sequence[str]) -> SweepCell:
     cfg, data, fingerprint = identify(composed)
     names = name_parts(cfg, data)
-    return SweepCell(name_run(names), fingerprint, list(overrides), names["model"], data.name, cfg.trainer.max_epochs)
+    return SweepCell(
+        name_run(names), fingerprint, list(overrides), names["model"], data.ready.name, cfg.trainer.max_epochs
+    )
 
 
 def name_by_hash(cells: Sequence[SweepCell]) -> str:
@@ -79,10 +81,11 @@ def announce(planned: Sequence[SweepCell], remaining: Sequence[SweepCell]) -> st
 
 def estimate_seconds(store: Store, cells: Sequence[SweepCell]) -> float | None:
     """Return the seconds that `cells` will take by the store's own history of like ones; None where it has none."""
-    paces = {like: queries.seconds_per_epoch(store, *like) for like in {(cell.model, cell.data) for cell in cells}}
-    if None in paces.values():
+    kinds = {(cell.model, cell.data) for cell in cells}
+    known = {kind: pace for kind in kinds if (pace := queries.seconds_per_epoch(store, *kind)) is not None}
+    if known.keys() != kinds:
         return None
-    return sum(paces[cell.model, cell.data] * cell.epochs for cell in cells)
+    return sum(known[cell.model, cell.data] * cell.epochs for cell in cells)
 
 
 def duration(seconds: float | None) -> str:

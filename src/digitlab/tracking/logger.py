@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Callable, Mapping
 from time import time
-from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric
@@ -23,10 +22,10 @@ class RunLogger(MLFlowLogger):
 
     step_of_metrics: Callable[[], int]
 
-    def __init__(self, client: MlflowClient, run_id: str, stored: Mapping[str, int], share: Callable[[], None]):
-        """Take the last step of each metric that is `stored`, and what is to be done after a checkpoint is saved."""
+    def __init__(self, client: MlflowClient, run_id: str, stored: Mapping[str, int]):
+        """Take the last step of each metric that is `stored`."""
         super().__init__(tracking_uri=client.tracking_uri, run_id=run_id)
-        self.client, self.stored, self.share = client, stored, share
+        self.client, self.id, self.stored = client, run_id, stored
         self.points: list[Metric] = []
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -48,7 +47,7 @@ class RunLogger(MLFlowLogger):
         attempts_left = ATTEMPTS
         while self.points:
             try:
-                self.client.log_batch(self.run_id, metrics=self.points[:BATCH])  # the same twice is stored once
+                self.client.log_batch(self.id, metrics=self.points[:BATCH])  # the same twice is stored once
                 del self.points[:BATCH]
             except MlflowException as error:
                 attempts_left -= 1
@@ -60,6 +59,3 @@ class RunLogger(MLFlowLogger):
         """Write what is buffered; the status is the Run's to set: after fit come the test and the artifacts."""
         if status == "success":  # else the epoch under way is trained again, and gives the same points
             self.flush()
-
-    def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
-        self.share()

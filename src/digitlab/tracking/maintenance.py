@@ -28,9 +28,10 @@ def relocate(store: Store, is_dry: bool = False) -> Iterator[str]:
 
     Raises OSError where there is no store, it is not a file, or a run is under way.
     """
-    here = (_folder(store) / "artifacts").as_uri()
+    file = _file(store)
+    here = (file.parent / "artifacts").as_uri()
     changed = 0
-    with _alone(store), closing(sqlite3.connect(store.file, isolation_level=None)) as database:
+    with _alone(file), closing(sqlite3.connect(file, isolation_level=None)) as database:
         database.execute("begin immediate")
         elsewhere = "select distinct artifact_location from experiments where artifact_location like 'file:%/artifacts'"
         for (there,) in [row for row in database.execute(elsewhere) if row[0] != here]:
@@ -54,10 +55,11 @@ def collect_garbage(store: Store, is_dry: bool = False) -> Iterator[str]:
 
     Raises OSError where there is no store, it is not a file, or a run is under way.
     """
-    artifacts = _folder(store) / "artifacts"
-    before = _size(store)
-    with _alone(store):
-        with closing(sqlite3.connect(store.file)) as database:
+    file = _file(store)
+    artifacts = file.parent / "artifacts"
+    before = _size(file.parent)
+    with _alone(file):
+        with closing(sqlite3.connect(file)) as database:
             deleted = dict(database.execute("select run_uuid, name from runs where lifecycle_stage = 'deleted'"))
             runs = {run for (run,) in database.execute("select run_uuid from runs")}
             models = database.execute(
@@ -72,7 +74,7 @@ def collect_garbage(store: Store, is_dry: bool = False) -> Iterator[str]:
         yield from (f"deleted run {name} ({run})" for run, name in deleted.items())
         yield from (f"model {name} ({model}), half made or of a deleted run" for model, name in useless.items())
         if not is_dry and (deleted or useless):
-            with closing(sqlite3.connect(store.file)) as database, database:
+            with closing(sqlite3.connect(file)) as database, database:
                 mark = "update logged_models set lifecycle_stage = 'deleted' where model_id = ?"
                 database.executemany(mark, [(model,) for model in useless])
             gc = ["gc", "--backend-store-uri", store.uri, "--tracking-uri", store.uri]
@@ -91,29 +93,29 @@ def collect_garbage(store: Store, is_dry: bool = False) -> Iterator[str]:
                 shutil.rmtree(folder, ignore_errors=True)
             for lock in locks:
                 lock.unlink(missing_ok=True)
-            yield f"{(before - _size(store)) / 1e6:.1f} MB freed"
+            yield f"{(before - _size(file.parent)) / 1e6:.1f} MB freed"
 
 
-def _folder(store: Store) -> Path:
+def _file(store: Store) -> Path:
     if store.file is None:
         raise OSError("is a server's; look after it where the server runs")
     if not store.exists():
         raise OSError(f"there is none at {store.file}; MLFLOW_TRACKING_URI=sqlite:///FILE names another")
-    return store.file.parent
+    return store.file
 
 
-def _size(store: Store) -> int:
-    return sum(file.stat().st_size for file in store.file.parent.rglob("*") if file.is_file())
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 @contextmanager
-def _alone(store: Store) -> Iterator[None]:
+def _alone(file: Path) -> Iterator[None]:
     """Let no run begin meanwhile; raise OSError where one is under way."""
-    with FileLock(f"{store.file}.lock"):
-        for file in (store.file.parent / "locks").glob("*.lock"):
+    with FileLock(f"{file}.lock"):
+        for lock in (file.parent / "locks").glob("*.lock"):
             try:
-                with FileLock(file, timeout=0):
+                with FileLock(lock, timeout=0):
                     pass
             except Timeout:
-                raise BlockingIOError(f"{file.stem} is under way; wait for it to end, or stop it") from None
+                raise BlockingIOError(f"{lock.stem} is under way; wait for it to end, or stop it") from None
         yield

@@ -39,7 +39,7 @@ def _search(store: Store, experiments: Sequence[str], filter_string: str) -> Ite
     token = None
     while token != "":
         try:
-            page = store.client.search_runs(experiments, filter_string, max_results=PAGE, page_token=token)
+            page = store.client.search_runs(list(experiments), filter_string, max_results=PAGE, page_token=token)
         except MlflowException as error:
             raise ValueError(f"filter={filter_string}: {str(error).splitlines()[0]}") from error
         yield from page
@@ -138,7 +138,9 @@ def _end(store: Store, run: entities.Run) -> float:
 
 def seconds(run: entities.Run) -> float:
     """Return how long a finished run took, whatever clocks and interruptions did meanwhile."""
-    return float(run.data.tags.get("seconds", (run.info.end_time - run.info.start_time) / 1000))
+    if "seconds" in run.data.tags:
+        return float(run.data.tags["seconds"])
+    return ((run.info.end_time or run.info.start_time) - run.info.start_time) / 1000
 
 
 def seconds_per_epoch(store: Store, model: str, data: str) -> float | None:

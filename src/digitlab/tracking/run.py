@@ -17,11 +17,12 @@ from urllib.request import url2pathname
 import mlflow
 import numpy as np
 import torch
-from mlflow import MlflowClient
+from mlflow import MlflowClient, entities
 from mlflow.artifacts import download_artifacts
 from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
+from mlflow.pytorch import log_model
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from torch import nn
@@ -38,11 +39,11 @@ MODEL_REQUIREMENTS = ("torch", "numpy", "mlflow")
 class Run:
     """One run under way: a context manager that leaves MLflow with the right status, and the writers of its record."""
 
-    def __init__(self, client: MlflowClient, run: mlflow.entities.Run, is_monitored: bool = True):
+    def __init__(self, client: MlflowClient, run: entities.Run, is_monitored: bool = True):
         self.is_monitored, self.had_error = is_monitored, "error" in run.data.tags
         self.seconds = float(run.data.tags.get("seconds", 0))
         self.client, self.uri = client, client.tracking_uri
-        self.id, self.name, self.artifacts = run.info.run_id, run.info.run_name, run.info.artifact_uri
+        self.id, self.name, self.artifacts = run.info.run_id, run.info.run_name, str(run.info.artifact_uri)
         self.experiment_id = run.info.experiment_id
         self.is_local = urlparse(self.artifacts).scheme in ("", "file")
 
@@ -51,7 +52,7 @@ class Run:
         with ExitStack() as undo:
             undo.push(self._conclude)
             if self.is_local:
-                folder = url2pathname(urlparse(self.artifacts).path)
+                folder = url2pathname(str(urlparse(self.artifacts).path))
             else:  # a server keeps the checkpoints; this folder is where they are written and read
                 folder = undo.enter_context(tempfile.TemporaryDirectory(prefix="digitlab-", ignore_cleanup_errors=True))
                 if any(each.path == "checkpoints" for each in self.client.list_artifacts(self.id)):
@@ -63,7 +64,7 @@ class Run:
             self.client.set_tag(self.id, "owner", this_process())
             if self.had_error:  # it is being made good
                 self.client.delete_tag(self.id, "error")
-            self.logger = RunLogger(self.client, self.id, self._last_steps(), self.share_checkpoints)
+            self.logger = RunLogger(self.client, self.id, self._last_steps())
             monitor = SystemMetricsMonitor(self.id, SYSTEM_METRICS_EVERY, resume_logging=True, tracking_uri=self.uri)
             undo.callback(monitor.finish)
             if self.is_monitored:
@@ -127,8 +128,8 @@ class Run:
     def log_arrays(self, file: str, **arrays: np.ndarray) -> None:
         """Record arrays as one compressed npz file."""
         with tempfile.TemporaryDirectory() as folder:
-            np.savez_compressed(Path(folder) / file, **arrays)
-            self.client.log_artifact(self.id, Path(folder) / file)
+            np.savez_compressed(Path(folder) / file, allow_pickle=False, **arrays)
+            self.client.log_artifact(self.id, str(Path(folder) / file))
 
     def log_dataset(self, name: str, digest: str, sizes: Mapping[str, int], source: str) -> None:
         """Record the data that the run reads as a tracked input."""
@@ -152,7 +153,7 @@ class Run:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), folder)
         mlflow.set_tracking_uri(self.uri)
         with mlflow.start_run(self.id):
-            mlflow.pytorch.log_model(
+            log_model(
                 predictor,
                 name=name,
                 step=step,  # ties the model to this step's metrics, else to those of the untrained network
@@ -170,7 +171,7 @@ class Run:
     def share_checkpoints(self) -> None:
         """Copy the checkpoints to where the store keeps artifacts, if that is elsewhere."""
         if not self.is_local:
-            self.client.log_artifacts(self.id, self.checkpoints, "checkpoints")
+            self.client.log_artifacts(self.id, str(self.checkpoints), "checkpoints")
 
     def keep_only(self, checkpoint: str) -> None:
         """Delete every checkpoint but the one named."""

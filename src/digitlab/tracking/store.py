@@ -1,4 +1,4 @@
-"""Keep runs in MLflow: where the store is, and which run is which. Only this file and run.py import mlflow."""
+"""Where runs are kept: an MLflow store, found, made and connected."""
 
 import logging
 import os
@@ -62,7 +62,7 @@ class Store:
             # MLflow breaks a fresh sqlite file that several processes open at once, and for ever one that dies in it.
             with FileLock(f"{self.file}.lock"):
                 if not self.file.exists():
-                    self._create_schema()
+                    _create_schema(self.file)
                 self._connect((self.file.parent / "artifacts").as_uri(), create)
         else:
             with _impatient():
@@ -74,7 +74,7 @@ class Store:
         try:
             yield
         except (MlflowException, SQLAlchemyError, OSError) as error:
-            if getattr(error, "filename", None):
+            if isinstance(error, OSError) and error.filename:
                 reason, places = f"{error.filename}: {error.strerror}", [error.filename]
             else:
                 inner = getattr(error.__cause__, "orig", error)  # what the database said, in MLflow's many words
@@ -110,12 +110,13 @@ class Store:
             reason = redact(str(error).splitlines()[0][:200])
             raise OSError(f"uri={redact(self.uri)}: the store does not answer ({reason})") from error
 
-    def _create_schema(self) -> None:
-        """Create the schema in a temporary file, which takes its name only when it is whole."""
-        temporary = self.file.with_name(f".{self.file.name}.new")
-        temporary.unlink(missing_ok=True)
-        MlflowClient(f"sqlite:///{temporary}").search_experiments()
-        temporary.replace(self.file)
+
+def _create_schema(file: Path) -> None:
+    """Create the schema in a temporary file, which takes its name only when it is whole."""
+    temporary = file.with_name(f".{file.name}.new")
+    temporary.unlink(missing_ok=True)
+    MlflowClient(f"sqlite:///{temporary}").search_experiments()
+    temporary.replace(file)
 
 
 def _has_moved(there: str, here: str) -> bool:

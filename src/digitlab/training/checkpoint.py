@@ -6,6 +6,7 @@ import math
 import os
 import warnings
 import zipfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -25,7 +26,7 @@ class ReseedEveryEpoch(Callback):
     def __init__(self, seed: int):
         self.seed = seed
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # The trailing word keeps this stream apart from the one that orders the images (data.EpochOrder).
         words = np.random.SeedSequence([self.seed, trainer.current_epoch, 1]).generate_state(1)
         pl.seed_everything(int(words[0]), verbose=False)
@@ -40,18 +41,19 @@ class EpochCheckpoint(Checkpoint):
 
     folder: Path
     run: str
+    flush: Callable[[], None]  # writes the points of the epoch
+    share: Callable[[], None]  # brings the checkpoints to where the store keeps artifacts
 
     def __init__(self):
         self.best_loss, self.best_epoch, self.epoch, self.finished = math.inf, 0, 0, False
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         loss = float(trainer.callback_metrics["val/loss"])
         loss = math.inf if math.isnan(loss) else loss
         self.epoch = trainer.current_epoch + 1
         self.finished = trainer.should_stop or self.epoch == trainer.max_epochs
         write_epoch_metrics(trainer)
-        for logger in trainer.loggers:
-            logger.flush()  # points first: an epoch that has its checkpoint has its points
+        self.flush()  # points first: an epoch that has its checkpoint has its points
         if self.best_epoch == 0 or loss < self.best_loss:
             self.best_loss, self.best_epoch = loss, self.epoch
             trainer.save_checkpoint(self.folder / "best.ckpt")
@@ -59,14 +61,13 @@ class EpochCheckpoint(Checkpoint):
         if last.exists():
             os.replace(last, self.folder / "previous.ckpt")
         trainer.save_checkpoint(last)
-        for logger in trainer.loggers:
-            logger.after_save_checkpoint(self)
+        self.share()
 
     def state_dict(self) -> dict:
         return {name: getattr(self, name) for name in ("run", "best_loss", "best_epoch", "epoch", "finished")}
 
-    def load_state_dict(self, state: dict) -> None:
-        vars(self).update(state)
+    def load_state_dict(self, state_dict: dict) -> None:
+        vars(self).update(state_dict)
 
 
 class DurableCheckpointIO(TorchCheckpointIO):

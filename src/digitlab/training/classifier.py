@@ -16,7 +16,7 @@ from digitlab.data.batches import Chunk
 from digitlab.data.sources import Pairs
 from digitlab.training.callbacks import sees_steps
 from digitlab.training.cuda_graph import Graph, make_capturable
-from digitlab.training.lightning_internals import count_optimizer_steps
+from digitlab.training.lightning_internals import callbacks_of, count_optimizer_steps
 
 
 def clipped_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -53,20 +53,19 @@ class Classifier(pl.LightningModule):
         self.observers: list[pl.Callback] = []  # of every step
         self.steps: list[tuple[Tensor, list[int]]] = []  # of this epoch: (loss, number correct) and images of each
         # double: an accuracy is a fraction of counts and should read like one; a nan is a result, not to be left out
-        means = {name: MeanMetric(nan_strategy="disable").set_dtype(torch.float64) for name in ("loss", "acc")}
-        self.means = nn.ModuleDict(means)
+        self.mean_loss, self.mean_acc = (MeanMetric(nan_strategy="disable").set_dtype(torch.float64) for _ in range(2))
         self.predicted: list[tuple[Tensor, Tensor]] = []
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images)
 
-    def configure_optimizers(self):
+    def configure_optimizers(self) -> Any:
         if self.scheduler is None:
             return self.optimizer
         return {"optimizer": self.optimizer, "lr_scheduler": {"scheduler": self.scheduler, "interval": "step"}}
 
     def on_train_start(self) -> None:
-        self.observers = [callback for callback in self.trainer.callbacks if sees_steps(callback)]
+        self.observers = [callback for callback in callbacks_of(self.trainer) if sees_steps(callback)]
         is_capturable = self.device.type == "cuda" and not self.observers
         if is_capturable and make_capturable(self.optimizer, moves=self.scheduler is not None):
             self.graph = Graph(self._step)
@@ -125,18 +124,17 @@ class Classifier(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         self.steps.clear()
-        self.seconds = None
+        self.seconds: float | None = None
         self.started = time.perf_counter()
 
     def on_train_epoch_end(self) -> None:
-        if self.seconds is None:  # nothing was validated
-            self._stop_clock()
+        seconds = self.seconds or self._stop_clock()  # which validation stops, where there is one
         losses, _, sizes = self._stack()
         if self.logger:
             for step, loss in enumerate(losses.tolist(), self.global_step - len(losses) + 1):
                 self.logger.log_metrics({"train/loss_step": loss}, step)
         loss, acc = self.recent()
-        rates = {"time/epoch_s": self.seconds, "images_per_s": float(sizes.sum()) / self.seconds}
+        rates = {"time/epoch_s": seconds, "images_per_s": float(sizes.sum()) / seconds}
         lr = {"lr": self.optimizer.param_groups[0]["lr"]} if self.scheduler else {}
         self._publish({"train/loss": loss, "train/acc": acc, **rates, **lr}, self.current_epoch + 1)
 
@@ -164,14 +162,15 @@ class Classifier(pl.LightningModule):
         logits = self.network(images)
         probabilities = logits.float().softmax(1)
         # One value an image: torchmetrics 1.9 forgets weights where nan_strategy is "disable".
-        self.means["loss"].update(self.loss(logits, labels).expand(len(labels)))
-        self.means["acc"].update((probabilities.argmax(1) == labels).double())
+        self.mean_loss.update(self.loss(logits, labels).expand(len(labels)))
+        self.mean_acc.update((probabilities.argmax(1) == labels).double())
         return probabilities
 
     def _means(self, stage: str) -> dict[str, float]:
-        values = {f"{stage}/{name}": float(mean.compute()) for name, mean in self.means.items()}
+        means = {f"{stage}/loss": self.mean_loss, f"{stage}/acc": self.mean_acc}
+        values = {name: float(mean.compute()) for name, mean in means.items()}
         with torch.inference_mode(False):  # else validate() leaves states behind that fit() may not write to
-            for mean in self.means.values():
+            for mean in means.values():
                 mean.reset()
         return values
 
@@ -181,9 +180,10 @@ class Classifier(pl.LightningModule):
             self.logger.log_metrics(values, step)
         self.log_dict(values, logger=False)
 
-    def _stop_clock(self) -> None:
+    def _stop_clock(self) -> float:
         self._stack(1)  # waits for the device, so that the time is of work done, not of work queued
         self.seconds = time.perf_counter() - self.started
+        return self.seconds
 
     def _stack(self, count: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Return loss, number correct and images of each step of the last `count` batches, or all: float64 (steps,)."""

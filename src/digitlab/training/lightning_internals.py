@@ -4,6 +4,11 @@ import pytorch_lightning as pl
 from pytorch_lightning.trainer.states import TrainerFn
 
 
+def callbacks_of(trainer: pl.Trainer) -> list[pl.Callback]:
+    """Return the callbacks of a trainer, which gets this attribute from outside its class."""
+    return trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def count_optimizer_steps(trainer: pl.Trainer, count: int) -> None:
     """Let `trainer.global_step` count `count` more optimizer steps: Lightning counts those of its own wrapper only."""
     progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress

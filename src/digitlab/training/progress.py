@@ -1,6 +1,7 @@
 """Show how training goes on: a live bar in a terminal, and one line an epoch everywhere."""
 
 import time
+from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
@@ -8,6 +9,7 @@ from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from digitlab.platform import console
+from digitlab.training.classifier import Classifier
 
 REFRESH = 4  # Lightning batches between two updates of the bar: reading the loss waits for the device
 
@@ -22,7 +24,7 @@ class Progress(Callback):
         self.bar: Bar | None = None
         self.reported = 0
 
-    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.reported = trainer.current_epoch
         if console.console.is_terminal:
             columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}")]
@@ -34,31 +36,34 @@ class Progress(Callback):
                 transient=True,
                 refresh_per_second=2,
             )
-            batches = trainer.num_training_batches
-            total, completed = trainer.max_epochs * batches, trainer.current_epoch * batches
+            batches = int(trainer.num_training_batches)
+            total, completed = (trainer.max_epochs or 0) * batches, trainer.current_epoch * batches
             self.task: TaskID = self.bar.add_task("starting", total=total, completed=completed, state="")
             self.bar.start()
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._report(trainer)
         self.started = time.perf_counter()
 
-    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch, index: int) -> None:
-        if self.bar and ((index + 1) % REFRESH == 0 or index + 1 == trainer.num_training_batches):
-            loss, acc = module.recent(REFRESH)
-            rate = module.images_seen / (time.perf_counter() - self.started)
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self.bar and ((batch_idx + 1) % REFRESH == 0 or batch_idx + 1 == trainer.num_training_batches):
+            assert isinstance(pl_module, Classifier)
+            loss, acc = pl_module.recent(REFRESH)
+            rate = pl_module.images_seen / (time.perf_counter() - self.started)
             self.bar.update(
                 self.task,
-                completed=trainer.current_epoch * trainer.num_training_batches + index + 1,
+                completed=trainer.current_epoch * trainer.num_training_batches + batch_idx + 1,
                 description=f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}",
                 state=f"loss {loss:.4f}  acc {acc:.4f}  {rate:,.0f} images/s",
             )
 
-    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._stop()
         self._report(trainer)
 
-    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self._stop()
 
     def _report(self, trainer: pl.Trainer) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from omegaconf import OmegaConf
-from pytorch_lightning.utilities.model_summary import ModelSummary
+from pytorch_lightning.utilities.model_summary.model_summary import ModelSummary
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from digitlab import REPOSITORY
@@ -33,7 +33,7 @@ def describe(run: Run, job: Job) -> None:
     layers = console.draw_layers(_layers(classifier))
     if not job.is_cell:
         console.say(layers)
-    cfg = OmegaConf.masked_copy(job.cfg, [key for key in job.cfg if key != "tracking"])  # may hold a password
+    cfg = OmegaConf.masked_copy(job.cfg, [str(key) for key in job.cfg if key != "tracking"])  # may hold a password
     environment = machine.environment()
     run.log_params({**names, **flatten(cfg), "parameters": str(sum(each.numel() for each in classifier.parameters()))})
     run.log_tags({**names, **_git(), "environment": environment})
@@ -42,10 +42,10 @@ def describe(run: Run, job: Job) -> None:
     run.log_text(OmegaConf.to_yaml(OmegaConf.merge({"groups": names}, cfg)), "config.yaml")
     run.log_text(environment, "environment.txt")
     run.log_text(layers, "model_summary.txt")
-    run.log_dataset(data.name, data.digest, data.sizes, source=str(data.root or data.name))
+    run.log_dataset(data.ready.name, data.digest, data.sizes, source=str(data.root or data.ready.name))
     some = np.random.default_rng(0).permutation(data.sizes["train"])[:40]  # the first ones may be all of one class
     images, labels = (tensor[some].numpy() for tensor in data.splits["train"])
-    figure = run_figures.samples(images, labels, data.classes, f"{data.name}: training images")
+    figure = run_figures.samples(images, labels, data.classes, f"{data.ready.name}: training images")
     run.log_figure(figure, "figures/samples.png")
 
 
@@ -59,13 +59,14 @@ def conclude(run: Run, job: Job, epoch: int) -> None:
     shown = {"misclassified": misclassified, "misclassified_images": images[misclassified]}
     run.log_arrays("predictions.npz", probabilities=probabilities, labels=labels, classes=classes, **shown)
 
-    matrix = multiclass_confusion_matrix(*map(torch.from_numpy, (predicted, labels)), data.num_classes).numpy()
+    said, truth = torch.from_numpy(predicted), torch.from_numpy(labels)
+    matrix = multiclass_confusion_matrix(said, truth, data.num_classes).numpy()
     # a LoggedModel's name may hold no more
     model = re.sub(r"[^\w-]", "_", "{model}-{optim}-s{seed}".format_map(job.names))
-    title = f"{model} on {data.name}: {len(labels):,} test images, accuracy {classifier.results['test/acc']:.4f}"
+    title = f"{model} on {data.ready.name}: {len(labels):,} test images, accuracy {classifier.results['test/acc']:.4f}"
     curves = {f"{stage}/{name}": run.history(f"{stage}/{name}") for name in ("loss", "acc") for stage in STAGES}
-    legend = f"{model} on {data.name}, most confident mistakes: predicted, not true: probability"
-    run.log_figure(run_figures.curves(curves, f"{model} on {data.name}"), "figures/curves.png")
+    legend = f"{model} on {data.ready.name}, most confident mistakes: predicted, not true: probability"
+    run.log_figure(run_figures.curves(curves, f"{model} on {data.ready.name}"), "figures/curves.png")
     run.log_figure(run_figures.confusion(matrix, data.classes, title), "figures/confusion.png")
     run.log_figure(run_figures.mistakes(images, labels, probabilities, data.classes, legend), "figures/mistakes.png")
     run.log_model(model, Predictor(data.preprocess, classifier.network), images[:2], epoch, data.classes)
@@ -95,7 +96,7 @@ def summarize(run: Run, job: Job, weights: str, ui_hint: str) -> None:
     console.show_summary(
         f"\n{run.name}",
         {
-            "data": f"{data.name}: {data.num_classes} classes, {sizes}",
+            "data": f"{data.ready.name}: {data.num_classes} classes, {sizes}",
             "test accuracy": accuracy,
             "test loss": f"{results['test/loss']:.4f}",
             "weights": f"{weights} ({job.cfg.evaluate_on})",

@@ -10,7 +10,7 @@ from digitlab.tracking.run import Run, begin
 from digitlab.tracking.store import Store
 from digitlab.training import record
 from digitlab.training.checkpoint import EpochCheckpoint, load_whole, newest_checkpoint, read_checkpoint
-from digitlab.training.lightning_internals import step_of_metrics
+from digitlab.training.lightning_internals import callbacks_of, step_of_metrics
 from digitlab.training.progress import Progress
 from digitlab.training.setup import Job, name_run, set_up
 
@@ -64,9 +64,10 @@ def fit(run: Run, job: Job) -> int:
     trainer, classifier, data = job.trainer, job.classifier, job.data
     trainer.logger = run.logger
     run.logger.step_of_metrics = lambda: step_of_metrics(trainer)
-    for callback in trainer.callbacks:
+    for callback in callbacks_of(trainer):
         if isinstance(callback, EpochCheckpoint):
             callback.folder, callback.run = run.checkpoints, run.id
+            callback.flush, callback.share = run.logger.flush, run.share_checkpoints
         if isinstance(callback, Progress) and job.is_cell:
             callback.label = f"{run.name}: "
     newest = newest_checkpoint(run.checkpoints, run.id, job.cfg.evaluate_on)

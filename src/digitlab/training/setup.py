@@ -73,10 +73,10 @@ def set_up(cfg: DictConfig) -> Job:
 
 def name_parts(cfg: DictConfig, data: ImageData) -> dict[str, str]:
     """Return what was chosen in each group, the data by the name of what was found, and the seed."""
-    return groups(cfg) | {"data": data.name, "seed": str(cfg.seed)}
+    return groups(cfg) | {"data": data.ready.name, "seed": str(cfg.seed)}
 
 
-def name_run(names: dict[str, str]) -> str:
+def name_run(names: Mapping[str, str]) -> str:
     """Return a run's name: model, optimizer, seed, data unless it is mnist, and what else was changed."""
     parts = [names["model"], names["optim"], f"s{names['seed']}"]
     if names["data"] != "mnist":
