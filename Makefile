@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup train sweep claims report bench bench-gpu bench-peers ui relocate gc test test-all lint
+.PHONY: help setup train sweep claims report bench bench-gpu bench-peers ui relocate gc test test-all record-losses lint
 PYTHON ?= python3
 PORT ?= 5000
 BIN := .venv/bin
@@ -65,6 +65,9 @@ test: setup  ## run the fast tests (offline, under 4 minutes on 2 cores)
 
 test-all: setup  ## run every test: kills, outages, browser and README too
 	$(PYTEST) $(ARGS)
+
+record-losses: setup  ## write the table of recorded losses anew, after a change of results that is meant
+	$(BIN)/python tests/training/recorded_losses.py
 
 lint: setup  ## check style and format
 	$(BIN)/ruff check .

@@ -54,6 +54,7 @@ def grid(tmp_path_factory):
     return Harness(tmp_path_factory.mktemp("grid"), pictures=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optim", ["adam", "sgd", "adadelta"])
 @pytest.mark.parametrize("model", MODELS)
 def test_every_network_learns_with_every_optimizer(grid, digits, model, optim, monkeypatch):
