@@ -1,4 +1,4 @@
-"""Mistakes at the command line, the frozen surface of keys, a run's fingerprint."""
+"""Mistakes at the command line, the frozen surface of keys."""
 
 import re
 
@@ -6,8 +6,7 @@ import pytest
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from digitlab.config import build, schema
-from digitlab.config.fingerprint import fingerprint
+from digitlab.config import schema
 from digitlab.config.leaves import flatten
 
 
@@ -160,54 +159,6 @@ def test_optimizers_have_kerass_values(harness, name, keys):
 def test_data_root_is_the_environments(harness, monkeypatch):
     monkeypatch.setenv("DIGITLAB_DATA", "/somewhere")
     assert harness.compose().data.root == "/somewhere"
-
-
-def fingerprint_of(harness, *overrides, digest="d") -> str:
-    return fingerprint(schema.check(harness.compose(*overrides)), digest)
-
-
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        ["tracking.experiment=other"],
-        ["rerun=true"],
-        ["data.root=/elsewhere"],
-        ["data.fallback=false"],
-        ["trainer.callbacks.progress=null"],
-        ["optim=adam", "model=cnn_pool"],
-        ["optim.eps=1e-7", "optim.lr=0.001"],
-        ["data.augment.shift=0.0"],
-        ["data.val_fraction=0.2"],  # the digest of the splits says it
-    ],
-)
-def test_what_cannot_change_a_result_leaves_the_fingerprint(harness, overrides):
-    assert fingerprint_of(harness, *overrides) == fingerprint_of(harness)
-
-
-@pytest.mark.parametrize(
-    "override",
-    ["seed=1", "data.seed=1", "optim=sgd", "optim.eps=1e-8", "model=mlp", "model.dropout=false", "model.init=torch",
-     "data.batch_size=64", "data.normalize=false", "data.augment.shift=1", "trainer.max_epochs=3",
-     "trainer.precision=bf16-mixed", "trainer.accelerator=cpu", "loss=clipped_cross_entropy", "evaluate_on=last",
-     "early_stopping.patience=3", "scheduler=cosine", "+trainer.gradient_clip_val=1"],
-)  # fmt: skip
-def test_what_changes_a_result_changes_the_fingerprint(harness, override):
-    assert fingerprint_of(harness, override) != fingerprint_of(harness)
-
-
-def test_the_code_of_a_network_of_the_users_own_is_part_of_it(harness, tmp_path, monkeypatch):
-    (tmp_path / "src").mkdir()
-    monkeypatch.syspath_prepend(tmp_path / "src")
-    monkeypatch.setattr(build, "REPOSITORY", tmp_path)
-    prints = set()
-    for activation in ("ReLU", "Tanh"):
-        (tmp_path / "src" / "mynet.py").write_text(f"import torch\nclass MyNet(torch.nn.{activation}):\n    pass\n")
-        prints.add(fingerprint_of(harness, "model._target_=mynet.MyNet"))
-    assert len(prints) == 2
-
-
-def test_other_data_is_another_fingerprint(harness):
-    assert fingerprint_of(harness, digest="e") != fingerprint_of(harness)
 
 
 def test_every_group_file_says_what_it_is(repository):

@@ -1,14 +1,16 @@
 """Identify a run by what can change its result."""
 
 import hashlib
-import inspect
 import json
 from pathlib import Path
+from typing import Any
 
-from hydra.utils import get_object
 from omegaconf import DictConfig
 
+from digitlab.config.build import special_keys
+from digitlab.config.code import own_modules
 from digitlab.config.leaves import as_text, canonical, leaves_of
+from digitlab.config.published import as_published
 
 RESULTS = 2  # raise it with every change of the code that changes what a run of the same configuration gives
 # What cannot change a run's result.
@@ -48,23 +50,40 @@ def differences(cfg: DictConfig, base: DictConfig) -> dict[str, str]:
 
 def fingerprint(cfg: DictConfig, digest: str) -> str:
     """Hash what in the resolved `cfg` can change a run's result, the data standing as the `digest` of its splits."""
-    skipped = (*IRRELEVANT, *(f"data.{name}" for name in IN_DIGEST))
-    relevant = {
-        key: canonical(value)
-        for key, value in leaves_of(cfg).items()
-        if not any(key == each or key.startswith(f"{each}.") for each in skipped)
-    }
-    code = {value: _source(value) for key, value in relevant.items() if key.endswith("._target_") and _source(value)}
-    content = json.dumps(relevant | {"digest": digest, "results": RESULTS, "code": code}, sort_keys=True)
+    relevant = _relevant(cfg)
+    settings = {key: _as_published(key, canonical(value)) for key, value in relevant.items()}
+    targets, code = _targets(relevant), {}
+    for name, file in own_modules(targets).items():
+        hashed = hashlib.sha256(file.read_bytes()).hexdigest()
+        # Version 0.1 hashed the module of each target, under the target's name: a network in one file keeps its runs.
+        code |= dict.fromkeys([each for each in targets if each.rpartition(".")[0] == name] or [name], hashed)
+    content = json.dumps(settings | {"digest": digest, "results": RESULTS, "code": code}, sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def _source(target: str) -> str:
-    """Hash the file of a target that is neither ours, which RESULTS stands for, nor of a released package."""
-    try:
-        file = inspect.getsourcefile(inspect.getmodule(get_object(target)))
-    except Exception:  # which `build` will say
-        return ""
-    if file is None or target.startswith("digitlab.") or "site-packages" in file:
-        return ""
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+def own_code(cfg: DictConfig) -> dict[str, Path]:
+    """Return the user's own modules that can change the result of a run of `cfg`: name -> file."""
+    return own_modules(_targets(_relevant(cfg)))
+
+
+def _relevant(cfg: DictConfig) -> dict[str, Any]:
+    skipped = (*IRRELEVANT, *(f"data.{name}" for name in IN_DIGEST))
+    return {
+        key: value
+        for key, value in leaves_of(cfg).items()
+        if not any(key == each or key.startswith(f"{each}.") for each in skipped)
+    }
+
+
+def _targets(relevant: dict[str, Any]) -> list[str]:
+    inner = [value for _, name, value in special_keys(list(relevant.values())) if name == "_target_"]
+    return [value for key, value in relevant.items() if key.endswith("._target_")] + inner
+
+
+def _as_published(key: str, value: Any) -> Any:
+    """Return `value` with the names that digitlab's targets had in 0.1, so that its runs are found."""
+    if isinstance(value, dict):
+        return {name: _as_published(name, each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_as_published("", each) for each in value]
+    return as_published(value) if key.endswith("_target_") else value
