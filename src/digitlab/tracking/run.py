@@ -122,6 +122,11 @@ class Run:
     def log_text(self, text: str, file: str) -> None:
         self.client.log_text(self.id, text, file)
 
+    def log_bytes(self, content: bytes, file: str) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / file).write_bytes(content)
+            self.client.log_artifact(self.id, Path(folder) / file)
+
     def log_figure(self, figure: Any, file: str) -> None:
         self.client.log_figure(self.id, figure, file)
 

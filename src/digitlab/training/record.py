@@ -2,8 +2,8 @@
 
 import re
 import shlex
-import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,10 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from digitlab import REPOSITORY
 from digitlab.analysis.statistics import wilson
-from digitlab.config.leaves import flatten
+from digitlab.config.fingerprint import own_code
+from digitlab.config.leaves import as_text, flatten
 from digitlab.models.predictor import Predictor
-from digitlab.platform import console, machine
+from digitlab.platform import console, git, machine
 from digitlab.plots import run_figures
 from digitlab.tracking.run import Run
 from digitlab.tracking.store import redact
@@ -36,11 +37,14 @@ def describe(run: Run, job: Job) -> None:
     cfg = OmegaConf.masked_copy(job.cfg, [str(key) for key in job.cfg if key != "tracking"])  # may hold a password
     environment = machine.environment()
     run.log_params({**names, **flatten(cfg), "parameters": str(sum(each.numel() for each in classifier.parameters()))})
-    run.log_tags({**names, **_git(), "environment": environment})
+    code, patch = _code(cfg)
+    run.log_tags({**names, **code, "environment": environment})
     if job.is_cell:
         run.log_tags({"mlflow.parentRunId": cfg.sweep.parent, "sweep": str(cfg.sweep.name)})
     run.log_text(OmegaConf.to_yaml(OmegaConf.merge({"groups": names}, cfg)), "config.yaml")
     run.log_text(environment, "environment.txt")
+    if patch:
+        run.log_bytes(patch, "uncommitted.patch")
     run.log_text(layers, "model_summary.txt")
     run.log_dataset(data.ready.name, data.digest, data.sizes, source=str(data.root or data.ready.name))
     some = np.random.default_rng(0).permutation(data.sizes["train"])[:40]  # the first ones may be all of one class
@@ -124,12 +128,13 @@ def command_line() -> str:
     return redact(shlex.join(["python", *sys.argv]))
 
 
-def _git() -> dict[str, str]:
-    """Return the commit that runs and whether files differ from it; nothing outside a git checkout."""
-    try:
-        git = ["git", "-C", str(REPOSITORY)]
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        status = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return {}
-    return {"mlflow.source.git.commit": commit, "git.dirty": str(bool(status.strip())).lower()}
+def _code(cfg: DictConfig) -> tuple[dict[str, str], bytes]:
+    """Return, as tags, the commit that runs and whether the code differs from it, and the difference as a patch."""
+    files = [Path(file) for module in list(sys.modules.values()) if (file := getattr(module, "__file__", None))]
+    loaded = [file for file in files if file.is_relative_to(REPOSITORY / "src")]
+    checkout = git.read_checkout(REPOSITORY, [*loaded, *own_code(cfg).values()])
+    if checkout is None:
+        return {}, b""
+    if checkout.is_dirty and not checkout.patch:
+        console.warn(f"the uncommitted changes are not stored: more than {git.LARGEST_PATCH // 2**20} MiB")
+    return {"mlflow.source.git.commit": checkout.commit, "git.dirty": as_text(checkout.is_dirty)}, checkout.patch

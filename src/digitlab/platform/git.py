@@ -1,0 +1,50 @@
+"""Say how the code that runs differs from what is committed."""
+
+import os
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+LARGEST_PATCH = 10 * 2**20  # bytes
+# A patch that `git apply` reads, whatever the user's settings make of a difference.
+AS_PATCH = ("--binary", "--unified=3", "--no-color", "--no-ext-diff", "--no-textconv", "--src-prefix=a/",
+            "--dst-prefix=b/", "--ignore-submodules=dirty")  # fmt: skip
+
+
+class Checkout(NamedTuple):
+    """The commit of a checkout, and what differs from it: empty where that is more than LARGEST_PATCH."""
+
+    commit: str
+    is_dirty: bool
+    patch: bytes
+
+
+def read_checkout(folder: Path, imported: Iterable[Path]) -> Checkout | None:
+    """Compare the checkout that `folder` lies in with its commit; None outside of one, or without git.
+
+    What differs are the changes of tracked files, and those of the `imported` files that are neither tracked nor
+    ignored. `git apply` on the commit makes them again.
+    """
+    try:
+        commit, top = _git(folder, "rev-parse", "HEAD", "--show-toplevel").decode().splitlines()
+        root = Path(top)
+        inside = {file for file in (each.resolve() for each in imported) if file.is_relative_to(root.resolve())}
+        untracked = _git(root, "ls-files", "-z", "--others", "--exclude-standard", "--", *sorted(inside))
+        patch = _git(root, "diff", *AS_PATCH, "HEAD")
+        for file in filter(None, untracked.split(b"\0") if inside else ()):
+            patch += _git(root, "diff", *AS_PATCH, "--no-index", "--", "/dev/null", os.fsdecode(file))
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return Checkout(commit, bool(patch), patch if len(patch) <= LARGEST_PATCH else b"")
+
+
+def _git(folder: Path, *arguments: str | Path) -> bytes:
+    """Return what git prints, cut where it is more than LARGEST_PATCH; it writes nothing, so that runs do not wait."""
+    command = ["git", "-C", folder, "--no-optional-locks", "--literal-pathspecs", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        output = process.stdout.read(LARGEST_PATCH + 1)
+    has_failed = process.returncode not in (0, 1)  # 1: of --no-index, there are differences
+    if has_failed and len(output) <= LARGEST_PATCH:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return output
