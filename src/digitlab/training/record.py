@@ -130,9 +130,10 @@ def command_line() -> str:
 
 def _code(cfg: DictConfig) -> tuple[dict[str, str], bytes]:
     """Return, as tags, the commit that runs and whether the code differs from it, and the difference as a patch."""
-    files = [Path(file) for module in list(sys.modules.values()) if (file := getattr(module, "__file__", None))]
-    loaded = [file for file in files if file.is_relative_to(REPOSITORY / "src")]
-    checkout = git.read_checkout(REPOSITORY, [*loaded, *own_code(cfg).values()])
+    inside = {each.stem for each in (REPOSITORY / "src").glob("*")}
+    loaded = [module for name, module in list(sys.modules.items()) if name.partition(".")[0] in inside]
+    ours = [Path(file) for module in loaded if (file := getattr(module, "__file__", None))]
+    checkout = git.read_checkout(REPOSITORY, [*ours, *own_code(cfg).values()])
     if checkout is None:
         return {}, b""
     if checkout.is_dirty and not checkout.patch:
