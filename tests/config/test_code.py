@@ -69,6 +69,14 @@ def test_every_module_that_python_loads_is_found_and_no_other(tmp_path, monkeypa
     assert not {*loaded} & {*sys.modules}  # nothing was run
 
 
+def test_a_folder_without_init_may_lie_in_two_places(tmp_path, monkeypatch):
+    write(tmp_path / "one", {"net.py": "import own.parts.a, own.parts.b", "own/parts/a.py": ""})
+    write(tmp_path / "two", {"own/parts/b.py": ""})
+    for folder in ("one", "two"):
+        monkeypatch.syspath_prepend(tmp_path / folder)
+    assert set(own_modules(["net"])) == {"net", "own.parts.a", "own.parts.b"}
+
+
 def test_a_released_package_does_not_count_and_an_editable_one_does(tmp_path, monkeypatch):
     write(tmp_path / "src", {"net.py": "import released, editable"})
     write(tmp_path / "lib" / "site-packages", {"released.py": ""})

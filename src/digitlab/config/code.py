@@ -30,24 +30,26 @@ def own_modules(names: Iterable[str]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     pending = list(names)
     while pending:
-        for spec in _load_order(pending.pop()):
-            if spec.name not in found:
-                found[spec.name] = Path(spec.origin)
-                pending += _imports(spec)
+        for name, file, package in _load_order(pending.pop()):
+            if name not in found:
+                found[name] = file
+                pending += _imports(name, file, package)
     return found
 
 
-def _load_order(name: str) -> Iterator[ModuleSpec]:
-    """Yield what importing a dotted name loads of the user's own: its packages, then itself, as far as they exist."""
+def _load_order(name: str) -> Iterator[tuple[str, Path, str]]:
+    """Yield what importing a dotted name loads of the user's own, its packages first: name, file, package of each."""
     parts, folders = name.split("."), None
     if parts[0] in PACKAGES:
         return
     for end in range(1, len(parts) + 1):
         spec = _find(".".join(parts[:end]), folders)
-        if spec is None or (spec.has_location and _is_released(Path(spec.origin))):
+        if spec is None:
             return
-        if spec.has_location:  # a package without __init__.py has no file
-            yield spec
+        if spec.has_location and spec.origin:  # a package without __init__.py has no file
+            if _is_released(Path(spec.origin)):
+                return
+            yield spec.name, Path(spec.origin), spec.parent or ""
         folders = spec.submodule_search_locations
         if folders is None:
             return
@@ -60,38 +62,40 @@ def _find(name: str, folders: Iterable[str] | None) -> ModuleSpec | None:
     """
     if folders is None:
         return next((spec for finder in sys.meta_path if (spec := finder.find_spec(name, None))), None)
-    portions = ModuleSpec(name, None, is_package=True)
+    portions: list[str] = []
     for finder in filter(None, map(get_importer, folders)):
         spec = finder.find_spec(name)
         if spec and spec.loader:
             return spec
-        portions.submodule_search_locations += spec.submodule_search_locations if spec else []
-    return portions if portions.submodule_search_locations else None
+        portions += (spec and spec.submodule_search_locations) or []
+    package = ModuleSpec(name, None, is_package=True)
+    package.submodule_search_locations = portions
+    return package if portions else None
 
 
 def _is_released(file: Path) -> bool:
     return bool(INSTALLED & set(file.parts)) or any(file.is_relative_to(folder) for folder in STANDARD_LIBRARY)
 
 
-def _imports(spec: ModuleSpec) -> Iterator[str]:
+def _imports(module: str, file: Path, package: str) -> Iterator[str]:
     """Yield the dotted name of everything that the source of a module imports."""
-    if not spec.origin.endswith(tuple(SOURCE_SUFFIXES)):
+    if file.suffix not in SOURCE_SUFFIXES:
         return
     try:
         with warnings.catch_warnings(action="ignore"):  # the import will give them
-            tree = ast.parse(Path(spec.origin).read_bytes(), spec.origin)
+            tree = ast.parse(file.read_bytes(), file)
     except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"module {spec.name}: cannot be read: {one_line(error)}") from error
+        raise UserError(f"module {module}: cannot be read: {one_line(error)}") from error
     for node in ast.walk(tree):
         with suppress(ImportError):  # a relative import that leads out of its package
             match node:
                 case ast.Import(names):
                     yield from (each.name for each in names)
-                case ast.ImportFrom(module, names, level):
-                    package = resolve_name("." * level + (module or ""), spec.parent)
-                    yield from (f"{package}.{each.name}" for each in names)
+                case ast.ImportFrom(origin, names, level):
+                    source = resolve_name("." * level + (origin or ""), package)
+                    yield from (f"{source}.{each.name}" for each in names)
                 case ast.Assign([ast.Name("__all__")], ast.List(names) | ast.Tuple(names)):  # from package import *
-                    yield from (f"{spec.name}.{each.value}" for each in names if isinstance(each, ast.Constant))
-                case ast.Call(ast.Name(called) | ast.Attribute(attr=called), [ast.Constant(str(module)), *_]):
+                    yield from (f"{module}.{each.value}" for each in names if isinstance(each, ast.Constant))
+                case ast.Call(ast.Name(called) | ast.Attribute(attr=called), [ast.Constant(str(wanted)), *_]):
                     if called in ("import_module", "__import__"):
-                        yield resolve_name(module, spec.parent)
+                        yield resolve_name(wanted, package)

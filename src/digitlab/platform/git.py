@@ -43,6 +43,7 @@ def _git(folder: Path, *arguments: str | Path) -> bytes:
     """Return what git prints, cut where it is more than LARGEST_PATCH; it writes nothing, so that runs do not wait."""
     command = ["git", "-C", folder, "--no-optional-locks", "--literal-pathspecs", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout  # it is a pipe
         output = process.stdout.read(LARGEST_PATCH + 1)
     has_failed = process.returncode not in (0, 1)  # 1: of --no-index, there are differences
     if has_failed and len(output) <= LARGEST_PATCH:

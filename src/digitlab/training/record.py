@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.model_summary.model_summary import ModelSummary
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
