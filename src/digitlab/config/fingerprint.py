@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +58,17 @@ def fingerprint(cfg: DictConfig, digest: str) -> str:
         hashed = hashlib.sha256(file.read_bytes()).hexdigest()
         # Version 0.1 hashed the module of each target, under the target's name: a network in one file keeps its runs.
         code |= dict.fromkeys([each for each in targets if each.rpartition(".")[0] == name] or [name], hashed)
-    content = json.dumps(settings | {"digest": digest, "results": RESULTS, "code": code}, sort_keys=True)
+    results = {"results": RESULTS, **_partial_changes(settings)}
+    content = json.dumps(settings | {"digest": digest, "code": code} | results, sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def _partial_changes(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return what stands for changes of the code that changed the results of some runs only, of which this is one."""
+    is_augmented = settings.get("data.augment.shift") or settings.get("data.augment.rotate")
+    if is_augmented and settings.get("trainer.precision") == "bf16-mixed":
+        return {"augmentation": "float32"}  # 0.1 computed places in bfloat16
+    return {}
 
 
 def own_code(cfg: DictConfig) -> dict[str, Path]:

@@ -125,7 +125,7 @@ class Run:
     def log_bytes(self, content: bytes, file: str) -> None:
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / file).write_bytes(content)
-            self.client.log_artifact(self.id, Path(folder) / file)
+            self.client.log_artifact(self.id, str(Path(folder) / file))
 
     def log_figure(self, figure: Any, file: str) -> None:
         self.client.log_figure(self.id, figure, file)
