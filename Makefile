@@ -69,6 +69,7 @@ test-all: setup  ## run every test: kills, outages, browser and README too
 record-losses: setup  ## write the table of recorded losses anew, after a change of results that is meant
 	$(BIN)/python tests/training/recorded_losses.py
 
-lint: setup  ## check style and format
+lint: setup  ## check style, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
