@@ -1,6 +1,9 @@
 """The architecture: who may import what, who owns which library, how long a file may be."""
 
 import ast
+import re
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -77,6 +80,18 @@ def test_each_library_that_is_another_world_has_its_owner(library):
     assert not strangers
     idle = {owner for owner in owners if not any(owner in (name, name.partition(".")[0]) for name in importers)}
     assert not idle
+
+
+def test_every_imported_package_is_declared():
+    project = tomllib.loads((PACKAGE.parents[1] / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    requirements = [*project["dependencies"], *extras["parallel"], *extras["slurm"]]
+    declared = {re.match(r"[\w-]+", each)[0].lower() for each in requirements}
+    distributions = packages_distributions()
+    files = PACKAGE.parent.rglob("*.py")
+    packages = {each.partition(".")[0] for file in files for each in imports(file)} & set(distributions)
+    undeclared = {each for each in packages if not {name.lower() for name in distributions[each]} & declared}
+    assert not undeclared - {"digitlab", "hydra_plugins"}
 
 
 def test_no_file_is_long():

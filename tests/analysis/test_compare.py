@@ -61,7 +61,7 @@ def test_the_best_is_marked_with_what_cannot_be_told_from_it():
     assert [each.is_best for each in found.cells] == [True, False, False]
     assert [each.is_tied for each in found.cells] == [False, True, False]
     best = "cnn/adam (★) is best at 0.9915 ± 0.0012 (n = 3)"
-    assert page.conclusion(found) == f"{best}; 1 of the 2 other cells (≈) cannot be told from it."
+    assert page.conclusion(found) == f"{best}; 1 of the 2 other cells (≈) is statistically indistinguishable from it."
     assert page.conclusion(compare(WORSE + GOOD, nothing)) == f"{best}; the other cell is worse."
 
 

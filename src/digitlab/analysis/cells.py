@@ -30,7 +30,7 @@ class Cell:
 
     @property
     def is_tied(self) -> bool:
-        """Say whether the cell cannot be told from the best one."""
+        """Say whether the cell is statistically indistinguishable from the best one."""
         return not self.is_best and not self.p_best < ALPHA
 
     @property

@@ -44,9 +44,8 @@ def prediction_interval(values: Sequence[float], confidence: float = 0.95) -> tu
 def paired_t(one: Sequence[float], other: Sequence[float], step: float, confidence: float = 0.95) -> Difference:
     """Compare two paired samples of two values or more by Student's t-test of their differences.
 
-    Values come in multiples of `step`, and two seeds may differ by the same number of images: a spread below what
-    rounding alone gives is taken as that, for nobody can be infinitely sure. Where it is above, this is scipy's
-    ttest_rel.
+    Values come in multiples of `step`, and two seeds may differ by the same number of images. A spread below that of
+    rounding alone is taken as that of rounding. Where it is above, this is scipy's ttest_rel.
     """
     mean, spread, count = *_differences(one, other, step), len(one)
     error = spread / np.sqrt(count)
@@ -99,7 +98,7 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 def against_best(differences: Sequence[float], p_values: Sequence[float]) -> np.ndarray:
     """Return p-values of each of the others being as good as the best of a sample, or better.
 
-    `differences` are of the best less each other, `p_values` two-sided. One-sided and corrected for the number of
+    `differences` are those of the best to each other, `p_values` two-sided. One-sided and corrected for the number of
     others by Bonferroni, so that those with 0.05 or more are, with the best itself, a set that holds the truly best in
     95 % of cases: Gupta's subset selection, Hsu's (1984) comparison with the best. That the best was picked by the
     same sample is allowed for, at a lower price than that of testing every pair.

@@ -1,4 +1,4 @@
-"""Iterate over a split that lies on one device, in an order made from (seed, epoch)."""
+"""Batches of a split that is on one device, in an order made from (seed, epoch)."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -31,7 +31,7 @@ class EpochOrder:
 
 
 class Batches:
-    """Iterate over a split, (images, labels): as it lies, or in the `order` of each epoch, the rest last.
+    """Iterate over a split, (images, labels), in its own order or in the `order` of each epoch; the rest comes last.
 
     Batches are float32 (B, C, H, W) and int64 (B,) on the split's device, `augment` being `affine_augment`'s keywords.
     """

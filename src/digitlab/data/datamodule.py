@@ -24,7 +24,7 @@ class ImageData(pl.LightningDataModule):
     """Divide a source's images, and serve them to any Lightning module as batches of (images, labels).
 
     Batches are float32 (B, C, H, W), as `Preprocess` makes them with `normalize`, `mean` and `std`, and int64 (B,); on
-    the training device, where the whole set lies as uint8. `split`, the fractions, `skip_first` and `split_seed` are
+    the training device, which holds the whole set as uint8. `split`, the fractions, `skip_first` and `split_seed` are
     those of `Division`. `fallback` is a source to take where the first one is unavailable. `seed` rules the order of
     each epoch. `augment` moves each training image by up to `shift` pixels and turns it by up to `rotate` degrees.
     `steps_per_execution` above 1 gives training batches in chunks of so many, for a module that takes them (None: as

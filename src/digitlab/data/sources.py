@@ -36,7 +36,7 @@ class UnavailableError(OSError):
 
 
 def torchvision_mnist(root: Path, dataset: str = "MNIST", name: str = "mnist") -> Images:
-    """Read one of torchvision's data sets of MNIST's make (MNIST, FashionMNIST, KMNIST), downloading what is missing.
+    """Read one of torchvision's data sets in MNIST's format (MNIST, FashionMNIST, KMNIST); download what is missing.
 
     The files lie where torchvision puts them, in `root`/`dataset`/raw. Raises UnavailableError where a missing file
     cannot be downloaded and OSError where a corrupt one cannot be fetched again.

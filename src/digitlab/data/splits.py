@@ -27,7 +27,7 @@ class Splits:
 
     @cached_property
     def digest(self) -> str:
-        """Hash every image and label of every split in order: the same digest is the same data, wherever it lies."""
+        """Hash every image and label of every split in order: the same digest means the same data."""
         content = hashlib.sha256()
         for stage, pair in self.pairs.items():
             for tensor in pair:

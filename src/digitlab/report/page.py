@@ -23,7 +23,7 @@ def sections(
 ) -> list[Section]:
     """Return the report, the matrix first.
 
-    `differs` names what should agree and does not, `notes` what cannot be told; `predictions` are those of the
+    `differs` names settings that should agree and do not, `notes` the limits of the runs; `predictions` are of the
     best cell's runs that have any.
     """
     sections = [
@@ -55,11 +55,12 @@ def conclusion(comparison: Comparison) -> str:
         what = "worse" if best.n > 1 else "worse on these test images"
         verdict = f"{'the other cell is' if others == 1 else 'all others are'} {what}"
     elif others == 1:
-        verdict = f"the other cell ({TIED}) cannot be told from it"
+        verdict = f"the other cell ({TIED}) is statistically indistinguishable from it"
     elif ties < others:
-        verdict = f"{ties} of the {others} other cells ({TIED}) cannot be told from it"
+        verb = "is" if ties == 1 else "are"
+        verdict = f"{ties} of the {others} other cells ({TIED}) {verb} statistically indistinguishable from it"
     else:
-        verdict = f"none of the {others} other cells ({TIED}) can be told from it"
+        verdict = f"all {others} other cells ({TIED}) are statistically indistinguishable from it"
     return f"{best.name} ({BEST}) is best {found}; {verdict}."
 
 
@@ -249,7 +250,7 @@ def _mistakes(comparison: Comparison, predictions: Sequence[Predictions]) -> lis
     by_all, by_one = np.flatnonzero(wrong == n), np.flatnonzero(wrong == 1)
     blocks: list[str | Picture] = [
         f"Of {len(labels):,} test images {np.sum(wrong > 0):,} are misclassified by some run of {name}: "
-        f"{len(by_all):,} by all {n} seeds, which another seed will not mend, {len(by_one):,} by one seed only, which "
+        f"{len(by_all):,} by all {n} seeds, which is systematic, {len(by_one):,} by one seed only, which "
         "is chance."
     ]
     images = {row: image for each in predictions for row, image in each.images.items()}

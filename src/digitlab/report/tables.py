@@ -37,7 +37,7 @@ def against_best(comparison: Comparison) -> Table:
         [symbol(pair.other), pair.other.name, *_pair(pair, pair.other.p_best)] for pair in comparison.against_best()
     ]
     headings = ["", "cell", *_pair_headings("p")]
-    return Table(headings, rows, f"{comparison.best.name} less each other cell", text_columns=2)
+    return Table(headings, rows, f"Difference of {comparison.best.name} to each other cell", text_columns=2)
 
 
 def all_pairs(comparison: Comparison) -> Table:

@@ -32,12 +32,12 @@ def owner(store: Store, fingerprint: str) -> Iterator[None]:
 
 
 def is_owner_alive(store: Store, run: entities.Run) -> bool:
-    """Say whether the owner of a run that is not done may be at work on it, though not in the way of our lock."""
+    """Say whether the owner of a run that is not done may still be at work on it, where our lock does not show that."""
     if store.file or run.info.status != "RUNNING":
-        return False  # the lock beside a file is everybody's
+        return False  # every process takes the lock beside a store that is a file
     host, pid, started = run.data.tags.get("owner", "::").split(":")
     if host != socket.gethostname():
-        return bool(host)  # nobody can tell from here
+        return bool(host)  # another host's processes cannot be seen
     with suppress(psutil.Error):
         return f"{psutil.Process(int(pid)).create_time():.0f}" == started and int(pid) != os.getpid()
     return False
@@ -56,7 +56,7 @@ def mark_dead_run(store: Store, run: entities.Run) -> str:
 
 @contextmanager
 def if_dead(store: Store, run: entities.Run) -> Iterator[bool]:
-    """Say whether nobody is at work on a RUNNING run, and let nobody begin meanwhile."""
+    """Say whether the owner of a RUNNING run is gone; within the context no other process can take the run."""
     lock = _lock(store, run.data.tags.get("fingerprint", run.info.run_id))
     try:
         is_free = not is_owner_alive(store, run) and bool(lock.acquire(timeout=0))

@@ -96,7 +96,7 @@ class Run:
             self._log_seconds()
 
     def _log_seconds(self) -> None:
-        """Record how long the run has been at work, in all its starts but those that were killed without a word."""
+        """Record the seconds of all starts of the run, without those that were killed."""
         self.client.set_tag(self.id, "seconds", f"{self.seconds + monotonic() - self.began:.1f}")
 
     def _last_steps(self) -> dict[str, int]:

@@ -15,8 +15,8 @@ UNSUPPORTED = {
     lightning.GradientAccumulationScheduler: "every batch is an optimizer step here; data.batch_size makes it larger",
     lightning.StochasticWeightAveraging: "it changes the weights after the last checkpoint, so that what is tested "
     "would not be what it made; pytorch_lightning.callbacks.EMAWeightAveraging averages in every checkpoint",
-    lightning.BatchSizeFinder: "it changes data.batch_size, which a run is known by",
-    lightning.LearningRateFinder: "it changes optim.lr, which a run is known by; sweep=tune tries learning rates",
+    lightning.BatchSizeFinder: "it changes data.batch_size after the run has its fingerprint",
+    lightning.LearningRateFinder: "it changes optim.lr after the run has its fingerprint; sweep=tune tries rates",
 }
 
 

@@ -71,7 +71,7 @@ class EpochCheckpoint(Checkpoint):
 
 
 class DurableCheckpointIO(TorchCheckpointIO):
-    """Write a checkpoint so that its name never stands for less than all of it, whatever happens meanwhile.
+    """Write checkpoints atomically: a file is whole or not there, whatever happens while it is written.
 
     Lightning writes in $TMPDIR and moves: without fsync, and across file systems onto the old file, so that a full disk
     destroys the good checkpoint. This writes beside the target, syncs, reads back, then replaces. Whatever fails raises
