@@ -66,9 +66,8 @@ class Classifier(pl.LightningModule):
 
     def on_train_start(self) -> None:
         self.observers = [callback for callback in callbacks_of(self.trainer) if sees_steps(callback)]
-        is_capturable = self.device.type == "cuda" and not self.observers
-        if is_capturable and make_capturable(self.optimizer, moves=self.scheduler is not None):
-            self.graph = Graph(self._step)
+        if not self.observers and make_capturable(self.optimizer, moves=self.scheduler is not None):
+            self.graph = Graph(self._step, self.optimizer)
 
     def training_step(self, batch: Pairs | Chunk, index: int) -> dict[str, Tensor]:
         batches = batch if isinstance(batch, Chunk) else [batch]
