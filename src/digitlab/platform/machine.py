@@ -8,10 +8,13 @@ import signal
 import sys
 import warnings
 from contextlib import suppress
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
+
+from digitlab.platform import gpus
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "mlflow", "numpy", "mlxtend")
 
@@ -22,6 +25,19 @@ def accelerator(wanted: str) -> str:
     if wanted == "gpu" and not found:
         raise ValueError("no GPU found; allowed here: auto, cpu")
     return ("gpu" if found else "cpu") if wanted == "auto" else wanted
+
+
+def devices(accelerator: str) -> int | list[int]:
+    """Return what Lightning takes as `devices`: one CPU, or the GPU that is this process's from now on."""
+    if accelerator == "cpu":
+        return 1
+    names = tuple(str(torch.cuda.get_device_properties(place).uuid) for place in range(torch.cuda.device_count()))
+    return [_claimed(names)[0] if len(names) > 1 else 0]
+
+
+@cache  # which holds the claim
+def _claimed(names: tuple[str, ...]) -> tuple[int, object]:
+    return gpus.claim(names)
 
 
 def precision(wanted: str, accelerator: str) -> str:
@@ -66,6 +82,11 @@ def disable_nvml_check() -> None:
     optimizer step asks, and loading NVML anew each time takes 0.1 ms and more, found or not.
     """
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
+
+
+def fix_cudnn_algorithms() -> None:
+    """Have cuDNN take algorithms that give the same bits each time, and the same ones in every process."""
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
 
 
 def trim_malloc() -> None:

@@ -24,6 +24,7 @@ def train(cfg: DictConfig) -> float:
     console.prepare()
     machine.disable_malloc_trim()
     machine.disable_nvml_check()
+    machine.fix_cudnn_algorithms()
     job = set_up(cfg)
     if job.is_cell:
         machine.set_pdeathsig()

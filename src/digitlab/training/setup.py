@@ -24,7 +24,7 @@ from digitlab.training.classifier import Classifier
 
 
 def identify(cfg: DictConfig) -> tuple[DictConfig, ImageData, str]:
-    """Settle what `cfg` leaves open and load its data; return both, with the run's fingerprint."""
+    """Settle what `cfg` leaves open and load its data; return both, with the fingerprint that the run is known by."""
     cfg = check(cfg)
     with user_errors(f"trainer.accelerator={cfg.trainer.accelerator}"):
         cfg.trainer.accelerator = machine.accelerator(cfg.trainer.accelerator)
@@ -103,7 +103,7 @@ def assemble(cfg: DictConfig, data: ImageData) -> tuple[Classifier, pl.Trainer]:
     callbacks.append(EpochCheckpoint())
     if any(sees_steps(callback) for callback in callbacks):
         data.steps_per_execution = 1
-    fixed = {"devices": 1, "logger": False, "plugins": [DurableCheckpointIO()]}
+    fixed = {"devices": machine.devices(cfg.trainer.accelerator), "logger": False, "plugins": [DurableCheckpointIO()]}
     fixed["gradient_clip_val"] = None  # the classifier's work: Lightning clips only where it takes the steps itself
     fixed["log_every_n_steps"] = 1  # what callbacks log; points are buffered
     return classifier, build(cfg, "trainer", callbacks=callbacks, **fixed)
