@@ -24,7 +24,7 @@ from digitlab.training.classifier import Classifier
 
 
 def identify(cfg: DictConfig) -> tuple[DictConfig, ImageData, str]:
-    """Settle what `cfg` leaves open and load its data; return both, with the fingerprint that the run is known by."""
+    """Settle what `cfg` leaves open and load its data; return both, with the run's fingerprint."""
     cfg = check(cfg)
     with user_errors(f"trainer.accelerator={cfg.trainer.accelerator}"):
         cfg.trainer.accelerator = machine.accelerator(cfg.trainer.accelerator)
