@@ -1,95 +1,147 @@
-"""No change of code changes a loss unnoticed: recorded ones for every network, optimizer and kind of recipe."""
+"""A change of the code that changes a number is seen: losses of short runs are compared with recorded ones."""
+
+from collections.abc import Callable
 
 import pytest
+import pytorch_lightning as pl
 import recorded_losses
-import torch
-from recorded_losses import CASES, CURE, wrong
-from torch.nn import functional as F
+import torch.nn.functional as F
+from recorded_losses import CASES, RESULTS, difference, read_table, train_case, write_images
+from torch import nn
 
-from digitlab.data.batches import EpochOrder
-from digitlab.data.splits import Division
-from digitlab.models import layers, networks
-from digitlab.training.checkpoint import ReseedEveryEpoch
-from digitlab.training.classifier import LOSSES
+from digitlab.data import batches, splits
+from digitlab.models import layers
+from digitlab.training import checkpoint, classifier, setup
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's, of small data
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory):
+    return write_images(tmp_path_factory.mktemp("images"))
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_losses_are_those_recorded(name):
-    assert wrong(name) == ""
+def test_losses_are_those_recorded(images, name):
+    changed = difference(name, train_case(name, images), read_table())
+    assert not changed, changed
 
 
-def order(patch) -> None:
-    draw = EpochOrder.draw
-    patch.setattr(EpochOrder, "draw", lambda self: draw(self).roll(1))
+def test_the_table_is_of_these_cases_and_results():
+    table = read_table()
+    assert list(table["losses"]) == list(CASES)
+    assert table["RESULTS"] == RESULTS, "RESULTS was raised: write the table again (make record-losses)"
 
 
-def noise(patch) -> None:
-    start = ReseedEveryEpoch.on_train_epoch_start
-
-    def other(self, trainer, module):
-        start(self, trainer, module)
-        torch.rand(1)
-
-    patch.setattr(ReseedEveryEpoch, "on_train_epoch_start", other)
+@pytest.mark.parametrize("group", ["model", "optim", "scheduler"])
+def test_every_choice_has_a_case(repository, group):
+    choices = {f"{group}={file.stem}" for file in (repository / "conf" / group).glob("*.yaml")}
+    assert choices - {override for case in CASES.values() for override in case} <= {"scheduler=none"}  # the default
 
 
-def initial_weights(patch) -> None:
-    real = networks.initialize
+def test_losses_are_written_again_only_with_results_raised(monkeypatch, tmp_path):
+    table = tmp_path / "table.json"
+    monkeypatch.setattr(recorded_losses, "TABLE", table)
+    monkeypatch.setattr(recorded_losses, "CASES", {"one": ()})
+    losses = {"train/loss_step": [2.5, 1.5], "val/loss": [2.0]}
+    monkeypatch.setattr(recorded_losses, "train_case", lambda name, images: losses)
+    recorded_losses.write_table()
+    assert difference("one", losses, read_table()) is None
+    before = table.read_bytes()
 
-    def scaled(network, init):
-        real(network, init)
-        with torch.no_grad():
-            next(network.parameters()).mul_(1 + 1e-4)
+    losses = losses | {"train/loss_step": [2.5, 1.6]}
+    with pytest.raises(SystemExit, match=r"1 cases changed.*train/loss_step\[1\] is 1.6, recorded is 1.5"):
+        recorded_losses.write_table()
+    assert table.read_bytes() == before
 
-    patch.setattr(networks, "initialize", scaled)
-
-
-def split(patch) -> None:
-    apply = Division.apply
-
-    def swapped(self, images):
-        splits = apply(self, images)
-        splits.pairs["val"], splits.pairs["test"] = splits.pairs["test"], splits.pairs["val"]
-        return splits
-
-    patch.setattr(Division, "apply", swapped)
+    monkeypatch.setattr(recorded_losses, "RESULTS", RESULTS + 1)
+    recorded_losses.write_table()
+    assert difference("one", losses, read_table()) is None
 
 
-def dropout_scale(patch) -> None:
-    draw = layers._draw_mask
-
-    def off(values, p):
-        mask, kept = draw(values, p)
-        return mask, kept * (1 + 1e-4)
-
-    patch.setattr(layers, "_draw_mask", off)
-
-
-def loss(patch) -> None:
-    patch.setitem(LOSSES, "cross_entropy", lambda logits, labels: F.cross_entropy(logits, labels) * (1 + 1e-4))
+def test_the_last_bit_counts_on_the_machine_that_wrote_the_table():
+    recorded = {"RESULTS": RESULTS, "machine": recorded_losses.machine(), "losses": {"one": {"val/loss": "0x1.0p+0"}}}
+    elsewhere = recorded | {"machine": {"cpu": "another"}}
+    nearly, off = {"val/loss": [1 + 2**-52]}, {"val/loss": [1 + 2e-5]}
+    assert "val/loss[0]" in difference("one", nearly, recorded)
+    assert difference("one", nearly, elsewhere) is None
+    assert "val/loss[0]" in difference("one", off, elsewhere)
+    for losses in ({"val/loss": [1.0, 1.0]}, {"val/loss": []}, {}, {"val/loss": [float("nan")]}):
+        assert difference("one", losses, elsewhere)
 
 
-MUTANTS = (order, noise, initial_weights, split, dropout_scale, loss)
+# One way each in which a change of a line or two changes results: a check that does not see it would check nothing.
 
 
-@pytest.mark.parametrize("mutant", MUTANTS)
-def test_a_change_of_results_is_seen_and_said_how_to_mean_it(mutant, monkeypatch):
-    from digitlab.training import setup
+def order(patch: pytest.MonkeyPatch) -> None:
+    real = batches.EpochOrder.draw
 
+    def draw(self):
+        return real(self).roll(1)
+
+    patch.setattr(batches.EpochOrder, "draw", draw)
+
+
+def noise(patch: pytest.MonkeyPatch) -> None:
+    def seed_alike(self, trainer, module) -> None:
+        pl.seed_everything(self.seed, verbose=False)
+
+    patch.setattr(checkpoint.ReseedEveryEpoch, "on_train_epoch_start", seed_alike)
+
+
+def init(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(nn.init, "xavier_uniform_", nn.init.xavier_normal_)
+
+
+def split(patch: pytest.MonkeyPatch) -> None:
+    real = splits._stratify
+    patch.setattr(splits, "_stratify", lambda labels, rows, count, seed: real(labels, rows, count, seed + 1))
+
+
+def dropout_scale(patch: pytest.MonkeyPatch) -> None:
+    real = layers._draw_mask
+    patch.setattr(layers, "_draw_mask", lambda like, p: (real(like, p)[0], 1.0))
+
+
+def loss(patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(classifier.LOSSES, "cross_entropy", lambda *pair: F.cross_entropy(*pair, label_smoothing=0.01))
+
+
+def clipped_loss(patch: pytest.MonkeyPatch) -> None:
+    def clipped(logits, labels):
+        return F.nll_loss(logits.softmax(1).clamp(1e-6, 1 - 1e-6).log(), labels)
+
+    patch.setitem(classifier.LOSSES, "clipped_cross_entropy", clipped)
+
+
+def clipped_norm(patch: pytest.MonkeyPatch) -> None:
+    real = nn.utils.clip_grad_norm_
+    patch.setattr(nn.utils, "clip_grad_norm_", lambda parameters, norm: real(parameters, norm, norm_type=1.0))
+
+
+def augmentation(patch: pytest.MonkeyPatch) -> None:
+    real = F.affine_grid
+    patch.setattr(F, "affine_grid", lambda *args, align_corners: real(*args, align_corners=True))
+
+
+MUTANTS: dict[Callable[[pytest.MonkeyPatch], None], str] = {
+    order: "mlp adam",
+    noise: "cnn_simple sgd",
+    init: "mlp adadelta",
+    split: "cnn_simple adam",
+    dropout_scale: "cnn_pool adam",
+    loss: "cnn_simple adadelta",
+    clipped_loss: "clipped loss",
+    clipped_norm: "clipped gradients",
+    augmentation: "augmentation",
+}
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
+def test_every_mutant_is_caught(images, monkeypatch, mutant):
+    name, table = MUTANTS[mutant], read_table() | {"machine": {}}  # caught elsewhere too
+    setup._load.cache_clear()  # which keeps images as they were split
+    with monkeypatch.context() as patch:
+        mutant(patch)
+        changed = difference(name, train_case(name, images), table)
     setup._load.cache_clear()
-    mutant(monkeypatch)
-    said = wrong("cnn_simple adam")
-    monkeypatch.undo()
-    setup._load.cache_clear()
-    assert said.startswith("cnn_simple adam, ")
-    assert said.endswith(CURE)
-    assert "\n" not in CURE
-
-
-def test_elsewhere_the_fifth_digit_counts(monkeypatch):
-    found = recorded_losses.losses("mlp sgd")
-    monkeypatch.setattr(recorded_losses, "machine", lambda: {"cpu": "another"})
-    assert wrong("mlp sgd", {key: [value * (1 + 1e-6) for value in values] for key, values in found.items()}) == ""
-    assert wrong("mlp sgd", {key: [value * (1 + 1e-4) for value in values] for key, values in found.items()})
+    assert changed.startswith(f"{name}: ")  # the test of recorded losses says that without the mutant nothing changes
+    assert "raise RESULTS" in changed
