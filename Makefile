@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup train sweep claims report bench bench-gpu bench-peers ui relocate gc test test-all record-losses lint
+.PHONY: help setup train sweep claims report bench bench-gpu bench-peers ui relocate gc test test-all docs record-losses lint
 PYTHON ?= python3
 PORT ?= 5000
 BIN := .venv/bin
@@ -66,8 +66,11 @@ test: setup  ## run the fast tests (offline, under 4 minutes on 2 cores)
 test-all: setup  ## run every test: kills, outages, browser and README too
 	$(PYTEST) $(ARGS)
 
+docs: setup  ## check every link of README and guide, and run every command in them (5 minutes)
+	$(PYTEST) tests/docs
+
 record-losses: setup  ## write the table of recorded losses anew, after a change of results that is meant
-	$(BIN)/python tests/training/recorded_losses.py
+	PYTHONPATH=src $(BIN)/python tests/training/recorded_losses.py
 
 lint: setup  ## check style, format and types
 	$(BIN)/ruff check .

@@ -65,10 +65,10 @@ def test_killed_between_its_figures_and_its_model_a_run_goes_on(tmp_path, pictur
 
 
 @pytest.mark.slow
-def test_the_readme_gives_as_many(repository, oracle, pictured):
+def test_the_page_on_reliability_gives_as_many(repository, oracle, pictured):
     tried = kills(oracle.trace) + kills_in_pictures(pictured.trace)
     points = {fault.partition("#")[0] for fault in tried}
-    text = " ".join((repository / "README.md").read_text().split())
+    text = " ".join((repository / "docs" / "reliability.md").read_text().split())
     assert f"{len(tried) + RANDOM_KILLS} kills" in text
     assert f"{len(points)} points" in text
 

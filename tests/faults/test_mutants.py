@@ -58,6 +58,6 @@ def test_without_the_mutant_nothing_is_wrong(tmp_path, oracle, mutant):
     assert CHECKS[mutant](tmp_path / "run", oracle, LEAN[0]) == []  # test_faults and test_crashes say so of the rest
 
 
-def test_the_readme_gives_as_many(repository):
-    text = " ".join((repository / "README.md").read_text().split())
+def test_the_page_on_reliability_gives_as_many(repository):
+    text = " ".join((repository / "docs" / "reliability.md").read_text().split())
     assert f"{len(CHECKS)} of {len(CHECKS)} mutants" in text

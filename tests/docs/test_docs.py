@@ -1,0 +1,130 @@
+"""The documentation is true: links lead somewhere, names exist, commands run as they stand in a copy of the repository."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import requests
+from servers import ui
+
+REPOSITORY = Path(__file__).parents[2]
+GUIDE = ("start", "train", "sweep", "report", "your-claim", "own", "use-a-model", "team")  # pages whose commands run
+PAGES = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")])
+# A block under a comment `<!-- not run here: why -->` is not run; one under `<!-- fails: why -->` has to fail.
+BLOCK = re.compile(r"(?:^<!-- (?P<mark>[\w ]+): .*-->\n)?^```(?P<kind>bash|python)\n(?P<text>.*?)^```", re.M | re.S)
+
+
+def headings(page: Path) -> set[str]:
+    """The anchors that a forge makes of a page's headings."""
+    lines = re.findall(r"^#+ (.*)$", page.read_text(), re.M)
+    return {re.sub(r"[^\w\- ]", "", line.lower()).strip().replace(" ", "-") for line in lines}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if target.startswith(("http://", "https://", "mailto:")):
+            continue
+        file, _, anchor = target.partition("#")
+        place = (page.parent / file).resolve() if file else page
+        assert place.exists(), target
+        assert not anchor or anchor in headings(place), target
+
+
+def test_every_page_is_linked_from_another():
+    linked = {
+        (page.parent / target.partition("#")[0]).resolve()
+        for page in PAGES
+        for target in re.findall(r"\]\(([^)\s]+\.md[^)\s]*)\)", page.read_text())
+    }
+    assert set((REPOSITORY / "docs").glob("*.md")) <= linked
+
+
+def test_every_make_target_that_is_named_exists():
+    targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.M))
+    named = {name for page in PAGES for name in re.findall(r"\bmake ([a-z]+(?:-[a-z]+)*)\b", _code(page))}
+    assert named
+    assert named <= targets
+
+
+def _code(page: Path) -> str:
+    text = page.read_text()
+    return "\n".join([*re.findall(r"^```.*?^```", text, re.M | re.S), *re.findall(r"`([^`\n]+)`", text)])
+
+
+def test_the_readme_is_short_and_shows_the_report():
+    text = (REPOSITORY / "README.md").read_text()
+    assert len(text.splitlines()) <= 150
+    assert "docs/report.png" in "\n".join(text.splitlines()[:10])
+
+
+def test_its_results_are_those_of_the_comparison():
+    rows = re.findall(r"^\| \w+ \| .*\d \| .*\d \| .*\d \|$", (REPOSITORY / "README.md").read_text(), re.M)
+    assert len(rows) == 5
+    assert set(rows) <= set((REPOSITORY / "docs" / "comparison.md").read_text().splitlines())
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    """The tracked and new files of the repository in a folder of their own, with the environment that is here."""
+    target = tmp_path_factory.mktemp("docs") / "digitlab"
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    for name in subprocess.run(listed, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.splitlines():
+        if (REPOSITORY / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(REPOSITORY / name, target / name)
+    (target / ".venv").symlink_to((REPOSITORY / ".venv").resolve())
+    return target
+
+
+def environment() -> dict[str, str]:
+    """What a user's shell has: nothing of the make or the store that this test may run under."""
+    ours = ("MLFLOW", "MAKE", "MFLAGS", "ARGS")
+    return {key: value for key, value in os.environ.items() if not key.startswith(ours)}
+
+
+def run(copy: Path, script: str, mnist: Path, kind: str = "bash") -> subprocess.CompletedProcess:
+    command = (
+        ["bash", "-euo", "pipefail", "-c", script] if kind == "bash" else [copy / ".venv/bin/python", "-c", script]
+    )
+    return subprocess.run(
+        command,
+        cwd=copy,
+        env=environment() | {"DIGITLAB_DATA": str(mnist.resolve()), "PYTHONPATH": str(copy / "src")},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{name}.md" for name in GUIDE)])
+def test_every_command_runs_as_it_stands(copy, mnist, page):
+    blocks = list(BLOCK.finditer((REPOSITORY / page).read_text()))
+    assert blocks or page == "docs/team.md"
+    for block in blocks:
+        script = block["text"]
+        # make test would run this test; make ui never ends and has a test of its own.
+        if block["mark"] == "not run here" or script.startswith(("make test", "make ui")):
+            continue
+        # The first example is 12 epochs of the whole of MNIST; one of the smallest network will do here.
+        script = script.replace("model=cnn_pool optim=adadelta  ", "model=mlp optim=adadelta trainer.max_epochs=1  ")
+        if block["kind"] == "bash":
+            script = f"source .venv/bin/activate\n{script}"
+        result = run(copy, script, mnist, block["kind"])
+        if block["mark"] == "fails":
+            assert result.returncode != 0
+            assert len(result.stderr.splitlines()) == 1
+        else:
+            assert result.returncode == 0, script + result.stdout + result.stderr
+            assert "warning:" not in result.stdout
+
+
+@pytest.mark.slow
+def test_make_ui_opens_what_the_runs_left(copy):
+    with ui(copy, environment()) as server:
+        assert "MLflow" in requests.get(server.uri, timeout=5).text
