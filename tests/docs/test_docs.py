@@ -1,4 +1,4 @@
-"""The documentation is true: links lead somewhere, names exist, commands run as they stand in a copy of the repository."""
+"""The documentation is true: links lead somewhere, names exist, commands run as they stand in a copy of all files."""
 
 import os
 import re
