@@ -55,10 +55,10 @@ ui: setup  ## open the MLflow UI on what was tracked: http://127.0.0.1:5000 (POR
 	@MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-$(STORE)}" --host 127.0.0.1 --port $(PORT) --workers 1
 
 relocate: setup  ## make runs find their artifacts again after mlruns/ was moved (ARGS=--dry-run to see what that changes)
-	$(BIN)/python src/store.py relocate $(ARGS)
+	PYTHONPATH=src $(BIN)/python -m digitlab store relocate $(ARGS)
 
 gc: setup  ## remove deleted runs and artifacts that no run needs (ARGS=--dry-run lists them)
-	$(BIN)/python src/store.py gc $(ARGS)
+	PYTHONPATH=src $(BIN)/python -m digitlab store gc $(ARGS)
 
 test: setup  ## run the fast tests (offline, under 4 minutes on 2 cores)
 	$(PYTEST) -m "not slow" $(ARGS)

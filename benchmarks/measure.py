@@ -80,16 +80,10 @@ def unpack_mnist(folder: str) -> None:
 
 def configure(*overrides: str):
     """Compose what the command line would."""
-    from hydra import compose, initialize_config_dir
-    from hydra.core.hydra_config import HydraConfig
-    from omegaconf import open_dict
+    from digitlab.config.compose import compose, configuration
 
-    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
-        cfg = compose("train", list(overrides), return_hydra_config=True)
-    HydraConfig.instance().set_config(cfg)
-    with open_dict(cfg):
-        del cfg["hydra"]
-    return cfg
+    with configuration():
+        return compose(*overrides)
 
 
 def seconds(call: Callable, repeats: int = 1) -> float:

@@ -25,7 +25,7 @@ def record(store: Store, model: str, optim: str, seed: int) -> None:
     """Record a run as training would have left it."""
     cfg, data, fingerprint = identify(configure(f"model={model}", f"optim={optim}", f"seed={seed}"))
     names = name_parts(cfg, data)
-    run = begin(store, name_run(names), {"fingerprint": fingerprint, **names})
+    run = begin(store, name_run(cfg, names), {"fingerprint": fingerprint, **names})
     points = [Metric(key, 0.9, 1, epoch) for epoch in range(13) for key in ("train/acc", "val/loss", "val/acc")]
     points += [Metric("train/loss_step", 0.1, 1, step) for step in range(500)]
     points += [Metric(key, 0.9, 1, 12) for key in ("test/acc", "test/loss")]

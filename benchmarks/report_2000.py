@@ -54,7 +54,8 @@ def fill(store: Store, models: list[str], optims: list[str], rates: list[float],
     dataset = uuid4().hex
     for m, model in enumerate(models):
         for o, optim in enumerate(optims):
-            settings = flatten(check(configure(f"model={model}", f"optim={optim}", "trainer=cpu")))
+            values = flatten(check(configure(f"model={model}", f"optim={optim}", "trainer=cpu")))
+            settings = {key: value for key, value in values.items() if not key.startswith("names.")}
             for factor in rates:
                 for seed in range(seeds):
                     lr = f"{float(settings['optim.lr']) * factor:g}"

@@ -17,8 +17,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from mlflow import MlflowClient
-from omegaconf import open_dict
 
+from digitlab import __main__ as command
+from digitlab.config.compose import without_hydra
 from digitlab.platform import startup
 from digitlab.platform.signals import exit_on_signals
 from digitlab.tracking import store
@@ -68,9 +69,7 @@ class Harness:
         with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
             cfg = compose("train", [*overrides, f"tracking.uri={self.uri}"], return_hydra_config=True)
         HydraConfig.instance().set_config(cfg)
-        with open_dict(cfg):
-            del cfg["hydra"]
-        return cfg
+        return without_hydra(cfg)
 
     def train(self, *overrides: str) -> float:
         """Do what `python src/train.py ...` does, in this process."""
@@ -90,13 +89,18 @@ class Harness:
         )
 
     def main(self, *arguments: str, entry_point: str = "train") -> str | int | None:
-        """Run `src/train.py` or another in this process; return what it exits with: None, a code, or its last words."""
+        """Run `src/train.py` or another in this process; return what it exits with: None, a code, or its last words.
+
+        The entry point "digitlab" is the command, the first argument its subcommand.
+        """
         GlobalHydra.instance().clear()
         with self._patched() as patch, exit_on_signals():  # which puts back what the entry_point sets for good
-            patch.setattr(sys, "argv", [f"src/{entry_point}.py", *arguments])
+            file = REPOSITORY / "src" / f"{entry_point}.py"
+            patch.setattr(sys, "argv", [f"src/{file.name}" if file.exists() else entry_point, *arguments])
+            patch.setattr(sys, "path", [*sys.path])
             patch.setenv("MLFLOW_TRACKING_URI", self.uri)
             try:
-                runpy.run_path(str(REPOSITORY / "src" / f"{entry_point}.py"), run_name="__main__")
+                runpy.run_path(str(file), run_name="__main__") if file.exists() else command.main()
             except SystemExit as end:
                 return end.code
         return None

@@ -107,7 +107,7 @@ def test_a_network_of_the_users_own_lies_in_src(harness, tmp_path, monkeypatch):
     cfg = harness.compose("model._target_=ownnet.Own")
     with pytest.raises(UserError, match="or a module that lies in src/"):
         schema.check(cfg)
-    monkeypatch.setattr(build, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(build, "SOURCES", (tmp_path / "src",))
     assert type(build.build(schema.check(cfg), "model")).__name__ == "Own"
     with pytest.raises(UserError, match="must be a class of Module, "):
         build.build(schema.check(harness.compose("model._target_=ownnet.os.mkdir")), "model")

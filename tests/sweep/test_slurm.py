@@ -78,9 +78,9 @@ def test_cells_run_as_jobs_of_a_cluster(harness, tmp_path, cluster):
     script = next(tmp_path.rglob("7_submission.sh")).read_text()
     for line in ("--partition=short", "--cpus-per-task=4", "--mem=8GB", "--time=240", "--job-name=digitlab"):
         assert f"#SBATCH {line}\n" in script
-    assert f'export PYTHONPATH="{REPOSITORY}/conf/../src"\n' in script
+    assert f'export PYTHONPATH="{REPOSITORY}/src"\n' in script
 
 
 def test_what_jobs_say_is_kept_in_mlruns(harness):
     said = harness.cli("hydra/launcher=slurm", "--cfg", "hydra", "-p", "hydra.launcher", "--resolve").stdout
-    assert f"submitit_folder: {REPOSITORY}/conf/../mlruns/submitit/%j\n" in said
+    assert f"submitit_folder: {REPOSITORY}/mlruns/submitit/%j\n" in said

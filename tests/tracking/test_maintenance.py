@@ -61,18 +61,18 @@ def test_a_moved_store_is_recognized_and_put_right_and_everything_in_it_works(mo
 
     before = every_path(moved)
     capsys.readouterr()
-    assert moved.main("relocate", "--dry-run", entry_point="store") is None
+    assert moved.main("store", "relocate", "--dry-run", entry_point="digitlab") is None
     assert every_path(moved) == before
     said = capsys.readouterr().out
     assert "     1 experiments.artifact_location" in said
     assert "     2 runs.artifact_uri" in said
     assert "     1 logged_models.artifact_location" in said
-    assert moved.main("relocate", entry_point="store") is None
+    assert moved.main("store", "relocate", entry_point="digitlab") is None
     assert f"without --dry-run this would be done:\n{capsys.readouterr().out}" == said
     gone = (moved.folder.parent / "gone").as_uri()
     assert gone in before
     assert gone not in every_path(moved)
-    assert moved.main("relocate", entry_point="store") is None
+    assert moved.main("store", "relocate", entry_point="digitlab") is None
     assert "nothing to do" in capsys.readouterr().out
 
     moved.train(*TINY, "seed=1")
@@ -90,24 +90,26 @@ def test_a_moved_store_is_recognized_and_put_right_and_everything_in_it_works(mo
 
 @pytest.mark.parametrize("task", ["relocate", "gc"])
 def test_nothing_is_touched_while_a_run_is_under_way(moved, task):
-    moved.main("relocate", entry_point="store")
+    moved.main("store", "relocate", entry_point="digitlab")
     before = every_path(moved)
     with locks.owner(Store(moved.uri, "digitlab"), "f"):
-        assert moved.main(task, entry_point="store") == "error: store: f is under way; wait for it to end, or stop it"
+        end = moved.main("store", task, entry_point="digitlab")
+    assert end == "error: store: f is under way; wait for it to end, or stop it"
     assert every_path(moved) == before
 
 
 @pytest.mark.parametrize("task", ["relocate", "gc"])
 def test_a_store_that_is_not_there_is_not_made(harness, task):
-    assert harness.main(task, entry_point="store").startswith("error: store: there is none at ")
+    assert harness.main("store", task, entry_point="digitlab").startswith("error: store: there is none at ")
     assert not harness.folder.exists()
     harness.uri = "http://127.0.0.1:9"
-    assert harness.main(task, entry_point="store") == "error: store: is a server's; look after it where the server runs"
+    end = harness.main("store", task, entry_point="digitlab")
+    assert end == "error: store: is a server's; look after it where the server runs"
 
 
 @pytest.mark.slow
 def test_garbage_goes_and_what_is_needed_stays(moved, capsys):
-    moved.main("relocate", entry_point="store")
+    moved.main("store", "relocate", entry_point="digitlab")
     kept, artifacts = moved.runs()[0], moved.folder / "artifacts"
     moved.train(*TINY, "rerun=true")
     deleted = moved.runs()[0]
@@ -123,7 +125,7 @@ def test_garbage_goes_and_what_is_needed_stays(moved, capsys):
     capsys.readouterr()
 
     before = sorted(moved.folder.rglob("*"))
-    assert moved.main("gc", "--dry-run", entry_point="store") is None
+    assert moved.main("store", "gc", "--dry-run", entry_point="digitlab") is None
     said = capsys.readouterr().out
     assert sorted(moved.folder.rglob("*")) == before
     assert f"deleted run {deleted.info.run_name} ({deleted.info.run_id})" in said
@@ -131,7 +133,7 @@ def test_garbage_goes_and_what_is_needed_stays(moved, capsys):
     assert alone.model_id not in said
     assert str(orphan.parent) in said
 
-    assert moved.main("gc", entry_point="store") is None
+    assert moved.main("store", "gc", entry_point="digitlab") is None
     assert said.partition("\n")[2] in capsys.readouterr().out
     assert {run.info.run_name for run in moved.runs()} == {"mlp-adam-s0-" + kept.info.run_name[12:],
                                                            "mlp-adam-s1-" + kept.info.run_name[12:]}  # fmt: skip
@@ -143,7 +145,7 @@ def test_garbage_goes_and_what_is_needed_stays(moved, capsys):
     assert {each.name for each in artifacts.iterdir()} == {run.info.run_id for run in moved.runs()} | {
         "models", "a note of the user's"}  # fmt: skip
     assert not list((moved.folder / "locks").iterdir())
-    assert moved.main("gc", entry_point="store") is None
+    assert moved.main("store", "gc", entry_point="digitlab") is None
     assert capsys.readouterr().out == "nothing to remove\n"
     moved.train(*TINY, "seed=1")  # what was interrupted can still be continued
     assert "after epoch 1 of 2" in capsys.readouterr().out
@@ -155,4 +157,4 @@ def test_garbage_goes_and_what_is_needed_stays(moved, capsys):
 def test_make_has_them(repository):
     for task in ("relocate", "gc"):
         dry = subprocess.run(["make", "-n", task, "ARGS=--dry-run"], cwd=repository, capture_output=True, text=True)
-        assert f"src/store.py {task} --dry-run" in dry.stdout
+        assert f"-m digitlab store {task} --dry-run" in dry.stdout

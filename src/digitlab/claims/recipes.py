@@ -4,13 +4,15 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from hydra import compose
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from digitlab.claims.schema import Claim, Count, Layers, Recipe, Statement
 from digitlab.config.build import build
+from digitlab.config.compose import compose
 from digitlab.config.fingerprint import differences, is_setting
+from digitlab.config.names import groups
 
+_compose = cache(compose)
 NO_RECIPE = ("seed", "sweep")  # of the overrides of a sweep's cell
 ACCELERATOR = "trainer.accelerator"  # a document says nothing of it: a claim run elsewhere is the same claim
 
@@ -30,40 +32,35 @@ def recipes_of(cells: Sequence[Mapping[str, Any]]) -> dict[str, Recipe]:
 @cache
 def _recipe(overrides: tuple[str, ...]) -> Recipe | None:
     """Compose a run and its claim's own recipe, and return what differs; None where the run has no claim."""
-    cfg, choices = _compose(*overrides)
+    cfg = _compose(*overrides)
+    choices = groups(cfg)
     if not choices.get("claim"):
         return None
     own = f"claim={choices['claim']}"
-    _, chosen = _compose(own)
-    groups = {key: choices[key] for key in ("model", "optim", "scheduler") if choices[key] != chosen[key]}
-    base, _ = _compose(own, *(f"{key}={choice}" for key, choice in groups.items()))
+    chosen = groups(_compose(own))
+    others = {key: choices[key] for key in ("model", "optim", "scheduler") if choices[key] != chosen[key]}
+    base = _compose(own, *(f"{key}={choice}" for key, choice in others.items()))
     changes = {key: value for key, value in differences(cfg, base).items() if is_setting(key) and key != ACCELERATOR}
-    changes = groups | changes
+    changes = others | changes
     return Recipe(choices["claim"], (choices.get("counterpart") or "") if changes else "", tuple(changes.items()))
-
-
-@cache
-def _compose(*overrides: str) -> tuple[DictConfig, dict[str, str]]:
-    """Return what the overrides make of conf/train.yaml, and the choice of each group."""
-    cfg = compose("train", overrides=list(overrides), return_hydra_config=True)
-    return OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"]), dict(cfg.hydra.runtime.choices)
 
 
 @cache
 def read_claim(name: str) -> Claim:
     """Return what conf/claim/`name` says, and what the networks that it speaks of have."""
-    cfg, choices = _compose(f"claim={name}")
+    cfg = _compose(f"claim={name}")
+    model = groups(cfg)["model"]
     said = OmegaConf.to_container(cfg.claim, resolve=True)
     said["statements"] = [
         Statement(**each, ratio=_parameters(each["of"]) / _parameters(each["to"])) for each in said["statements"]
     ]
     said["counts"] = [Count(model, printed, _parameters(model)) for model, printed in said["counts"].items()]
     printed = said["layers"]
-    said["layers"] = Layers(printed, _by_layer(choices["model"])[: len(printed)]) if printed else None
+    said["layers"] = Layers(printed, _by_layer(model)[: len(printed)]) if printed else None
     return Claim(
         name=name,
-        model=choices["model"],
-        optim=choices["optim"],
+        model=model,
+        optim=groups(cfg)["optim"],
         data=cfg.data.source.name,
         is_validated_on_test=cfg.data.split == "test",
         **said,
@@ -78,6 +75,6 @@ def _parameters(model: str) -> int:
 @cache
 def _by_layer(model: str) -> list[int]:
     """Count the parameters of each layer that has any of a network of conf/model."""
-    network = build(compose("train", overrides=[f"model={model}"]), "model")
+    network = build(compose(f"model={model}"), "model")
     counts = [sum(each.numel() for each in layer.parameters(recurse=False)) for layer in network.modules()]
     return [count for count in counts if count]

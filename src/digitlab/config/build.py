@@ -8,7 +8,7 @@ from typing import Any
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from digitlab import REPOSITORY
+from digitlab import SOURCES
 from digitlab.config.errors import UserError, user_errors
 from digitlab.config.leaves import as_text
 
@@ -19,7 +19,7 @@ REFUSED = {
                 "max_time", "enable_checkpointing", "gradient_clip_algorithm", "reload_dataloaders_every_n_epochs",
                 "barebones", "strategy", "num_nodes"),
 }  # fmt: skip
-# Where `_target_` may lead, besides to modules that lie in src/ as a user's own network does.
+# Where `_target_` may lead, besides to modules of SOURCES, where a user's own network lies.
 PACKAGES = ("digitlab", "torch", "pytorch_lightning")
 
 
@@ -54,17 +54,17 @@ def check_special(key: str, name: str, value: Any) -> None:
     if name not in ("_target_", "_partial_"):
         raise UserError(f"{key}.{name}: unknown key; allowed of Hydra's: _target_, _partial_")
     if name == "_target_" and not _is_ours(value):
-        packages = ", ".join(f"{package}." for package in PACKAGES)
-        raise UserError(f"{key}.{name}={as_text(value)}: must begin with {packages} or a module that lies in src/")
+        allowed = f"{', '.join(f'{package}.' for package in PACKAGES)} or a module that lies in src/ or here"
+        raise UserError(f"{key}.{name}={as_text(value)}: must begin with {allowed}")
 
 
 def _is_ours(target: Any) -> bool:
-    """Say whether a dotted name begins with a package that may be built from, or with a module that lies in src/."""
+    """Say whether a dotted name begins with a package that may be built from, or with a module of the user's own."""
     if not isinstance(target, str) or not re.fullmatch(r"\w+(\.\w+)+", target):
         return False
     package = target.partition(".")[0]
-    source = REPOSITORY / "src" / package
-    return package in PACKAGES or source.with_suffix(".py").is_file() or (source / "__init__.py").is_file()
+    files = (folder / file for folder in SOURCES for file in (f"{package}.py", f"{package}/__init__.py"))
+    return package in PACKAGES or any(file.is_file() for file in files)
 
 
 def _check_object(key: str, target: str) -> None:

@@ -1,31 +1,48 @@
-"""Name what a configuration chooses."""
+"""Name what a configuration chooses: its node `names`, which no result depends on."""
 
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from collections.abc import Iterable
+
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from digitlab.config.fingerprint import IRRELEVANT
+from digitlab.config.leaves import as_text
 
 GROUPS = ("model", "optim", "data", "scheduler", "trainer")
+NAMED = ("model", "optim", "data", "trainer", "seed", "data.root", "data.fallback")  # in a run's name already, or not
+PLAIN_TRAINERS = ("default", "cpu", "gpu")  # not worth a word in it
 
 
 def groups(cfg: DictConfig) -> dict[str, str]:
-    """Return what was chosen in each group: {"model": "cnn_pool", ...}; outside Hydra, the names of the targets."""
-    if HydraConfig.initialized():
-        choices = HydraConfig.get().runtime.choices
-        return {group: choices[group] for group in (*GROUPS, "claim", "counterpart") if choices.get(group)}
-    return {group: cfg[group]._target_.rpartition(".")[2].lower() for group in GROUPS if cfg.get(group)}
+    """Return what was chosen in each group: {"model": "cnn_pool", ...}."""
+    return dict(cfg.names.groups)
 
 
-def deviations() -> list[str]:
-    """Return the overrides that change a run's result beyond its model, optimizer, data and seed, for its name."""
-    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    named = ("model", "optim", "data", "trainer", "seed", "data.root", "data.fallback")
-    changes = []
-    for override in overrides:
-        key = override.lstrip("+~").partition("=")[0]
-        value = override.partition("=")[2]
-        if key in ("claim", "counterpart") or (key == "trainer" and value not in ("default", "cpu", "gpu")):
+def deviations(cfg: DictConfig) -> list[str]:
+    """Return what changes a run's result beyond its model, optimizer, data and seed, for its name."""
+    return list(cfg.names.deviations)
+
+
+def record(cfg: DictConfig, hydra: DictConfig) -> None:
+    """Write into `cfg` the names of what was chosen, as Hydra's own node has them."""
+    choices, changes = hydra.runtime.choices, []
+    chosen = {group: choices[group] for group in (*GROUPS, "claim", "counterpart") if choices.get(group)}
+    for override in hydra.overrides.task:
+        key, _, value = override.lstrip("+~").partition("=")
+        if "${" in value:  # in the node `names` it would point elsewhere
+            value = as_text(OmegaConf.select(cfg, key))
+        if key in ("claim", "counterpart") or (key == "trainer" and value not in PLAIN_TRAINERS):
             changes.append(value)
-        elif key not in named and not any(key == each or key.startswith(f"{each}.") for each in IRRELEVANT):
-            changes.append(override.lstrip("+~"))
-    return changes
+        elif key not in NAMED and not is_within(key, IRRELEVANT):
+            changes.append(f"{key}={value}" if "=" in override else key)
+    write(cfg, chosen, changes)
+
+
+def is_within(key: str, nodes: Iterable[str]) -> bool:
+    """Say whether a dotted key is one of `nodes` or lies in one."""
+    return any(key == node or key.startswith(f"{node}.") for node in nodes)
+
+
+def write(cfg: DictConfig, groups: dict[str, str], deviations: Iterable[str]) -> None:
+    """Give `cfg` the node that the others read."""
+    with open_dict(cfg):
+        cfg.names = {"groups": groups, "deviations": list(deviations)}

@@ -15,7 +15,7 @@ from digitlab.config.names import GROUPS
 logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # it says in ten lines what ends as one of ours
 
 
-ROOT_KEYS = (*GROUPS, "seed", "loss", "evaluate_on", "early_stopping", "rerun", "sweep", "tracking", "claim")
+ROOT_KEYS = (*GROUPS, "seed", "loss", "evaluate_on", "early_stopping", "rerun", "sweep", "tracking", "claim", "names")
 PLAIN_NODES = {
     "early_stopping": {"patience"},
     "tracking": {"uri", "experiment"},

@@ -33,7 +33,7 @@ Launch = Callable[[Sequence[Sequence[str]], int], Sequence[JobReturn]]
 def sweep(cells: Sequence[Sequence[str]], compose: Compose, launch: Launch, one_by_one: bool) -> None:
     """Run those of `cells` that are not done, as children of one parent run, and print how all of them stand.
 
-    A cell is the overrides of one run. `compose` makes its configuration of them, HydraConfig included; `launch` runs
+    A cell is the overrides of one run. `compose` makes its configuration of them; `launch` runs
     cells, the first under the number given: all at once, or `one_by_one`. Raises UserError for a cell that cannot be,
     before anything runs, and for cells that failed, after all have run.
     """

@@ -42,9 +42,8 @@ class SweepCell:
 def plan_cell(composed: DictConfig, overrides: Sequence[str]) -> SweepCell:
     cfg, data, fingerprint = identify(composed)
     names = name_parts(cfg, data)
-    return SweepCell(
-        name_run(names), fingerprint, list(overrides), names["model"], data.ready.name, cfg.trainer.max_epochs
-    )
+    name, epochs = name_run(cfg, names), cfg.trainer.max_epochs
+    return SweepCell(name, fingerprint, list(overrides), names["model"], data.ready.name, epochs)
 
 
 def name_by_hash(cells: Sequence[SweepCell]) -> str:

@@ -154,3 +154,10 @@ def seconds_per_epoch(store: Store, model: str, data: str) -> float | None:
 def is_done(run: entities.Run) -> bool:
     """Say whether a run came to its end; FINISHED alone does not mean it, for MLflow says so of some crashes."""
     return run.info.status == "FINISHED" and run.data.tags.get("done") == "true"
+
+
+def model_uri(store: Store, run_id: str) -> str | None:
+    """Return the address that MLflow loads a run's model by; None where it has none."""
+    experiments = [store.experiment_id]
+    models = store.client.search_logged_models(experiments, f"source_run_id = '{run_id}'", max_results=1)
+    return models[0].model_uri if models else None

@@ -17,14 +17,14 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from digitlab import REPOSITORY
+from digitlab import IS_CHECKOUT, REPOSITORY
 
 OURS = f"sqlite:///{REPOSITORY / 'mlruns' / 'mlflow.db'}"
 SCHEMES = ("sqlite:///", "postgresql", "mysql", "mssql", "http://", "https://")
 
 
 class Store:
-    """The place where runs are kept: an MLflow tracking URI, or the repository's own sqlite file; and one experiment.
+    """The place where runs are kept: an MLflow tracking URI, or the sqlite file in mlruns/; and one experiment.
 
     Nothing is created before `open`. Raises ValueError for a URI that MLflow cannot use.
     """
@@ -88,6 +88,8 @@ class Store:
         """Say how a person opens the UI: an address, or the command that starts it."""
         if self.uri.startswith("http"):
             return redact(self.uri)
+        if not IS_CHECKOUT:
+            return f"mlflow ui --backend-store-uri {redact(self.uri)}"
         return "make ui" if self.uri == OURS else f"MLFLOW_TRACKING_URI={redact(self.uri)} make ui"
 
     def _connect(self, artifacts: str | None, create: bool) -> None:
@@ -98,7 +100,8 @@ class Store:
                 raise ValueError(f"experiment={self.experiment}: was deleted; restore it or choose another name")
             if found and artifacts and _has_moved(found.artifact_location, artifacts):
                 raise ValueError(
-                    f"uri={self.uri}: was moved here from {found.artifact_location}; make relocate puts that right"
+                    f"uri={self.uri}: was moved here from {found.artifact_location}; "
+                    f"{'make' if IS_CHECKOUT else 'digitlab store'} relocate puts that right"
                 )
             if not found and not create:
                 names = ", ".join(sorted(each.name for each in self.client.search_experiments()))

@@ -34,7 +34,8 @@ def describe(run: Run, job: Job) -> None:
     layers = console.draw_layers(_layers(classifier))
     if not job.is_cell:
         console.say(layers)
-    cfg = OmegaConf.masked_copy(job.cfg, [str(key) for key in job.cfg if key != "tracking"])  # may hold a password
+    withheld = ("tracking", "names")  # an address may hold a password
+    cfg = OmegaConf.masked_copy(job.cfg, [str(key) for key in job.cfg if key not in withheld])
     environment = machine.environment()
     run.log_params({**names, **flatten(cfg), "parameters": str(sum(each.numel() for each in classifier.parameters()))})
     code, patch = _code(cfg)
@@ -125,7 +126,11 @@ def _layers(classifier: Classifier) -> list[tuple[str, str, str, int]]:
 
 
 def command_line() -> str:
-    return redact(shlex.join(["python", *sys.argv]))
+    """Return what was typed."""
+    program, *arguments = sys.argv
+    if program.endswith(".py"):  # else it is the command as it stands, "digitlab train"
+        program = f"python {shlex.quote(program)}"
+    return redact(f"{program} {shlex.join(arguments)}".strip())
 
 
 def _code(cfg: DictConfig) -> tuple[dict[str, str], bytes]:

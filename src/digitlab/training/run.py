@@ -57,7 +57,8 @@ def begin_or_resume(store: Store, broken, job: Job) -> Run:
     if broken and not job.cfg.rerun:
         host = broken.data.tags["owner"].partition(":")[0]
         raise UserError(f"run {broken.info.run_id} is under way on host {host}; rerun=true starts another")
-    return begin(store, name_run(job.names), {"fingerprint": job.fingerprint, "command": record.command_line()})
+    tags = {"fingerprint": job.fingerprint, "command": record.command_line()}
+    return begin(store, name_run(job.cfg, job.names), tags)
 
 
 def fit(run: Run, job: Job) -> int:

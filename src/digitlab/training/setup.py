@@ -14,6 +14,7 @@ from digitlab.config.build import build
 from digitlab.config.errors import user_errors
 from digitlab.config.fingerprint import IN_DIGEST, fingerprint
 from digitlab.config.names import deviations, groups
+from digitlab.config.recognize import named
 from digitlab.config.schema import check
 from digitlab.data.datamodule import ImageData
 from digitlab.data.splits import Splits
@@ -25,7 +26,7 @@ from digitlab.training.classifier import Classifier
 
 def identify(cfg: DictConfig) -> tuple[DictConfig, ImageData, str]:
     """Settle what `cfg` leaves open and load its data; return both, with the run's fingerprint."""
-    cfg = check(cfg)
+    cfg = named(check(cfg))
     with user_errors(f"trainer.accelerator={cfg.trainer.accelerator}"):
         cfg.trainer.accelerator = machine.accelerator(cfg.trainer.accelerator)
     cfg.trainer.precision = machine.precision(cfg.trainer.precision, cfg.trainer.accelerator)
@@ -76,12 +77,12 @@ def name_parts(cfg: DictConfig, data: ImageData) -> dict[str, str]:
     return groups(cfg) | {"data": data.ready.name, "seed": str(cfg.seed)}
 
 
-def name_run(names: Mapping[str, str]) -> str:
+def name_run(cfg: DictConfig, names: Mapping[str, str]) -> str:
     """Return a run's name: model, optimizer, seed, data unless it is mnist, and what else was changed."""
     parts = [names["model"], names["optim"], f"s{names['seed']}"]
     if names["data"] != "mnist":
         parts.append(names["data"])
-    return "-".join(parts + deviations())
+    return "-".join(parts + deviations(cfg))
 
 
 def assemble(cfg: DictConfig, data: ImageData) -> tuple[Classifier, pl.Trainer]:

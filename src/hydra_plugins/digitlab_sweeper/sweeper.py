@@ -5,11 +5,10 @@ from functools import cache
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 
 class ResumingSweeper(BasicSweeper):
@@ -32,6 +31,7 @@ class ResumingSweeper(BasicSweeper):
             self.launcher.joblib |= {"verbose": 100, "pre_dispatch": "all"}
 
     def sweep(self, arguments: list[str]) -> None:
+        from digitlab.config.compose import without_hydra
         from digitlab.config.schema import check_value
         from digitlab.platform.startup import fast_imports
 
@@ -41,20 +41,16 @@ class ResumingSweeper(BasicSweeper):
         loader = self.hydra_context.config_loader
 
         @cache
-        def compose_all_but_seed(cell: tuple[str, ...]) -> tuple[DictConfig, DictConfig]:
-            """Return Hydra's own node and the others."""
-            composed = loader.load_sweep_config(self.config, list(cell))
-            HydraConfig.instance().set_config(composed)
-            cfg = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
-            return HydraConfig.instance().cfg, cfg
+        def compose_all_but_seed(cell: tuple[str, ...]) -> DictConfig:
+            return without_hydra(loader.load_sweep_config(self.config, list(cell)))
 
         def compose(cell: Sequence[str]) -> DictConfig:
             """Compose once for all seeds: it takes longer than all the rest of looking a cell up.
 
-            What it returns, and what HydraConfig holds, is good until the next call.
+            What it returns is good until the next call.
             """
             seed = [override for override in cell if override.startswith("seed=")]
-            HydraConfig.instance().cfg, cfg = compose_all_but_seed(tuple(each for each in cell if each not in seed))
+            cfg = compose_all_but_seed(tuple(each for each in cell if each not in seed))
             cfg.merge_with_dotlist(seed)
             return cfg
 

@@ -1,0 +1,46 @@
+"""The applications that Hydra starts, with its grammar of KEY=VALUE: a run or a sweep, and a report."""
+
+import sys
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from digitlab import CONF, SOURCES
+from digitlab.config import compose  # noqa: F401  for what it adds to the grammar of the files in conf/
+from digitlab.config.arguments import check_arguments, quoted
+from digitlab.config.errors import job_errors, one_line_errors
+from digitlab.config.names import record
+from digitlab.config.schema import check
+from digitlab.platform.startup import fast_exit, fast_imports
+
+
+def start(app: str) -> None:
+    """Start "train" or "report" with the program's arguments, and end the process."""
+    sys.path += [str(folder) if folder.is_absolute() else "" for folder in SOURCES]
+    function = {"train": train, "report": report}[app]
+    with one_line_errors():
+        if app == "train":
+            check_arguments(sys.argv[1:])
+        else:
+            sys.argv[1:] = [quoted(argument, "report.filter") for argument in sys.argv[1:]]
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=app)(function)()
+        fast_exit()
+
+
+def train(cfg: DictConfig) -> float:
+    """Do one run."""
+    with job_errors(cfg):
+        record(cfg, HydraConfig.get())
+        check(cfg)  # a slip of the hand is known at once, before torch takes its seconds to load
+        with fast_imports():
+            from digitlab.training.run import train
+        return train(cfg)
+
+
+def report(cfg: DictConfig) -> None:
+    """Write one report."""
+    with one_line_errors():  # before Hydra adds a line of its own
+        with fast_imports():
+            from digitlab.report.report import report
+        report(cfg)

@@ -1,0 +1,120 @@
+"""The command `digitlab`: read the arguments, call one function."""
+
+import sys
+
+import click
+
+from digitlab import CONF
+
+HYDRAS = {"add_help_option": False, "context_settings": {"ignore_unknown_options": True}}  # its grammar, untouched
+
+
+class _Group(click.Group):
+    """A group of commands whose usage is what may follow it, and which names them all where there is no such one."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple:
+        if args[0] not in self.commands:
+            raise click.UsageError(f"{args[0]}: unknown command; allowed: {', '.join(self.commands)}")
+        return super().resolve_command(ctx, args)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=_Group, no_args_is_help=False)
+def digitlab() -> None:
+    """Find out which differences between image classifiers are real.
+
+    \b
+    digitlab train model=mlp data=mnist5k       one run: a network, an optimizer, a data set
+    digitlab train seed=1 optim.lr=0.01         any key of the configuration; --cfg job shows all of them
+    digitlab sweep grid sweep.seeds=5           many runs; what is done is not run again
+    digitlab report                             what the latest sweep shows, in reports/
+
+    Runs are kept in mlruns/, where MLFLOW_TRACKING_URI does not name another store. --config-dir DIR adds your own
+    files of configuration: DIR/optim/mine.yaml is optim=mine. Each command has its own --help.
+    """
+
+
+@digitlab.command(**HYDRAS)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def train(arguments: tuple[str, ...]) -> None:
+    """Train one network: KEY=VALUE ...; with -m one for each of KEY=A,B."""
+    _hydra("train", arguments)
+
+
+@digitlab.command(**HYDRAS)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def sweep(arguments: tuple[str, ...]) -> None:
+    """Train many networks: NAME [KEY=VALUE ...], what is not done yet."""
+    if arguments and "=" not in arguments[0] and not arguments[0].startswith("-"):
+        arguments = (f"sweep={arguments[0]}", *arguments[1:])
+    is_told = {"-m", "--multirun", "-h", "--help"} & set(arguments)
+    if not is_told and not any(each.startswith("sweep=") for each in arguments):
+        names = ", ".join(sorted(file.stem for file in (CONF / "sweep").glob("*.yaml")))
+        raise click.UsageError(f"sweep: which one? digitlab sweep NAME; there are: {names}")
+    _hydra("train", arguments)
+
+
+@digitlab.command(**HYDRAS)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def report(arguments: tuple[str, ...]) -> None:
+    """Say which differences between a sweep's runs are real."""
+    _hydra("report", arguments)
+
+
+@digitlab.group(cls=_Group, no_args_is_help=False)
+def store() -> None:
+    """Look after the store of runs, where it is a file."""
+
+
+is_dry = click.option("--dry-run", is_flag=True, help="Say what there is to do, and do nothing.")
+
+
+@store.command()
+@is_dry
+def relocate(dry_run: bool) -> None:
+    """Make runs find their artifacts again after mlruns/ was moved."""
+    _maintain("relocate", dry_run)
+
+
+@store.command()
+@is_dry
+def gc(dry_run: bool) -> None:
+    """Remove deleted runs and artifacts that no run needs."""
+    _maintain("collect_garbage", dry_run)
+
+
+def run() -> None:
+    """Run the command that the program's arguments name; a mistake ends it with one line."""
+    try:
+        digitlab.main(sys.argv[1:] or ["--help"], prog_name="digitlab", standalone_mode=False)
+    except click.ClickException as error:
+        sys.exit(f"error: {error.format_message()}")
+
+
+def _hydra(app: str, arguments: tuple[str, ...]) -> None:
+    sys.argv = [click.get_current_context().command_path, *arguments]
+    from digitlab import apps
+
+    apps.start(app)
+
+
+def _maintain(task: str, is_dry: bool) -> None:
+    import os
+
+    from digitlab.config.errors import one_line_errors, user_errors
+    from digitlab.platform.startup import fast_exit, fast_imports
+
+    with one_line_errors(), fast_imports():
+        from digitlab.platform import console
+        from digitlab.tracking import maintenance
+        from digitlab.tracking.store import Store
+    with one_line_errors():
+        with user_errors("store"):
+            store = Store(os.environ.get("MLFLOW_TRACKING_URI"), "digitlab")
+            if is_dry:
+                console.say("without --dry-run this would be done:")
+            for line in getattr(maintenance, task)(store, is_dry):
+                console.say(line)
+        fast_exit()

@@ -1,0 +1,190 @@
+"""The command and the function of Python: what they take, say and load, and that all ways name a run alike."""
+
+import subprocess
+import sys
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+import digitlab
+from digitlab.config.errors import UserError
+from digitlab.training import api
+from digitlab.training.run import train
+from digitlab.training.setup import identify, name_parts, name_run
+
+TINY = ("model=mlp", "data=mnist5k", "data.test_fraction=0.8", "trainer=smoke", "model.hidden=[{units: 8}]")
+NAME = "mlp-adam-s0-mnist5k-data.test_fraction=0.8-smoke-model.hidden=[{units: 8}]"
+
+
+def command(harness, *arguments):
+    return harness.main(*arguments, entry_point="digitlab")
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"]])
+def test_help_says_what_there_is(harness, capsys, arguments):
+    assert command(harness, *arguments) is None
+    said = capsys.readouterr().out
+    for word in ("train", "sweep", "report", "store", "digitlab train model=mlp data=mnist5k"):
+        assert f"\n  {word}" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["trian"], "trian: unknown command; allowed: train, sweep, report, store"),
+        (["store", "clean"], "clean: unknown command; allowed: relocate, gc"),
+        (["store", "gc", "--dry"], "No such option '--dry'"),
+        (["sweep"], "sweep: which one? digitlab sweep NAME; there are: claims, counterparts, grid, "),
+        (["sweep", "sweep.seeds=2"], "sweep: which one?"),
+        (["sweep", "gird"], "sweep=gird: not found; allowed: claims, counterparts, grid, "),
+        (["train", "optim.lr=-1"], "optim.lr=-1: must be a number above 0"),
+        (["train", "hydra.run.dir=x"], "hydra.run.dir: not to be changed from here"),
+        (["report", "reprot.sweep=x"], "reprot"),
+    ],
+)
+def test_a_mistake_gets_one_line_and_leaves_nothing(harness, arguments, words):
+    end = command(harness, *arguments)
+    assert isinstance(end, str)
+    assert end.startswith(f"error: {words}")
+    assert "\n" not in end
+    assert not harness.folder.exists()
+
+
+def test_hydras_grammar_reaches_it_untouched(harness, capsys, tmp_path):
+    (tmp_path / "optim").mkdir()
+    (tmp_path / "optim" / "slow.yaml").write_text("_target_: torch.optim.SGD\n_partial_: true\nlr: 0.5\n")
+    for arguments in (["--config-dir", str(tmp_path), "optim=slow", "-c", "job"],
+                      ["-cjob", f"--config-dir={tmp_path}", "optim=slow", "++optim.lr=0.5"]):  # fmt: skip
+        assert command(harness, "train", *arguments, "-p", "optim") is None
+        printed = OmegaConf.create(capsys.readouterr().out)
+        assert printed == {"_target_": "torch.optim.SGD", "_partial_": True, "lr": 0.5}
+
+
+@pytest.mark.parametrize("arguments", [["sweep", "smoke", "data=mnist5k"], ["train", "-m", "sweep=smoke"]])
+def test_a_sweep_is_named_alone_or_by_its_key(harness, capsys, arguments):
+    assert command(harness, *arguments, "sweep.dry_run=true") is None
+    assert "sweep smoke: " in capsys.readouterr().out
+    assert not harness.folder.exists()
+
+
+@pytest.mark.lean
+def test_every_way_names_a_run_alike_and_finds_it(harness, capsys, repository, monkeypatch):
+    assert command(harness, "train", *TINY) is None
+    (run,) = harness.runs()
+    assert run.info.run_name == NAME
+    assert run.data.tags["command"] == f"digitlab train {' '.join(TINY[:-1])} 'model.hidden=[{{units: 8}}]'"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", harness.uri)
+    with initialize_config_dir(str(repository / "conf"), version_base="1.3"):
+        by_hand = compose("train", list(TINY))
+    capsys.readouterr()
+    best = train(by_hand)
+    assert f"is done already (run {run.info.run_id})" in capsys.readouterr().out
+    keys = {"data.test_fraction": 0.8, "trainer": "smoke", "model.hidden": [{"units": 8}]}
+    found = digitlab.train("model=mlp", data="mnist5k", **keys)
+    assert (found.id, found.name, found.fingerprint) == (run.info.run_id, NAME, run.data.tags["fingerprint"])
+    assert (
+        found.best_val_acc == best == max(each.value for each in harness.client.get_metric_history(found.id, "val/acc"))
+    )
+    assert found.metrics == run.data.metrics
+    assert run.info.artifact_uri.endswith(found.artifacts)
+    assert found.store == harness.uri
+    assert command(harness, "train", "-m", *TINY, "seed=0") is None
+    assert len([each for each in harness.runs() if "model" in each.data.tags]) == 1
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["data=mnist5k"],
+        ["data=mnist5k", "model=cnn_wide", "seed=3", "model.dropout=false"],
+        ["data=mnist5k", "optim=sgd_momentum", "scheduler=cosine", "trainer=smoke", "data.batch_size=64"],
+        ["data=mnist5k", "trainer=cpu", "loss=clipped_cross_entropy"],
+        ["data=mnist5k", "early_stopping.patience=3"],
+        ["data=mnist5k", "+trainer.gradient_clip_val=1", "tracking.experiment=other", "data.block=2"],
+        ["claim=cnn_pool_000_first_epoch", "data=mnist5k", "data.fallback=null", "seed=3"],
+        ["claim=speedrun", "data=mnist5k"],
+    ],
+)
+def test_what_is_composed_by_hand_has_the_command_lines_names_and_fingerprint(harness, repository, overrides):
+    with initialize_config_dir(str(repository / "conf"), version_base="1.3"):
+        by_hand = compose("train", overrides)
+    identities = []
+    for cfg in (by_hand, harness.compose(*overrides)):
+        cfg, data, fingerprint = identify(cfg)
+        names = name_parts(cfg, data)
+        identities.append((fingerprint, names, name_run(cfg, names)))
+    assert identities[0] == identities[1]
+
+
+def test_a_stale_hydra_of_another_program_names_nothing(harness, repository):
+    with initialize_config_dir(str(repository / "conf"), version_base="1.3"):
+        by_hand = compose("train", ["model=mlp", "data=mnist5k"])
+    harness.compose("model=cnn_simple", "optim=sgd", "data.batch_size=7")  # sets Hydra up for another run
+    cfg, data, _ = identify(by_hand)
+    assert name_run(cfg, name_parts(cfg, data)) == "mlp-adam-s0-mnist5k"
+
+
+def test_the_name_of_a_value_that_points_elsewhere_is_what_it_comes_to(harness):
+    cfg, data, _ = identify(
+        harness.compose("data=mnist5k", "data.skip_first=${seed}", "model.dropout=${..data.normalize}")
+    )
+    assert name_run(cfg, name_parts(cfg, data)) == "cnn_pool-adam-s0-mnist5k-data.skip_first=0-model.dropout=true"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "keys", "words"),
+    [
+        (["optim=adm"], {}, "optim=adm: not found; allowed: adadelta, "),
+        (["optim.lr"], {}, "Error parsing override 'optim.lr'"),
+        (["model=mlp,cnn_pool"], {}, "Ambiguous value for argument 'model=mlp,cnn_pool'"),
+        (["sweep=grid"], {}, "sweep=grid: is many runs, and this trains one"),
+        ([], {"seed": -1}, "seed=-1: must be a whole number"),
+        ([], {"seed": "1"}, "seed=1: must be a whole number"),
+        ([], {"config_dir": "/nowhere"}, "config_dir=/nowhere: there is no such folder"),
+        (["data.skip_first=${nothing}"], {}, "Interpolation key 'nothing' not found"),
+        (["hydra.run.dir=x"], {}, "hydra.run.dir: not to be changed from here"),
+    ],
+)
+def test_a_mistake_from_python_is_a_user_error_of_one_line(harness, monkeypatch, overrides, keys, words):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", harness.uri)
+    with pytest.raises(UserError) as error:
+        digitlab.train("data=mnist5k", *overrides, **keys)
+    assert str(error.value).startswith(words)
+    assert "\n" not in str(error.value)
+    assert not harness.folder.exists()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [1, 0.5, 1e-7, True, None, "mlp", "a b", "true", "1", "a,b", 'say "x"', "", [1, "a"], {"a": [None, {"b": "c d"}]}],
+)
+def test_a_keyword_reaches_the_configuration_as_it_is(value):
+    from digitlab.config.compose import configuration
+
+    with configuration():
+        cfg = api.compose(f"+optim.x={api._as_typed(value)}")
+    found = OmegaConf.to_container(cfg).get("optim")["x"]
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "absent"),
+    [
+        (["--help"], {"torch", "mlflow", "hydra", "omegaconf", "matplotlib"}),
+        (["store", "--help"], {"torch", "mlflow", "hydra", "omegaconf", "matplotlib"}),
+        (["train", "--cfg", "job"], {"torch", "mlflow", "matplotlib"}),
+        (["train", "optim=adm"], {"torch", "mlflow", "matplotlib"}),
+        (["train", "optim.lr=-1"], {"torch", "mlflow", "matplotlib"}),
+    ],
+)
+def test_what_answers_at_once_loads_nothing_large(repository, arguments, absent):
+    code = (
+        "import atexit, sys\n"
+        f"sys.path.insert(0, {str(repository / 'src')!r}); sys.argv = ['digitlab', *{arguments}]\n"
+        f"atexit.register(lambda: print('LOADED', {absent} & set(sys.modules)))\n"
+        "from digitlab.__main__ import main; main()"
+    )
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "LOADED set()" in process.stdout
