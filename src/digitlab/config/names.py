@@ -26,7 +26,7 @@ def record(cfg: DictConfig, hydra: DictConfig) -> None:
     """Write into `cfg` the names of what was chosen, as Hydra's own node has them."""
     choices, changes = hydra.runtime.choices, []
     chosen = {group: choices[group] for group in (*GROUPS, "claim", "counterpart") if choices.get(group)}
-    for override in hydra.overrides.task:
+    for override in OmegaConf.to_container(hydra.overrides.task):
         key, _, value = override.lstrip("+~").partition("=")
         if "${" in value:  # in the node `names` it would point elsewhere
             value = as_text(OmegaConf.select(cfg, key))
