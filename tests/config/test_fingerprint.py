@@ -20,7 +20,7 @@ def checkout(tmp_path, monkeypatch):
         for file, text in files.items():
             (source / file).write_text(text)
         monkeypatch.syspath_prepend(source)
-        monkeypatch.setattr(build, "REPOSITORY", tmp_path / folder)
+        monkeypatch.setattr(build, "SOURCES", (source,))
 
     return make
 

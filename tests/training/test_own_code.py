@@ -34,8 +34,8 @@ def checkout(tmp_path, monkeypatch):
     for command in ("init -q", "add .", "-c user.name=me -c user.email=me@here commit -q -m one"):
         subprocess.run(["git", *command.split()], cwd=source.parent, check=True)
     monkeypatch.syspath_prepend(source)
-    for module in (build, record):
-        monkeypatch.setattr(module, "REPOSITORY", source.parent)
+    monkeypatch.setattr(build, "SOURCES", (source,))
+    monkeypatch.setattr(record, "REPOSITORY", source.parent)
     yield source.parent
     forget_modules()
 
