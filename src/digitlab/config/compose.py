@@ -34,6 +34,6 @@ def compose(*overrides: str) -> DictConfig:
 
 def without_hydra(composed: DictConfig) -> DictConfig:
     """Return `composed` without Hydra's own node, of which the names of what was chosen are kept."""
-    cfg = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
+    cfg = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     record(cfg, composed.hydra)
     return cfg

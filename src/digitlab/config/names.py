@@ -1,6 +1,7 @@
 """Name what a configuration chooses: its node `names`, which no result depends on."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -22,11 +23,12 @@ def deviations(cfg: DictConfig) -> list[str]:
     return list(cfg.names.deviations)
 
 
-def record(cfg: DictConfig, hydra: DictConfig) -> None:
+def record(cfg: DictConfig, hydra: Any) -> None:
     """Write into `cfg` the names of what was chosen, as Hydra's own node has them."""
     choices, changes = hydra.runtime.choices, []
+    overrides: Any = OmegaConf.to_container(hydra.overrides.task)
     chosen = {group: choices[group] for group in (*GROUPS, "claim", "counterpart") if choices.get(group)}
-    for override in OmegaConf.to_container(hydra.overrides.task):
+    for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
         if "${" in value:  # in the node `names` it would point elsewhere
             value = as_text(OmegaConf.select(cfg, key))

@@ -21,13 +21,13 @@ def named(cfg: DictConfig) -> DictConfig:
     if "names" in cfg:
         return cfg
     nodes = {group: cfg[group] for group in GROUPS if cfg.get(group)}
-    files = {group: _closest(group, OmegaConf.to_container(node)) for group, node in nodes.items()}
+    files = {group: _closest(group, node) for group, node in nodes.items()}
     groups = {"scheduler": "none"} | {
         group: file.stem if file else nodes[group]._target_.rpartition(".")[2].lower() for group, file in files.items()
     }
     claim = next((file for file in _files("claim") if cfg.get("claim") and _read(file).claim == cfg.claim), None)
     said = _read(CONF / "train.yaml")
-    base = OmegaConf.merge(
+    base: Any = OmegaConf.merge(
         {key: said[key] for key in ("loss", "evaluate_on", "early_stopping")} | {"seed": cfg.seed},
         {group: _read(file) if file else nodes[group] for group, file in files.items()},
         _read(claim) if claim else {},
@@ -45,15 +45,11 @@ def named(cfg: DictConfig) -> DictConfig:
     return cfg
 
 
-def _closest(group: str, node: dict[str, Any]) -> Path | None:
+def _closest(group: str, node: DictConfig) -> Path | None:
     """Return the group's file with the fewest values that differ from those of `node`."""
-    found = set(_values(node))
-    distances = {
-        file: len(found ^ set(_values(content)))
-        for file in _files(group)
-        if (content := OmegaConf.to_container(_read(file))).get("_target_") == node["_target_"]
-    }
-    return min(distances, key=distances.get, default=None)
+    found = set(_values(OmegaConf.to_container(node)))
+    like = [file for file in _files(group) if _read(file).get("_target_") == node.get("_target_")]
+    return min(like, key=lambda file: len(found ^ set(_values(OmegaConf.to_container(_read(file))))), default=None)
 
 
 def _values(node: Any, key: str = "") -> list[tuple[str, str]]:
@@ -71,11 +67,13 @@ def _files(group: str) -> list[Path]:
 @cache
 def _read(file: Path) -> DictConfig:
     """Return what a file says, and the files beside it that it builds on."""
-    content = OmegaConf.load(file)
+    content: Any = OmegaConf.load(file)
     content.pop("defaults", None)
     bases = [each for each in _defaults(file) if isinstance(each, str) and each != "_self_"]
-    return OmegaConf.merge(*(_read(file.parent / f"{base}.yaml") for base in bases), content)
+    merged: Any = OmegaConf.merge(*(_read(file.parent / f"{base}.yaml") for base in bases), content)
+    return merged
 
 
 def _defaults(file: Path | None) -> list[Any]:
-    return OmegaConf.to_container(OmegaConf.load(file)).get("defaults", []) if file else []
+    content: Any = OmegaConf.to_container(OmegaConf.load(file)) if file else {}
+    return content.get("defaults", [])

@@ -64,15 +64,17 @@ def train(*overrides: str, config_dir: str | Path | None = None, **keys: Any) ->
     store = Store(cfg.tracking.uri, cfg.tracking.experiment)
     store.open()
     done, _ = queries.find(store, fingerprint)
-    artifacts = urlparse(done.info.artifact_uri)
+    assert done  # else the training has raised an error
+    info = done.info
+    artifacts = urlparse(str(info.artifact_uri))
     return TrainedRun(
-        id=done.info.run_id,
-        name=done.info.run_name,
+        id=info.run_id,
+        name=str(info.run_name),
         fingerprint=fingerprint,
         best_val_acc=best_val_acc,
         metrics=MappingProxyType(done.data.metrics),
-        artifacts=url2pathname(artifacts.path) if artifacts.scheme == "file" else done.info.artifact_uri,
-        model=queries.model_uri(store, done.info.run_id),
+        artifacts=url2pathname(artifacts.path) if artifacts.scheme == "file" else str(info.artifact_uri),
+        model=queries.model_uri(store, info.run_id),
         store=store.uri,
     )
 
