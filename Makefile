@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup train sweep claims report bench bench-gpu bench-peers ui relocate gc test test-all docs record-losses lint
+.PHONY: help setup train sweep claims report bench bench-gpu bench-peers ui relocate gc test test-all docs record-losses reference lint
 PYTHON ?= python3
 PORT ?= 5000
 BIN := .venv/bin
@@ -71,6 +71,9 @@ docs: setup  ## check every link of README and guide, and run every command in t
 
 record-losses: setup  ## write the table of recorded losses anew, after a change of results that is meant
 	PYTHONPATH=src $(BIN)/python tests/training/recorded_losses.py
+
+reference: setup  ## write docs/reference.md and the JSON schemas of conf/ again, after a change of a key
+	PYTHONPATH=src $(BIN)/python -m digitlab.config.reference
 
 lint: setup  ## check style, format and types
 	$(BIN)/ruff check .

@@ -21,8 +21,8 @@ from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
 from digitlab import REPOSITORY
+from digitlab.config.check import check
 from digitlab.config.leaves import flatten
-from digitlab.config.schema import check
 from digitlab.tracking.store import Store
 
 MODELS, OPTIMS = (sorted(file.stem for file in (REPOSITORY / "conf" / group).iterdir()) for group in ("model", "optim"))

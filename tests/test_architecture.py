@@ -21,6 +21,7 @@ OWNERS = {
     "matplotlib": {"plots"},
     "rich": {"platform.console", "training.progress"},
     "scipy": {"analysis.statistics"},
+    "pydantic": {"config"},
     "hydra": {"config", "sweep", "training.setup", "training.api", "apps"},
     "omegaconf": {"config", "sweep", "training", "report.report", "claims.recipes", "apps"},
 }

@@ -8,10 +8,10 @@ from omegaconf import DictConfig
 
 from digitlab import CONF, SOURCES
 from digitlab.config import compose  # noqa: F401  for what it adds to the grammar of the files in conf/
-from digitlab.config.arguments import check_arguments, quoted
+from digitlab.config.arguments import check_arguments, quoted, show_help
+from digitlab.config.check import check
 from digitlab.config.errors import job_errors, one_line_errors
 from digitlab.config.names import record
-from digitlab.config.schema import check
 from digitlab.platform.startup import fast_exit, fast_imports
 
 
@@ -20,6 +20,7 @@ def start(app: str) -> None:
     sys.path += [str(folder) if folder.is_absolute() else "" for folder in SOURCES]
     function = {"train": train, "report": report}[app]
     with one_line_errors():
+        show_help(app, sys.argv[1:])
         if app == "train":
             check_arguments(sys.argv[1:])
         else:

@@ -17,7 +17,7 @@ def test_a_claims_deltas_win_over_the_groups(harness):
 
 
 def test_a_sweep_of_claims_is_reported_with_what_was_changed(harness, tmp_path, capsys):
-    small = ["sweep.seeds=1", "data=mnist5k"]
+    small = ["sweep.seeds=1", "data=mnist5k", "claim.data=mnist5k"]
     assert harness.main("sweep=claims", "claim=cnn_pool_000_first_epoch", *small) is None
     changed = ["counterpart=simple_004_torch", "trainer.max_epochs=1"]
     assert harness.main("sweep=counterparts", *changed, *small) is None

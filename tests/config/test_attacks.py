@@ -9,7 +9,8 @@ import warnings
 import pytest
 import torch
 
-from digitlab.config import build, schema
+from digitlab.config import build
+from digitlab.config.check import check
 from digitlab.config.errors import UserError
 from digitlab.training.checkpoint import EpochCheckpoint
 
@@ -106,11 +107,11 @@ def test_a_network_of_the_users_own_lies_in_src(harness, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path / "src")
     cfg = harness.compose("model._target_=ownnet.Own")
     with pytest.raises(UserError, match="or a module that lies in src/"):
-        schema.check(cfg)
+        check(cfg)
     monkeypatch.setattr(build, "SOURCES", (tmp_path / "src",))
-    assert type(build.build(schema.check(cfg), "model")).__name__ == "Own"
+    assert type(build.build(check(cfg), "model")).__name__ == "Own"
     with pytest.raises(UserError, match="must be a class of Module, "):
-        build.build(schema.check(harness.compose("model._target_=ownnet.os.mkdir")), "model")
+        build.build(check(harness.compose("model._target_=ownnet.os.mkdir")), "model")
 
 
 @pytest.mark.parametrize(

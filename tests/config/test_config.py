@@ -6,12 +6,12 @@ import pytest
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from digitlab.config import schema
+from digitlab.config.check import check
 from digitlab.config.leaves import flatten
 
 
 def leaves(cfg) -> set[str]:
-    return {key for key in flatten(schema.check(cfg)) if not key.startswith("names.")}
+    return {key for key in flatten(check(cfg)) if not key.startswith("names.")}
 
 
 @pytest.fixture
@@ -81,6 +81,29 @@ BASE = ("data=mnist5k", "trainer=smoke", "model=mlp")
         (["tracking.uri=ftp://host/x"], "tracking: uri=ftp://host/x: must begin with one of sqlite:///, "),
         (["tracking.uri=mlruns"], "tracking: uri=mlruns: must begin with one of sqlite:///, "),
         (["tracking.uri=http://127.0.0.1:9"], "tracking: uri=http://127.0.0.1:9: the store does not answer"),
+        (["data.fallback=true"], "data.fallback=true: must be false, null or a mapping with a _target_"),
+        (["data.augment.shift=29"], "data.augment.shift=29: must be a number of pixels from 0 to 28"),
+        (["+data.std=[0.3,0]"], "data.std=[0.3, 0]: must be null, a number above 0 or a list, "),
+        (["+trainer.callbacks.mine=3"], "trainer.callbacks.mine=3: must be null or a mapping with a _target_"),
+        (["claim=simple_004", "+claim.acuracy=0.99"], "claim.acuracy: unknown key; allowed: claim.accuracy, "),
+        (["claim=simple_004", "claim.accuracy=99.14"], "claim.accuracy=99.14: must be null or a number from 0 to 1"),
+        (["claim=simple_004", "claim.loss=low"], "claim.loss=low: must be null or a number from 0"),
+        (["claim=simple_004", "claim.layers=[320,-1]"], "claim.layers.1=-1: must be a whole number from 1"),
+        (
+            ["claim=simple_004", "+claim.printed={val/ac: [1]}"],
+            "claim.printed.val/ac: unknown key; allowed: train/loss, ",
+        ),
+        (["claim=simple_004", "+claim.counts={cnn_wid: 5}"], "claim.counts.cnn_wid: must name a choice of model: cnn_"),
+        (
+            ["claim=simple_004", "claim.statements=[{says: x, of: mlp, to: lenet, low: 1, high: 2}]"],
+            "claim.statements.0.to=lenet: must name a choice of model: cnn_dense1000, ",
+        ),
+        (
+            ["claim=simple_004", "claim.statements=[{says: x, of: mlp}]"],
+            "claim.statements.0.to: has no default; give it as claim.statements.0.to=VALUE",
+        ),
+        (["claim=base/any"], "claim.document: has no default; give it as claim.document=VALUE"),
+        (["claim=simple_004"], "claim.data=mnist: must be mnist5k, the data of the run; give claim.data=mnist5k to "),
     ],
 )
 def test_a_mistake_gets_one_line_and_leaves_nothing(harness, overrides, words, monkeypatch):

@@ -2,12 +2,13 @@
 
 import pytest
 
-from digitlab.config import build, schema
+from digitlab.config import build
+from digitlab.config.check import check
 from digitlab.config.fingerprint import fingerprint
 
 
 def fingerprint_of(harness, *overrides, digest="d") -> str:
-    return fingerprint(schema.check(harness.compose(*overrides)), digest)
+    return fingerprint(check(harness.compose(*overrides)), digest)
 
 
 @pytest.fixture

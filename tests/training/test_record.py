@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from sklearn.metrics import accuracy_score
 
 from digitlab.config.build import build
-from digitlab.config.schema import check
+from digitlab.config.check import check
 from digitlab.data import sources
 from digitlab.training import record
 from digitlab.training import run as training_run

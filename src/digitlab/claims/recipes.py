@@ -7,7 +7,9 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from digitlab.claims.schema import Claim, Count, Layers, Recipe, Statement
+from digitlab.config import schema
 from digitlab.config.build import build
+from digitlab.config.check import check
 from digitlab.config.compose import compose
 from digitlab.config.fingerprint import differences, is_setting
 from digitlab.config.names import groups
@@ -50,7 +52,7 @@ def read_claim(name: str) -> Claim:
     """Return what conf/claim/`name` says, and what the networks that it speaks of have."""
     cfg = _compose(f"claim={name}")
     model = groups(cfg)["model"]
-    said = OmegaConf.to_container(cfg.claim, resolve=True)
+    said = schema.Claim.model_validate(OmegaConf.to_container(cfg.claim, resolve=True)).model_dump()
     said["statements"] = [
         Statement(**each, ratio=_parameters(each["of"]) / _parameters(each["to"])) for each in said["statements"]
     ]
@@ -61,7 +63,6 @@ def read_claim(name: str) -> Claim:
         name=name,
         model=model,
         optim=groups(cfg)["optim"],
-        data=cfg.data.source.name,
         is_validated_on_test=cfg.data.split == "test",
         **said,
     )
@@ -75,6 +76,6 @@ def _parameters(model: str) -> int:
 @cache
 def _by_layer(model: str) -> list[int]:
     """Count the parameters of each layer that has any of a network of conf/model."""
-    network = build(compose(f"model={model}"), "model")
+    network = build(check(compose(f"model={model}")), "model")
     counts = [sum(each.numel() for each in layer.parameters(recurse=False)) for layer in network.modules()]
     return [count for count in counts if count]

@@ -78,7 +78,9 @@ class Claim:
     @property
     def rounding(self) -> float:
         """Half a unit of the last digit that the accuracy is given with."""
-        return float(Decimal(1).scaleb(Decimal(str(self.accuracy)).as_tuple().exponent) / 2)
+        digits = Decimal(str(self.accuracy)).as_tuple().exponent
+        assert isinstance(digits, int)  # an accuracy is a number
+        return float(Decimal(1).scaleb(digits) / 2)
 
 
 @dataclass(frozen=True)

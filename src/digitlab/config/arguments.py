@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Sequence
 
 from digitlab.config.errors import UserError
@@ -18,6 +19,15 @@ def check_arguments(arguments: Sequence[str]) -> None:
         is_hydras = "hydra" in re.split(r"\W", key) and "=" in argument and not key.startswith("-")
         if is_hydras and (not key.startswith(HYDRA_KEYS) or "_target_" in argument):
             raise UserError(f"{key}: not to be changed from here; allowed of Hydra's: {', '.join(HYDRA_KEYS)}")
+
+
+def show_help(job: str, arguments: Sequence[str]) -> None:
+    """Print every key that the job "train" or "report" takes and end the program, where `arguments` ask for help."""
+    if {"--help", "-h"} & set(arguments):
+        from digitlab.config.reference import help_page
+
+        print(help_page(job))
+        sys.exit()
 
 
 def quoted(argument: str, key: str) -> str:

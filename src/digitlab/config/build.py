@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from hydra.utils import get_object, instantiate
@@ -32,7 +32,8 @@ def build(cfg: DictConfig, key: str, *args: Any, **kwargs: Any) -> Any:
         if name == "_target_":
             _check_object(inner, target)
     _check_keywords(node, key, len(args), kwargs)
-    node = OmegaConf.masked_copy(node, [name for name in node if name not in kwargs])  # Hydra would merge, not replace
+    kept = [str(name) for name in node if name not in kwargs]  # Hydra would merge, not replace
+    node = OmegaConf.masked_copy(node, kept)
     with user_errors(key):
         if node.get("_partial_"):
             return instantiate(node, _convert_="all")(*args, **kwargs)
@@ -86,13 +87,13 @@ def _check_object(key: str, target: str) -> None:
         raise UserError(f"{key}._target_={target}: must be a class of {allowed}")
 
 
-def _check_keywords(node: DictConfig, key: str, positional: int, given: Container[str]) -> None:
+def _check_keywords(node: DictConfig, key: str, positional: int, given: Iterable[str]) -> None:
     """Raise UserError where `node` has a key that its target does not take, or that we give it ourselves."""
     with user_errors(key):
         parameters = list(inspect.signature(get_object(node._target_)).parameters.values())[positional:]
     refused = [*REFUSED.get(key, ()), *(name for name in given if name not in ("callbacks", "gradient_clip_val"))]
     allowed = [parameter.name for parameter in parameters if parameter.name not in refused]
     takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
-    unknown = [name for name in node if name not in allowed and not name.startswith("_")]
+    unknown = [name for name in map(str, node) if name not in allowed and not name.startswith("_")]
     if unknown and (not takes_any or unknown[0] in refused):
         raise UserError(f"{key}: {unknown[0]}: unknown key; allowed: {', '.join(allowed)}")

@@ -6,7 +6,6 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from digitlab.config.fingerprint import IRRELEVANT
-from digitlab.config.leaves import as_text
 
 GROUPS = ("model", "optim", "data", "scheduler", "trainer")
 NAMED = ("model", "optim", "data", "trainer", "seed", "data.root", "data.fallback")  # in a run's name already, or not
@@ -30,8 +29,7 @@ def record(cfg: DictConfig, hydra: Any) -> None:
     chosen = {group: choices[group] for group in (*GROUPS, "claim", "counterpart") if choices.get(group)}
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
-        if "${" in value:  # in the node `names` it would point elsewhere
-            value = as_text(OmegaConf.select(cfg, key))
+        value = value.replace("${", "$(").replace("}", ")") if "${" in value else value  # it would be followed again
         if key in ("claim", "counterpart") or (key == "trainer" and value not in PLAIN_TRAINERS):
             changes.append(value)
         elif key not in NAMED and not is_within(key, IRRELEVANT):

@@ -25,7 +25,8 @@ def named(cfg: DictConfig) -> DictConfig:
     groups = {"scheduler": "none"} | {
         group: file.stem if file else nodes[group]._target_.rpartition(".")[2].lower() for group, file in files.items()
     }
-    claim = next((file for file in _files("claim") if cfg.get("claim") and _read(file).claim == cfg.claim), None)
+    claimed = _claimed(cfg)
+    claim = next((file for file in _files("claim") if claimed and _claimed(_read(file)) == claimed), None)
     said = _read(CONF / "train.yaml")
     base: Any = OmegaConf.merge(
         {key: said[key] for key in ("loss", "evaluate_on", "early_stopping")} | {"seed": cfg.seed},
@@ -43,6 +44,11 @@ def named(cfg: DictConfig) -> DictConfig:
         changes.insert(0, claim.stem)
     write(cfg, groups, changes)
     return cfg
+
+
+def _claimed(cfg: DictConfig) -> dict[str, Any]:
+    """Return what a claim says, less the data that it is of: that is given to try a claim on other data."""
+    return {key: value for key, value in (cfg.get("claim") or {}).items() if key != "data"}
 
 
 def _closest(group: str, node: DictConfig) -> Path | None:

@@ -1,108 +1,249 @@
-"""Check what a composed configuration says."""
+"""Every key of the configuration: its type, its range, its default and its meaning."""
 
-import logging
-from collections.abc import Callable
-from math import inf
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal
 
-from omegaconf import DictConfig, OmegaConf
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from digitlab.config.build import check_special, special_keys
-from digitlab.config.errors import UserError
-from digitlab.config.leaves import as_text, leaves_of
-from digitlab.config.names import GROUPS
+CONV_NET = "digitlab.models.networks.ConvNet"
 
-logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # it says in ten lines what ends as one of ours
-
-
-ROOT_KEYS = (*GROUPS, "seed", "loss", "evaluate_on", "early_stopping", "rerun", "sweep", "tracking", "claim", "names")
-PLAIN_NODES = {
-    "early_stopping": {"patience"},
-    "tracking": {"uri", "experiment"},
-    "sweep": {"name", "seeds", "dry_run", "parent"},
-    "data.augment": {"shift", "rotate"},
-}
+Natural = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+Accuracy = Annotated[float, Field(ge=0, le=1)]
+Name = Annotated[str, Field(min_length=1, strict=False, coerce_numbers_to_str=True)]
+Text = Annotated[str, Field(strict=False, coerce_numbers_to_str=True)]
+Pixels = Annotated[float, Field(ge=0, le=28, json_schema_extra={"unit": "pixels"})]
+Degrees = Annotated[float, Field(ge=0, le=180, json_schema_extra={"unit": "degrees"})]
 
 
-class Range(NamedTuple):
-    """The values that a key may have: those of `types` for which `holds` is true, described by `allowed`."""
+class Keys(BaseModel):
+    """A mapping all of whose keys are known. Types are strict: true is no number, and neither is "1"."""
 
-    types: tuple[type, ...]
-    holds: Callable[[Any], bool]
-    allowed: str
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 
-def _choice(*names: str) -> Range:
-    return Range((str,), lambda value: value in names, f"{', '.join(names[:-1])} or {names[-1]}")
+class Built(Keys):
+    """A node that is built: besides the keys here it has any that its `_target_` takes."""
+
+    model_config = ConfigDict(extra="allow")
+
+    target: str = Field(alias="_target_", description="the class or function that is built, by its dotted name")
+    partial: bool = Field(
+        default=False,
+        alias="_partial_",
+        description="true: the rest of its arguments follows, as an optimizer's parameters do",
+    )
 
 
-NUMBER, WHOLE = (int, float), (int,)
-SEED = Range(WHOLE, lambda value: 0 <= value < 2**32, "a whole number from 0 to 4294967295")
-COUNT = Range(WHOLE, lambda value: value >= 1, "a whole number from 1")
-SHARE = Range(NUMBER, lambda value: 0 < value < 1, "a number above 0 and below 1")
-SWITCH = Range((bool,), lambda value: True, "true or false")
-RANGES = {
-    "seed": SEED,
-    "loss": _choice("cross_entropy", "clipped_cross_entropy"),
-    "evaluate_on": _choice("best", "last"),
-    "rerun": SWITCH,
-    "sweep.seeds": COUNT,
-    "sweep.dry_run": SWITCH,
-    "early_stopping.patience": Range(
-        (int, type(None)), lambda value: value is None or value >= 1, f"null or {COUNT[2]}"
-    ),
-    "optim.lr": Range(NUMBER, lambda value: 0 < value < inf, "a number above 0"),
-    "model.dropout": SWITCH,
-    "model.init": _choice("keras", "torch"),
-    "trainer.max_epochs": COUNT,
-    "trainer.accelerator": _choice("auto", "cpu", "gpu"),
-    "trainer.precision": _choice("auto", "32-true", "bf16-mixed"),
-    "data.batch_size": COUNT,
-    "data.steps_per_execution": Range(
-        (int, type(None)), lambda value: value is None or value >= 1, f"null or {COUNT[2]}"
-    ),
-    "data.split": _choice("auto", "last", "stratified", "test"),
-    "data.val_fraction": SHARE,
-    "data.test_fraction": SHARE,
-    "data.skip_first": Range(WHOLE, lambda value: value >= 0, "a whole number from 0"),
-    "data.split_seed": SEED,
-    "data.normalize": SWITCH,
-    "data.seed": SEED,
-    "tracking.experiment": Range((str,), lambda value: bool(value.strip()), "a name"),
-    "scheduler.T_max": COUNT,
-    "scheduler.total_steps": COUNT,
-    "data.augment.shift": Range(NUMBER, lambda value: 0 <= value <= 28, "a number of pixels from 0 to 28"),
-    "data.augment.rotate": Range(NUMBER, lambda value: 0 <= value <= 180, "a number of degrees from 0 to 180"),
-}
+class ConvNet(Built):
+    blocks: list[dict[str, Any]] = Field(
+        default=[], description="convolution blocks in order: {channels, kernel, pool, dropout}"
+    )
+    hidden: list[dict[str, Any]] = Field(
+        default=[], description="dense layers in order, before the one of the classes: {units, dropout}"
+    )
+    dropout: bool = Field(default=True, description="false: without any dropout")
+    init: Literal["keras", "torch"] = Field(
+        default="keras", description="initial weights: keras (Glorot uniform, zero biases) or torch (PyTorch's own)"
+    )
 
 
-def check(cfg: DictConfig) -> DictConfig:
-    """Return a resolved copy of `cfg` that can be written to; raise UserError for an unknown key or a bad value."""
-    for key in cfg:
-        if key not in ROOT_KEYS:
-            raise UserError(f"{key}: unknown key; allowed: {', '.join(ROOT_KEYS)}")
-    content = OmegaConf.to_container(cfg, resolve=True)
-    for key, name, value in special_keys(content):
-        check_special(key, name, value)
-    cfg = OmegaConf.create(content)
-    missing = [key for key in OmegaConf.missing_keys(cfg) if not key.startswith("scheduler.")]
-    if missing:
-        raise UserError(f"{missing[0]}: has no default; give it as {missing[0]}=VALUE")
-    for key, names in PLAIN_NODES.items():
-        node = OmegaConf.select(cfg, key)
-        unknown = set(node) - names if isinstance(node, DictConfig) else {None}
-        if unknown:
-            named = f"{key}={as_text(node)}" if None in unknown else f"{key}.{min(unknown)}"
-            raise UserError(f"{named}: unknown key; allowed: {', '.join(f'{key}.{name}' for name in sorted(names))}")
-    leaves = {key: value for key, value in leaves_of(cfg).items() if value != "???"}
-    for key in RANGES:
-        if key in leaves:
-            check_value(key, leaves[key])
-    return cfg
+class Optim(Built):
+    lr: Positive = Field(
+        default=1e-3, description="learning rate, each optimizer's own by default; with a scheduler the highest one"
+    )
 
 
-def check_value(key: str, value: Any) -> None:
-    """Raise UserError where `value` is none that `key` may have."""
-    types, holds, allowed = RANGES[key]
-    if not (type(value) in types and holds(value)):
-        raise UserError(f"{key}={as_text(value)}: must be {allowed}")
+class Scheduler(Built):
+    T_max: Count | Literal["???"] = Field(
+        default="???", description="steps of half a cosine, of cosine; ???: those of the run"
+    )
+    total_steps: Count | Literal["???"] = Field(default="???", description="steps of one_cycle; ???: those of the run")
+
+
+class Augment(Keys):
+    shift: Pixels = Field(default=0, description="shift each training image at random by up to so many pixels")
+    rotate: Degrees = Field(default=0, description="turn each training image at random by up to so many degrees")
+
+
+class Data(Built):
+    source: Built = Field(description="the function of digitlab.data.sources that reads the images, with its arguments")
+    root: str | None = Field(
+        default=None, description="folder of the files; null: the repository's data/; $DIGITLAB_DATA by default"
+    )
+    fallback: Built | Literal[False] | None = Field(
+        default=None,
+        description="source taken, loudly, where the first one is unavailable; false or null: an error instead",
+    )
+    batch_size: Count = Field(default=128, description="images of one optimizer step")
+    steps_per_execution: Count | None = Field(
+        default=None,
+        description="optimizer steps that Lightning takes as one batch, for speed only; null: as suits the device",
+    )
+    split: Literal["auto", "last", "stratified", "test"] = Field(
+        default="auto",
+        description="where validation comes from: the last training images, a draw of them, or the test set; "
+        "auto: the last, or a draw if they are sorted by class or there is no test set",
+    )
+    val_fraction: Share = Field(default=0.1, description="share for validation, of the images for training")
+    test_fraction: Share = Field(
+        default=0.1, description="share for the test, of the images for training, where the source has no test set"
+    )
+    skip_first: Natural = Field(default=0, description="training images left out at the start")
+    split_seed: Seed = Field(
+        default=0, description="draws the splits; not the seed of the run, so runs over seeds share their test images"
+    )
+    seed: Seed = Field(default=0, description="order of the images in each epoch; the run's seed unless it is given")
+    normalize: bool = Field(default=True, description="pixels in 0..1; false leaves 0..255")
+    mean: float | list[float] | None = Field(
+        default=None, description="subtracted from the pixels after that: one number, or one for each channel"
+    )
+    std: Positive | list[Positive] | None = Field(
+        default=None, description="the pixels are divided by it after that: one number, or one for each channel"
+    )
+    augment: Augment = Field(default_factory=Augment)
+
+
+class Trainer(Built):
+    accelerator: Literal["auto", "cpu", "gpu"] = Field(
+        default="auto", description="where to train; auto: the GPU if there is one"
+    )
+    precision: Literal["auto", "32-true", "bf16-mixed"] = Field(
+        default="32-true", description="bf16-mixed: faster, other numbers; auto: that where the hardware computes in it"
+    )
+    max_epochs: Count = Field(default=12, description="passes over the training images")
+    gradient_clip_val: Annotated[float, Field(ge=0)] | None = Field(
+        default=None, description="largest norm of the gradient; null: any"
+    )
+    num_sanity_val_steps: Natural = Field(
+        default=0,
+        description="validation batches before training; the untrained network is evaluated as step 0 instead",
+    )
+    enable_progress_bar: bool = Field(default=False, description="Lightning's progress bar; callbacks.progress is ours")
+    enable_model_summary: bool = Field(default=False, description="Lightning's summary; ours is printed and recorded")
+    use_distributed_sampler: bool = Field(
+        default=False, description="Lightning's sampler; the order of images is made from (seed, epoch)"
+    )
+    callbacks: dict[str, Built | None] = Field(
+        default={}, description="Lightning callbacks by a name of your own; null leaves one out"
+    )
+
+
+class EarlyStopping(Keys):
+    patience: Count | None = Field(
+        default=None, description="stop after so many epochs without a lower val/loss; null: never"
+    )
+
+
+class Sweep(Keys):
+    name: Name | None = Field(default=None, description="what the sweep is called; null: a name made of its cells")
+    seeds: Count = Field(default=1, description="repeat every cell of a sweep file with the seeds 0 .. seeds - 1")
+    dry_run: bool = Field(default=False, description="true: say what there is to do and stop")
+    parent: Name | None = Field(default=None, description="the run that a cell belongs to; the sweep sets it")
+
+
+class Tracking(Keys):
+    uri: str | None = Field(
+        default=None,
+        description="sqlite:///FILE or a server's address; null: mlruns/mlflow.db; by default $MLFLOW_TRACKING_URI",
+    )
+    experiment: Annotated[str, Field(pattern=r"\S")] = Field(
+        default="digitlab", description="MLflow experiment that the runs belong to"
+    )
+
+
+class Statement(Keys):
+    says: Text = Field(description="what the document says of two networks' parameters")
+    of: Name = Field(description="the network that it speaks of, a choice of model")
+    to: Name = Field(description="the network that it compares that to, a choice of model")
+    low: float = Field(description="lowest ratio of their parameters with which the statement is true")
+    high: Annotated[float, Field(allow_inf_nan=True)] = Field(description="highest such ratio; .inf: any")
+
+
+class Claim(Keys):
+    document: Name = Field(description="what says so: the number of a tutorial, an address, a title")
+    data: Name = Field(
+        default="mnist", description="the data set that it is claimed of; for an image folder the folder's name"
+    )
+    accuracy: Accuracy | None = Field(
+        default=None, description="claimed on all test images, with the digits that the document gives"
+    )
+    loss: Annotated[float, Field(ge=0)] | None = Field(default=None, description="claimed on all test images")
+    parameters: Count | None = Field(default=None, description="of the network, where the document prints their sum")
+    seconds: Positive | None = Field(default=None, description="an epoch took then, as printed")
+    unstated: Text = Field(default="", description="what the document leaves open, and how it was filled")
+    caveat: Text = Field(default="", description="what else speaks against taking the number as it stands")
+    diverges: bool = Field(
+        default=False,
+        description="true: the printed numbers are those of a network that names one class for everything",
+    )
+    printed: dict[Literal["train/loss", "train/acc", "val/loss", "val/acc"], list[float]] = Field(
+        default={}, description="metrics by epoch, as the document prints them"
+    )
+    layers: list[Count] = Field(
+        default=[],
+        description="parameters of the network's first layers that have any, where the document prints no more",
+    )
+    counts: dict[str, Count] = Field(
+        default={}, description="parameters that the document prints of networks that it claims no accuracy of"
+    )
+    statements: list[Statement] = Field(
+        default=[],
+        description="{says, of, to, low, high}: what is said of two networks' parameters; "
+        "true where of's number lies from low to high times to's",
+    )
+
+
+def _network(node: Any) -> str:
+    return "ConvNet" if isinstance(node, dict) and node.get("_target_") == CONV_NET else "Built"
+
+
+class Run(Keys):
+    """What `digitlab train` and each cell of a sweep is told."""
+
+    model: Annotated[Annotated[ConvNet, Tag("ConvNet")] | Annotated[Built, Tag("Built")], Discriminator(_network)]
+    optim: Optim
+    data: Data
+    scheduler: Scheduler | None = None
+    trainer: Trainer
+    seed: Seed = Field(default=0, description="initial weights, order of the images, dropout")
+    loss: Literal["cross_entropy", "clipped_cross_entropy"] = Field(
+        default="cross_entropy", description="what is minimized; clipped_cross_entropy: as Keras <= 2.2 computed it"
+    )
+    evaluate_on: Literal["best", "last"] = Field(
+        default="best", description="test with the weights of the epoch with the lowest val/loss, or of the last one"
+    )
+    early_stopping: EarlyStopping
+    rerun: bool = Field(default=False, description="true: run again what is already done")
+    sweep: Sweep
+    tracking: Tracking
+    claim: Claim | None = None
+    names: dict[str, Any] = Field(
+        default={},
+        description="what was chosen in each group; digitlab writes it",
+        json_schema_extra={"is_internal": True},
+    )
+
+
+class Report(Keys):
+    sweep: Name | None = Field(
+        default=None, description="the sweep's name, or latest; null: the latest one, or with a filter no sweep"
+    )
+    filter: str | None = Field(
+        default=None,
+        description="runs by MLflow's search, of the sweep or of the experiment: params.`optim.lr` = '0.01'",
+    )
+    counterparts: Name | None = Field(
+        default="counterparts",
+        description="the sweep of counterparts that a report on claims includes, where it has been run",
+    )
+    dir: str | None = Field(default=None, description="folder to write to; null: reports/<sweep> in the repository")
+
+
+class ReportJob(Keys):
+    """What `digitlab report` is told."""
+
+    report: Report
+    tracking: Tracking

@@ -14,7 +14,8 @@ from digitlab.claims import page as claims
 from digitlab.claims.recipes import read_claim, recipes_of
 from digitlab.claims.schema import Recipe
 from digitlab.claims.verdict import Outcome
-from digitlab.config.errors import UserError, user_errors
+from digitlab.config.check import check_report
+from digitlab.config.errors import user_errors
 from digitlab.documents.document import Document, Picture, to_csv, to_html, to_latex, to_markdown
 from digitlab.platform import console
 from digitlab.report import page, tables
@@ -29,9 +30,7 @@ def report(cfg: DictConfig) -> None:
     Raises UserError where there is nothing to say, before anything is written.
     """
     console.prepare()
-    for key in cfg:
-        if key not in ("report", "tracking"):
-            raise UserError(f"{key}: unknown key; allowed: report, tracking")
+    check_report(cfg)
     with user_errors("tracking"):
         store = Store(cfg.tracking.uri, cfg.tracking.experiment)
         store.open(create=False)

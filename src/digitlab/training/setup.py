@@ -11,11 +11,11 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback, EarlyStopping
 
 from digitlab.config.build import build
+from digitlab.config.check import check, check_claimed_data
 from digitlab.config.errors import user_errors
 from digitlab.config.fingerprint import IN_DIGEST, fingerprint
 from digitlab.config.names import deviations, groups
 from digitlab.config.recognize import named
-from digitlab.config.schema import check
 from digitlab.data.datamodule import ImageData
 from digitlab.data.splits import Splits
 from digitlab.platform import machine
@@ -34,6 +34,7 @@ def identify(cfg: DictConfig) -> tuple[DictConfig, ImageData, str]:
     deciding = OmegaConf.masked_copy(cfg.data, ["_target_", *IN_DIGEST])
     with user_errors("data"):
         data.loaded = _load(OmegaConf.to_yaml(deciding))
+    check_claimed_data(cfg, data.ready.name)
     return cfg, data, fingerprint(cfg, data.digest)
 
 

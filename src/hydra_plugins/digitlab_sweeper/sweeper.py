@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from typing import Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -17,7 +18,7 @@ class ResumingSweeper(BasicSweeper):
     `per_optim` maps a choice of `optim` to one more override, over whose choices only that optimizer's cells go.
     """
 
-    def __init__(self, max_batch_size: int | None, params: Mapping | None, per_optim: Mapping[str, str] | None):
+    def __init__(self, max_batch_size: int | None, params: dict[str, str] | None, per_optim: Mapping[str, str] | None):
         super().__init__(max_batch_size, params)
         self.per_optim = per_optim
 
@@ -28,21 +29,24 @@ class ResumingSweeper(BasicSweeper):
         except RuntimeError as error:  # Hydra does not know the class
             raise HydraException(f"hydra/launcher={name}: is not installed; pip install -e '.[{name}]'") from error
         if name == "joblib":  # let it say after each cell how many are done and how long the rest will take
-            self.launcher.joblib |= {"verbose": 100, "pre_dispatch": "all"}
+            launcher: Any = self.launcher
+            launcher.joblib |= {"verbose": 100, "pre_dispatch": "all"}
 
     def sweep(self, arguments: list[str]) -> None:
+        from digitlab.config.check import check_sweep
         from digitlab.config.compose import without_hydra
-        from digitlab.config.schema import check_value
         from digitlab.platform.startup import fast_imports
 
         with fast_imports():  # torch loads only for a sweep, not whenever Hydra looks for plugins
             from digitlab.sweep.execute import sweep
-        check_value("sweep.seeds", self.config.sweep.seeds)  # it decides which cells there are
-        loader = self.hydra_context.config_loader
+        config, context, launcher = self.config, self.hydra_context, self.launcher
+        assert config and context and launcher, "Hydra calls setup first"  # noqa: PT018
+        loader = context.config_loader
+        check_sweep(config)  # it decides which cells there are
 
         @cache
         def compose_all_but_seed(cell: tuple[str, ...]) -> DictConfig:
-            return without_hydra(loader.load_sweep_config(self.config, list(cell)))
+            return without_hydra(loader.load_sweep_config(config, list(cell)))
 
         def compose(cell: Sequence[str]) -> DictConfig:
             """Compose once for all seeds: it takes longer than all the rest of looking a cell up.
@@ -57,13 +61,13 @@ class ResumingSweeper(BasicSweeper):
         sweep(
             self._cells(arguments),
             compose=compose,
-            launch=self.launcher.launch,
-            one_by_one=isinstance(self.launcher, BasicLauncher),
+            launch=launcher.launch,
+            one_by_one=isinstance(launcher, BasicLauncher),
         )
         if hasattr(self.launcher, "joblib"):  # its workers are idle: left to themselves they end in three seconds
             from joblib.externals.loky import get_reusable_executor
 
-            get_reusable_executor(reuse=True).shutdown(kill_workers=True)
+            get_reusable_executor(reuse=True).shutdown(kill_workers=True)  # pyright: ignore[reportArgumentType]  its stub
 
     def _cells(self, arguments: list[str]) -> list[list[str]]:
         """Return the overrides of every cell; those of `arguments` stand in place of the sweep file's own."""
@@ -82,6 +86,7 @@ class ResumingSweeper(BasicSweeper):
         return [cell for optim in optims for cell in self._product([own[optim], *arguments, optim])]
 
     def _product(self, arguments: list[str]) -> list[list[str]]:
+        assert self.hydra_context
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         overrides = parser.parse_overrides([*self._parse_config(), *arguments])
         (cells,) = self.split_arguments(overrides, max_batch_size=None)

@@ -1,0 +1,116 @@
+"""Check what a composed configuration says, before anything is built of it."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
+
+from digitlab.config.build import check_special, special_keys
+from digitlab.config.errors import UserError
+from digitlab.config.leaves import as_text
+from digitlab.config.published import current
+from digitlab.platform.startup import fast_imports
+
+logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # it says in ten lines what ends as one of ours
+
+
+def check(cfg: DictConfig) -> DictConfig:
+    """Return a resolved copy of `cfg` that can be written to; raise UserError for an unknown key or a bad value."""
+    content = OmegaConf.to_container(cfg, resolve=True)
+    for key, name, value in special_keys(content):
+        check_special(key, name, value)
+    content = _of_today(content)
+    cfg = DictConfig(content)
+    missing = [key for key in OmegaConf.missing_keys(cfg) if not key.startswith("scheduler.")]
+    if missing:
+        raise UserError(f"{missing[0]}: has no default; give it as {missing[0]}=VALUE")
+    _validate("Run", content | {"scheduler": content.get("scheduler") or None})
+    if content.get("claim"):
+        _check_networks(content["claim"])
+    return cfg
+
+
+def check_report(cfg: DictConfig) -> None:
+    """Raise UserError for an unknown key or a bad value in what a report is told."""
+    _validate("ReportJob", OmegaConf.to_container(cfg, resolve=True))
+
+
+def check_sweep(cfg: DictConfig) -> None:
+    """Raise UserError for an unknown key or a bad value in the node `sweep`, which says what runs there are."""
+    _validate("Sweep", OmegaConf.to_container(cfg.sweep, resolve=True), "sweep")
+
+
+def check_claimed_data(cfg: DictConfig, name: str) -> None:
+    """Raise UserError where the run of `cfg` is on the data `name` and its claim is of other data."""
+    from digitlab.config.schema import Claim
+
+    claimed = cfg.claim.get("data", Claim.model_fields["data"].default) if cfg.get("claim") else name
+    if claimed != name:
+        raise UserError(
+            f"claim.data={claimed}: must be {name}, the data of the run; give claim.data={name} to train all the same"
+        )
+
+
+def _of_today(node: Any) -> Any:
+    """Return `node` with the names that targets have now: files that were written for 0.1 go on working."""
+    if isinstance(node, list):
+        return [_of_today(each) for each in node]
+    if not isinstance(node, dict):
+        return node
+    return {key: current(value) if key == "_target_" else _of_today(value) for key, value in node.items()}
+
+
+def _validate(model: str, content: Any, *above: str) -> None:
+    """Raise UserError for the first thing that is wrong with `content`, which stands under the keys `above`."""
+    with fast_imports():  # here, for pydantic takes half as long to load as showing a configuration does
+        from pydantic import ValidationError
+
+        from digitlab.config import schema
+
+    try:
+        getattr(schema, model).model_validate(content)
+    except ValidationError as errors:
+        root = schema.Run if above else getattr(schema, model)
+        error = min(errors.errors(include_url=False), key=lambda each: len(each["loc"]))  # data.seed is often the seed
+        raise UserError(_line(error, root.model_json_schema(), above)) from errors
+
+
+def _line(error: Mapping[str, Any], root: Mapping[str, Any], above: tuple[str, ...]) -> str:
+    """Say in one line what is wrong: `key=value: must be ...`, or `key: unknown key; allowed: ...`."""
+    from digitlab.config.describe import Description
+
+    description, location, kind, value = Description(root), (*above, *error["loc"]), error["type"], error["input"]
+    if location[-1] == "[key]":
+        key, node = description.follow(location[:-2])
+        return f"{key}.{location[-2]}: unknown key; allowed: {', '.join(node['propertyNames']['enum'])}"
+    if kind == "extra_forbidden":
+        key, node = description.follow(location[:-1])
+        named = f"{key}.{location[-1]}" if key else str(location[-1])
+        return f"{named}: {_unknown(key, description.properties(node))}"
+    key, node = description.follow(location)
+    if kind == "missing" and not description.is_built(node):
+        return f"{key}: has no default; give it as {key}=VALUE"
+    if kind == "model_type" and not description.is_built(node):
+        return f"{key}={as_text(value)}: {_unknown(key, description.properties(node))}"
+    group = key if key in root["properties"] else ""
+    return f"{key}={as_text(None if kind == 'missing' else value)}: must be {description.allowed(node, group)}"
+
+
+def _unknown(key: str, known: Mapping[str, Any]) -> str:
+    names = sorted(f"{key}.{name}" for name in known) if key else known
+    return f"unknown key; allowed: {', '.join(names)}"
+
+
+def _check_networks(claim: Mapping[str, Any]) -> None:
+    """Raise UserError where a claim speaks of a network that there is not; unknown where Hydra did not compose it."""
+    if not GlobalHydra.instance().is_initialized():
+        return
+    known = GlobalHydra.instance().config_loader().get_group_options("model")
+    named = {f"claim.counts.{name}": name for name in claim.get("counts", ())}
+    for number, statement in enumerate(claim.get("statements", ())):
+        named |= {f"claim.statements.{number}.{end}={statement[end]}": statement[end] for end in ("of", "to")}
+    for key, name in named.items():
+        if name not in known:
+            raise UserError(f"{key}: must name a choice of model: {', '.join(known)}")
