@@ -4,17 +4,22 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import requests
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
 from servers import ui
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).resolve().parents[2]
+CONF = REPOSITORY / "conf"
 GUIDE = ("start", "train", "sweep", "report", "your-claim", "own", "use-a-model", "team")  # pages whose commands run
 PAGES = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")])
 # A block under a comment `<!-- not run here: why -->` is not run; one under `<!-- fails: why -->` has to fail.
-BLOCK = re.compile(r"(?:^<!-- (?P<mark>[\w ]+): .*-->\n)?^```(?P<kind>bash|python)\n(?P<text>.*?)^```", re.M | re.S)
+BLOCK = re.compile(r"(?:^<!-- (?P<mark>[\w ]+): [^\n]*-->\n)?^```(?P<kind>bash|python)\n(?P<text>.*?)^```", re.M | re.S)
 
 
 def headings(page: Path) -> set[str]:
@@ -67,6 +72,74 @@ def test_its_results_are_those_of_the_comparison():
     assert set(rows) <= set((REPOSITORY / "docs" / "comparison.md").read_text().splitlines())
 
 
+def test_the_readme_gives_the_verdict_on_every_claim():
+    row = re.compile(r"^\| (\w+) \| ([A-Z ]+) \|", re.M)
+    verdicts = row.findall((REPOSITORY / "docs" / "claims.md").read_text().split("## Verdicts")[1])
+    text = (REPOSITORY / "README.md").read_text()
+    told = dict(re.findall(r"\(conf/claim/(\w+)\.yaml\)([^;|\[]*)", text))
+    for name, verdict in verdicts:
+        assert verdict.lower() == told.pop(name).strip(" ,"), name
+    assert not told
+
+
+@pytest.mark.parametrize(
+    ("page", "group"),
+    [*(("train", group) for group in ("model", "optim", "data", "scheduler", "trainer")), ("sweep", "sweep")],
+)
+def test_the_guide_names_every_choice(page, group):
+    choices = {file.stem for file in (CONF / group).glob("*.yaml")} - {"base"}
+    assert choices <= set(re.findall(r"`(\w+)`", (REPOSITORY / "docs" / f"{page}.md").read_text()))
+
+
+@pytest.fixture(scope="module")
+def keys() -> set[str]:
+    """Every key that a configuration has, dots in it: of a run, of a report, and of each launcher."""
+    known = set()
+    for app, *overrides in (
+        ["train"],
+        ["train", "hydra/launcher=joblib"],
+        ["train", "hydra/launcher=slurm"],
+        ["report"],
+    ):
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            cfg = compose(app, overrides, return_hydra_config=True)
+        known |= set(dotted(OmegaConf.to_container(cfg)))
+    return known
+
+
+def dotted(node: dict, above: str = "") -> Iterator[str]:
+    for key, value in node.items():
+        yield f"{above}{key}"
+        if isinstance(value, dict):
+            yield from dotted(value, f"{above}{key}.")
+
+
+def test_every_key_and_choice_that_the_guide_names_exists(keys):
+    named = [(page, *each) for page in ["README.md", *(f"docs/{name}.md" for name in GUIDE)] for each in settings(page)]
+    assert len(named) > 50
+    for page, key, value in named:
+        if (CONF / key).is_dir():
+            text = (REPOSITORY / page).read_text()
+            for choice in value.split(","):
+                file = f"conf/{key}/{choice}.yaml"
+                # Hydra has launchers of its own; a page may make a file, or leave the name to the reader
+                assert (REPOSITORY / file).exists() or key.startswith("hydra/") or file in text or choice.isupper(), (
+                    file
+                )
+        else:
+            assert key in keys, f"{page}: {key}"
+
+
+def settings(page: str) -> list[tuple[str, str]]:
+    """Return each KEY=VALUE in a page's commands and prose; not those with + before them, which are to be added."""
+    text = (REPOSITORY / page).read_text()
+    lines = "\n".join(block["text"] for block in BLOCK.finditer(text) if block["mark"] != "fails").splitlines()
+    spans = re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S))
+    commands = [each for each in [*lines, *spans] if re.match(r"(python src/|make |digitlab |[a-z][\w./]*=)", each)]
+    return [pair for each in commands for pair in re.findall(r"""(?:^|[\s"'])([a-z][\w./]*)=([^\s"']*)""", each)]
+
+
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory):
     """The tracked and new files of the repository in a folder of their own, with the environment that is here."""
@@ -77,6 +150,7 @@ def copy(tmp_path_factory):
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(REPOSITORY / name, target / name)
     (target / ".venv").symlink_to((REPOSITORY / ".venv").resolve())
+    os.utime(target / "requirements.lock", (0, 0))  # else make may take the environment for older, and install into it
     return target
 
 
@@ -86,14 +160,16 @@ def environment() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if not key.startswith(ours)}
 
 
-def run(copy: Path, script: str, mnist: Path, kind: str = "bash") -> subprocess.CompletedProcess:
-    command = (
-        ["bash", "-euo", "pipefail", "-c", script] if kind == "bash" else [copy / ".venv/bin/python", "-c", script]
-    )
+def run(copy: Path, script: str, mnist: Path, kind: str) -> subprocess.CompletedProcess:
+    added = {"DIGITLAB_DATA": str(mnist.resolve())}
+    if kind == "bash":
+        command = ["bash", "-euo", "pipefail", "-c", f"source .venv/bin/activate\n{script}"]
+    else:  # a checkout's own package is found as the guide says it is
+        command, added["PYTHONPATH"] = [copy / ".venv/bin/python", "-c", script], "src"
     return subprocess.run(
         command,
         cwd=copy,
-        env=environment() | {"DIGITLAB_DATA": str(mnist.resolve()), "PYTHONPATH": str(copy / "src")},
+        env=environment() | added,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -113,8 +189,6 @@ def test_every_command_runs_as_it_stands(copy, mnist, page):
             continue
         # The first example is 12 epochs of the whole of MNIST; one of the smallest network will do here.
         script = script.replace("model=cnn_pool optim=adadelta  ", "model=mlp optim=adadelta trainer.max_epochs=1  ")
-        if block["kind"] == "bash":
-            script = f"source .venv/bin/activate\n{script}"
         result = run(copy, script, mnist, block["kind"])
         if block["mark"] == "fails":
             assert result.returncode != 0

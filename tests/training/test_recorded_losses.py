@@ -145,3 +145,9 @@ def test_every_mutant_is_caught(images, monkeypatch, mutant):
     setup._load.cache_clear()
     assert changed.startswith(f"{name}: ")  # the test of recorded losses says that without the mutant nothing changes
     assert "raise RESULTS" in changed
+
+
+def test_the_page_on_reliability_gives_as_many(repository):
+    text = (repository / "docs" / "reliability.md").read_text()
+    assert f"{len(CASES)} recipes" in text
+    assert f"{len(MUTANTS)} of {len(MUTANTS)} changes" in text
