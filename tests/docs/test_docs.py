@@ -66,6 +66,14 @@ def test_the_readme_is_short_and_shows_the_report():
     assert "docs/report.png" in "\n".join(text.splitlines()[:10])
 
 
+def test_the_map_of_the_readme_has_every_folder():
+    text = (REPOSITORY / "README.md").read_text().split("## The folders")[1]
+    named = re.findall(r"^(?:  )?(\w+)/ ", text, re.M)
+    package = REPOSITORY / "src" / "digitlab"
+    assert set(named) >= {file.parent.name for file in package.glob("*/__init__.py")}
+    assert all((package / name).is_dir() or (REPOSITORY / name).is_dir() for name in named)
+
+
 def test_its_results_are_those_of_the_comparison():
     rows = re.findall(r"^\| \w+ \| .*\d \| .*\d \| .*\d \|$", (REPOSITORY / "README.md").read_text(), re.M)
     assert len(rows) == 5
@@ -141,8 +149,8 @@ def settings(page: str) -> list[tuple[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def copy(tmp_path_factory):
-    """The tracked and new files of the repository in a folder of their own, with the environment that is here."""
+def copy(tmp_path_factory, mnist):
+    """A folder of its own with the files of the repository, the environment that is here, and one run in the store."""
     target = tmp_path_factory.mktemp("docs") / "digitlab"
     listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     for name in subprocess.run(listed, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.splitlines():
@@ -151,6 +159,8 @@ def copy(tmp_path_factory):
             shutil.copy2(REPOSITORY / name, target / name)
     (target / ".venv").symlink_to((REPOSITORY / ".venv").resolve())
     os.utime(target / "requirements.lock", (0, 0))  # else make may take the environment for older, and install into it
+    first = run(target, "python src/train.py model=mlp data=mnist5k trainer=smoke", mnist, "bash")
+    assert first.returncode == 0, first.stderr
     return target
 
 
