@@ -1,4 +1,4 @@
-"""What follows from made-up results whose truth is known."""
+"""Comparisons of made-up results whose true differences are known."""
 
 from dataclasses import replace
 from math import inf, isnan, nan
@@ -9,7 +9,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from digitlab.analysis.compare import compare
-from digitlab.analysis.fairness import CHANGED, limits, unfair
+from digitlab.analysis.fairness import CHANGED, caveats, confounders
 from digitlab.analysis.records import Predictions, Result
 from digitlab.report import page
 
@@ -55,7 +55,7 @@ def by_name(comparison):
     return {cell.name: cell for cell in comparison.cells}
 
 
-def test_the_best_is_marked_with_what_cannot_be_told_from_it():
+def test_the_best_is_marked_and_cells_indistinguishable_from_it():
     found = compare(WORSE + EQUAL + GOOD, nothing)
     assert [each.name for each in found.cells] == ["cnn/adam", "cnn/adadelta", "mlp/adam"]
     assert [each.is_best for each in found.cells] == [True, False, False]
@@ -65,7 +65,7 @@ def test_the_best_is_marked_with_what_cannot_be_told_from_it():
     assert page.conclusion(compare(WORSE + GOOD, nothing)) == f"{best}; the other cell is worse."
 
 
-def test_pairs_are_those_of_scipy_corrected_over_all():
+def test_p_values_of_pairs_match_scipy_and_statsmodels():
     found = compare(WORSE + EQUAL + GOOD, nothing)
     accuracies = {each.name: [run.accuracy for run in each.runs] for each in found.cells}
     expected = [stats.ttest_rel(accuracies[pair.one.name], accuracies[pair.other.name]).pvalue for pair in found.pairs]
@@ -75,46 +75,46 @@ def test_pairs_are_those_of_scipy_corrected_over_all():
     assert [each.p_best for each in found.cells[1:]] == pytest.approx([expected[0], min(1, expected[1])], rel=1e-9)
 
 
-def answers(right: int, of: int = IMAGES):
+def predictions(correct: int, of: int = IMAGES):
     predicted = np.zeros(of, int)
-    predicted[right:] = 1
+    predicted[correct:] = 1
     return Predictions(predicted, np.zeros(of, int))
 
 
-def test_single_runs_are_compared_by_their_answers():
+def test_single_runs_are_compared_by_their_predictions():
     runs = cell("cnn", "adam", 0.99) + cell("cnn", "sgd", 0.9895) + cell("mlp", "adam", 0.97)
-    found = compare(runs, lambda run: answers(round(run.accuracy * IMAGES)))
+    found = compare(runs, lambda run: predictions(round(run.accuracy * IMAGES)))
     assert {pair.test for pair in found.pairs} == {"McNemar"}
     assert [pair.p for pair in found.pairs] == [
         stats.binomtest(count, count).pvalue for count in (5, 200, 195)
-    ]  # every image that only one of two has right is on the same side
+    ]  # the images that only one of two classifies correctly are all those of the better
     assert [each.is_tied for each in found.cells] == [False, True, False]
-    assert any(note.startswith("One seed only: the interval is Wilson's over 10,000") for note in limits(found))
+    assert any(note.startswith("One seed only: the interval is Wilson's over 10,000") for note in caveats(found))
     low, high = found.best.interval
     assert low == pytest.approx(0.98785, abs=1e-4)
     assert low < 0.99 < high
 
 
-def test_several_seeds_of_which_none_is_common_are_not_told_apart_by_one_of_them():
+def test_cells_without_a_common_seed_are_not_compared_by_a_single_run():
     later = [replace(run, seed=run.seed + 3) for run in WORSE]
-    (pair,) = compare(GOOD + later, lambda run: answers(run.seed)).pairs
+    (pair,) = compare(GOOD + later, lambda run: predictions(run.seed)).pairs
     assert (pair.test, pair.n) == ("none", 0)
     assert pair.difference == pytest.approx(np.mean([r.accuracy for r in GOOD]) - np.mean([r.accuracy for r in WORSE]))
 
 
-def test_without_predictions_single_runs_cannot_be_told_apart_and_the_report_says_so():
+def test_single_runs_without_predictions_are_untested_and_the_caveats_say_so():
     found = compare(cell("cnn", "adam", 0.99) + cell("mlp", "adam", 0.5), nothing)
     assert [each.is_tied for each in found.cells] == [False, True]
     assert isnan(found.pairs[0].p)
-    assert any(note.startswith("1 of 1 pairs are not tested") for note in limits(found))
+    assert any(note.startswith("1 of 1 pairs are not tested") for note in caveats(found))
     other_images = compare(
         cell("cnn", "adam", 0.99) + cell("mlp", "adam", 0.5),
-        lambda run: answers(5) if run.model == "mlp" else replace(answers(5), labels=np.ones(IMAGES, int)),
+        lambda run: predictions(5) if run.model == "mlp" else replace(predictions(5), labels=np.ones(IMAGES, int)),
     )
     assert other_images.pairs[0].test == "none"
 
 
-def test_seeds_that_only_one_cell_has_are_left_out_of_the_difference():
+def test_differences_are_over_common_seeds_only():
     found = compare(GOOD + cell("mlp", "adam", 0.98, 0.981, 0.98, 0.5), nothing)
     (pair,) = found.pairs
     assert pair.n == 3
@@ -122,23 +122,23 @@ def test_seeds_that_only_one_cell_has_are_left_out_of_the_difference():
     assert by_name(found)["mlp/adam"].n == 4
     assert any(
         note.startswith("Unequal seeds: most cells have seeds 0 to 2, mlp/adam has seeds 0 to 3")
-        for note in limits(found)
+        for note in caveats(found)
     )
 
 
-def test_a_diverged_run_counts_and_misses():
+def test_a_diverged_run_counts_with_its_accuracy_and_misses_its_targets():
     broken = result("cnn", "sgd", 2, 0.098, loss=nan, val_acc=np.array([0.9, 0.1, 0.1]))
     found = compare([*GOOD, *cell("cnn", "sgd", 0.991, 0.992), broken], nothing)
     sgd = by_name(found)["cnn/sgd"]
     assert sgd.accuracy == pytest.approx((0.991 + 0.992 + 0.098) / 3)
     assert sgd.diverged == 1
-    assert any(note.startswith("Diverged: cnn-sgd-s2") for note in limits(found))
+    assert any(note.startswith("Diverged: cnn-sgd-s2") for note in caveats(found))
     reach = next(each for each in found.reaches if each.cell is sgd and each.target == 0.97)
     assert (reach.reached, reach.epochs, reach.steps, reach.seconds) == (2, 2, 844, 5)
     assert [each.reached for each in found.reaches if each.cell is sgd] == [2, 2, 2]
 
 
-def test_a_target_that_most_runs_miss_takes_for_ever():
+def test_a_target_that_most_runs_miss_takes_infinite_time():
     runs = cell("cnn", "adam", 0.97, 0.972, 0.991)
     found = compare(runs, nothing)
     assert [(each.target, each.reached, each.epochs) for each in found.reaches] == [
@@ -146,12 +146,12 @@ def test_a_target_that_most_runs_miss_takes_for_ever():
     ]  # fmt: skip
 
 
-def test_seconds_are_only_from_runs_that_were_alone():
+def test_seconds_are_only_from_runs_that_had_their_machine_to_themselves():
     slow = [replace(run, epoch_s=run.epoch_s * 10, is_exclusive=False) for run in GOOD[:2]]
     found = compare(slow + GOOD[2:], nothing)
     assert (found.best.epoch_s, found.best.seconds) == (2, 7)  # epochs of 3, 2 and 2 s
     assert found.reaches[0].seconds == 5
-    assert any(note.startswith("Seconds are from 1 of 3 runs") for note in limits(found))
+    assert any(note.startswith("Seconds are from 1 of 3 runs") for note in caveats(found))
     contended = compare([replace(run, is_exclusive=False) for run in GOOD], nothing)
     assert isnan(contended.best.epoch_s)
     assert contended.reaches[0].epochs == 2
@@ -173,10 +173,10 @@ def test_learning_rates_are_chosen_on_validation_alone():
         ("0.01", [0.98, 0.98], False),
         ("1.0", [0.99, 0.99], True),
     ]
-    assert any(note.startswith("Learning rates were chosen by mean validation accuracy") for note in limits(found))
+    assert any(note.startswith("Learning rates were chosen by mean validation accuracy") for note in caveats(found))
 
 
-def test_what_else_was_swept_is_compared_too():
+def test_other_swept_settings_are_compared_too():
     runs = [
         replace(run, settings=run.settings | {"model.dropout": dropout}, run_id=run.run_id + dropout)
         for dropout, runs in (("true", GOOD), ("false", cell("cnn", "adam", 0.985, 0.986, 0.984)))
@@ -184,53 +184,53 @@ def test_what_else_was_swept_is_compared_too():
     ]
     found = compare(runs, nothing)
     assert [each.name for each in found.cells] == ["cnn/adam model.dropout=true", "cnn/adam model.dropout=false"]
-    assert not unfair(found)
+    assert not confounders(found)
 
 
-def test_of_the_same_run_twice_the_last_counts():
+def test_of_two_runs_of_the_same_seed_the_last_counts():
     found = compare([*GOOD, replace(GOOD[0], accuracy=0.5, ended=0), replace(GOOD[1], accuracy=0.6, ended=2)], nothing)
     assert [run.accuracy for run in found.best.runs] == [0.991, 0.6, 0.9915]
 
 
-def test_what_should_agree_and_does_not_is_named_with_the_runs_apart():
+def test_a_confounder_is_named_with_the_runs_of_each_value():
     odd = [replace(run, settings=run.settings | {"trainer.max_epochs": "5"}) for run in WORSE[:1]]
     found = compare(GOOD + EQUAL + odd + WORSE[1:], nothing)
-    assert unfair(found) == ["trainer.max_epochs: 3 (8 runs); 5 (mlp-adam-s0)"]
+    assert confounders(found) == ["trainer.max_epochs: 3 (8 runs); 5 (mlp-adam-s0)"]
 
 
-def test_keys_of_one_network_or_optimizer_are_not_unfair_but_two_values_of_one_are():
+def test_a_key_of_one_optimizer_is_a_confounder_only_with_two_values():
     def having(runs, **settings):
         named = {key.replace("_", "."): value for key, value in settings.items()}
         return [replace(run, settings=run.settings | named) for run in runs]
 
-    alike = having(GOOD, optim_eps="1e-07") + having(EQUAL, optim_rho="0.95") + having(WORSE, optim_eps="1e-07")
-    assert unfair(compare(alike, nothing)) == []
-    unlike = having(GOOD, optim_eps="1e-07") + having(EQUAL, optim_rho="0.95") + having(WORSE, optim_eps="1e-08")
-    assert unfair(compare(unlike, nothing)) == ["optim.eps of adam: 1e-07 (3 runs); 1e-08 (3 runs)"]
+    consistent = having(GOOD, optim_eps="1e-07") + having(EQUAL, optim_rho="0.95") + having(WORSE, optim_eps="1e-07")
+    assert confounders(compare(consistent, nothing)) == []
+    inconsistent = having(GOOD, optim_eps="1e-07") + having(EQUAL, optim_rho="0.95") + having(WORSE, optim_eps="1e-08")
+    assert confounders(compare(inconsistent, nothing)) == ["optim.eps of adam: 1e-07 (3 runs); 1e-08 (3 runs)"]
 
 
-def test_code_that_no_commit_holds_is_named():
+def test_uncommitted_code_is_named():
     dirty = [replace(run, settings=run.settings | {CHANGED: "true"}) for run in GOOD]
-    assert unfair(compare(dirty, nothing)) == [
-        f"{CHANGED}: true (3 runs, all of them): no commit holds the code that they ran"
+    assert confounders(compare(dirty, nothing)) == [
+        f"{CHANGED}: true (all 3 runs): no commit contains the code that they ran"
     ]
-    assert unfair(compare(dirty + WORSE, nothing)) == [f"{CHANGED}: true (3 runs); false (3 runs)"]
+    assert confounders(compare(dirty + WORSE, nothing)) == [f"{CHANGED}: true (3 runs); false (3 runs)"]
 
 
 def test_validation_on_the_test_set_is_named():
     leaked = [replace(run, settings=run.settings | {"data.split": "test"}) for run in GOOD]
-    assert any(note.startswith("Validated on the test set: 3 runs") for note in limits(compare(leaked, nothing)))
-    assert limits(compare(GOOD, nothing)) == []
+    assert any(note.startswith("Validated on the test set: 3 runs") for note in caveats(compare(leaked, nothing)))
+    assert caveats(compare(GOOD, nothing)) == []
 
 
-def test_nothing_and_mixed_data_are_errors_that_say_what_can_be_done():
+def test_no_runs_and_mixed_data_are_errors_that_say_what_to_do():
     with pytest.raises(ValueError, match="no run is done"):
         compare([], nothing)
     with pytest.raises(ValueError, match=r"mixed data: mnist \(3 runs\), mnist5k \(3 runs\).*report\.filter="):
         compare(GOOD + [replace(run, data="mnist5k") for run in WORSE], nothing)
 
 
-def test_one_cell_alone_is_reported():
+def test_a_single_cell_is_reported():
     found = compare(GOOD, nothing)
     assert page.conclusion(found) == "cnn/adam is at 0.9915 ± 0.0012 (n = 3); there is nothing to compare it with."
 
@@ -243,7 +243,7 @@ def many(networks: int, seeds: int, optims=("adam", "sgd")) -> list[Result]:
     ]  # fmt: skip
 
 
-def test_optimizers_are_compared_over_networks_from_five_times_five_on():
+def test_comparing_optimizers_over_networks_needs_five_networks_of_five_seeds():
     runs = many(5, 5)
     adam, sgd = compare(runs, nothing).aggregates
     assert (adam.optim, adam.networks, adam.runs, sgd.optim) == ("adam", 5, 25, "sgd")
@@ -251,5 +251,5 @@ def test_optimizers_are_compared_over_networks_from_five_times_five_on():
     assert sgd.low < sgd.value < sgd.high < adam.low < adam.value < adam.high
     assert compare(many(4, 5), nothing).aggregates == []
     assert compare(many(5, 4), nothing).aggregates == []
-    lacking = [run for run in runs if (run.model, run.optim) != ("net0", "sgd")]
-    assert compare(lacking, nothing).aggregates == []  # what one optimizer lacks would flatter or hurt it
+    incomplete = [run for run in runs if (run.model, run.optim) != ("net0", "sgd")]
+    assert compare(incomplete, nothing).aggregates == []  # other networks for one optimizer would be unfair

@@ -1,4 +1,4 @@
-"""Every number against scipy, statsmodels or a published example."""
+"""Statistics against scipy, statsmodels or a published example."""
 
 import warnings
 from math import ceil, inf, isnan, nan
@@ -31,25 +31,25 @@ def test_wilson_is_the_published_interval():
 
 @pytest.mark.parametrize(("correct", "total"), [(0, 1), (1, 1), (7, 20), (9912, 10_000), (10_000, 10_000), (0, 10_000)])
 @pytest.mark.parametrize("confidence", [0.5, 0.95, 0.999])
-def test_wilson_is_that_of_scipy(correct, total, confidence):
+def test_wilson_matches_scipy(correct, total, confidence):
     theirs = stats.binomtest(correct, total).proportion_ci(confidence, method="wilson")
     assert statistics.wilson(correct, total, confidence) == pytest.approx(tuple(theirs), rel=1e-12, abs=1e-15)
 
 
 @pytest.mark.parametrize("count", [2, 3, 10])
-def test_the_interval_of_a_mean_is_that_of_statsmodels(count):
+def test_the_interval_of_a_mean_matches_statsmodels(count):
     values = accuracies(0, count)
     assert statistics.t_interval(values) == pytest.approx(DescrStatsW(values).tconfint_mean(0.05), rel=1e-12)
     assert statistics.t_interval(values, 0.9) == pytest.approx(DescrStatsW(values).tconfint_mean(0.1), rel=1e-12)
 
 
-def test_paired_differences_are_students_of_1908():
+def test_the_paired_t_test_matches_students_example_of_1908():
     found = statistics.paired_t(FIRST, SECOND, STEP)
     assert found == pytest.approx((-1.58, -2.4599, -0.7001, 0.002833), abs=5e-5)
 
 
 @pytest.mark.parametrize("count", [2, 3, 7])
-def test_paired_differences_are_those_of_scipy(count):
+def test_the_paired_t_test_matches_scipy(count):
     one, other = accuracies(1, count), accuracies(2, count, 0.988)
     expected = stats.ttest_rel(one, other)
     found = statistics.paired_t(one, other, STEP)
@@ -57,7 +57,7 @@ def test_paired_differences_are_those_of_scipy(count):
     assert (found.low, found.high) == pytest.approx(tuple(expected.confidence_interval()), rel=1e-9)
 
 
-def test_differences_without_any_spread_are_not_infinitely_sure():
+def test_equal_differences_do_not_give_a_p_value_of_zero():
     same = statistics.paired_t([0.98, 0.99], [0.98, 0.99], STEP)
     assert (same.mean, same.p) == (0, 1)
     shifted = statistics.paired_t([0.9801, 0.9901], [0.98, 0.99], STEP)
@@ -67,7 +67,7 @@ def test_differences_without_any_spread_are_not_infinitely_sure():
 
 
 @pytest.mark.parametrize(("shift", "count"), [(0.002, 3), (0.0005, 5), (0.0001, 9), (0.003, 4)])
-def test_seeds_needed_are_those_of_statsmodels(shift, count):
+def test_seeds_needed_match_statsmodels(shift, count):
     one, other = accuracies(3, count), accuracies(4, count) + shift
     differences = one - other
     effect = abs(differences.mean()) / differences.std(ddof=1)
@@ -80,7 +80,7 @@ def test_seeds_needed_are_those_of_statsmodels(shift, count):
     assert found == max(2, ceil(float(np.squeeze(expected))))
 
 
-def test_seeds_needed_at_the_ends():
+def test_seeds_needed_at_the_extremes():
     assert statistics.seeds_needed([0.98, 0.99], [0.98, 0.99], STEP) == inf
     # By hand: two pairs have the power 0.8 from an effect of 11.5 on, three from 3.2.
     assert statistics.seeds_needed([0.98, 0.99], [0.12, 0.1301], STEP) == 2
@@ -88,25 +88,25 @@ def test_seeds_needed_at_the_ends():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_mcnemar_is_that_of_statsmodels(seed):
+def test_mcnemar_matches_statsmodels(seed):
     draw = np.random.default_rng(seed)
     one, other = draw.random(1000) < 0.97, draw.random(1000) < 0.96
     table = [[np.sum(one & other), np.sum(one & ~other)], [np.sum(~one & other), np.sum(~one & ~other)]]
     assert statistics.mcnemar(one, other) == pytest.approx(statsmodels_mcnemar(table, exact=True).pvalue, rel=1e-9)
 
 
-def test_mcnemar_of_networks_that_are_right_on_the_same_images():
+def test_mcnemar_of_networks_that_classify_the_same_images_correctly():
     assert statistics.mcnemar(np.array([True, False]), np.array([True, False])) == 1
 
 
-def test_holm_is_that_of_statsmodels():
+def test_holm_matches_statsmodels():
     draw = np.random.default_rng(0)
     for count in (1, 2, 10, 105):
         p_values = draw.random(count) ** 6
         np.testing.assert_allclose(statistics.holm(p_values), multipletests(p_values, method="holm")[1], rtol=1e-12)
 
 
-def test_what_was_not_tested_does_not_count_in_holms_correction():
+def test_untested_pairs_do_not_count_in_holms_correction():
     found = statistics.holm([0.01, nan, 0.04])
     assert isnan(found[1])
     np.testing.assert_allclose(found[[0, 2]], [0.02, 0.04])
@@ -118,7 +118,7 @@ def test_the_interquartile_mean_drops_a_quarter_at_each_end():
 
 
 def test_the_bootstrap_draws_within_each_group():
-    # Groups without spread: whatever is drawn, each group keeps its weight. Drawing over all would not.
+    # Groups without spread: drawing within groups keeps the weight of each, drawing over all would not.
     assert statistics.iqm([[1.0] * 5, [2.0] * 5, [9.0] * 5, [3.0] * 5]) == pytest.approx((2.571428,) * 3, abs=0.1)
     groups = [accuracies(seed, 5, mean) for seed, mean in enumerate([0.9, 0.95, 0.98, 0.985, 0.99])]
     value, low, high = statistics.iqm(groups)
@@ -131,7 +131,7 @@ def test_the_bootstrap_draws_within_each_group():
     assert (low, high) == pytest.approx(np.quantile(naive, [0.025, 0.975]), abs=6e-5)
 
 
-def test_the_bootstrap_says_the_same_each_time():
+def test_the_bootstrap_is_deterministic():
     groups = [accuracies(seed, 5) for seed in range(5)]
     assert statistics.iqm(groups) == statistics.iqm(groups)
 
@@ -142,7 +142,7 @@ def test_epochs_to_a_target():
     assert statistics.epochs_to([], 0.97) == inf
 
 
-def test_the_front_is_what_nothing_beats():
+def test_the_pareto_front_is_what_no_point_beats():
     costs, gains = [1, 2, 2, 3, 4, 5], [0.5, 0.7, 0.8, 0.8, 0.6, 0.9]
     assert statistics.pareto_front(costs, gains) == [0, 2, 5]
     beaten = {
@@ -152,8 +152,8 @@ def test_the_front_is_what_nothing_beats():
     assert set(range(6)) - beaten == {0, 2, 5}
 
 
-def test_the_truly_best_is_among_those_not_told_from_the_best_as_often_as_promised():
-    """Eight cells of three seeds, of which one is better by little: the hardest case, and that of no difference."""
+def test_the_truly_best_cell_is_in_the_indistinguishable_set_in_95_percent_of_cases():
+    """Draw eight cells of three seeds, with no difference and with one cell slightly better, the hardest case."""
     draw, tries = np.random.default_rng(0), 600
     for lead in (0.0, 0.0005):
         kept = 0

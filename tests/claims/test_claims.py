@@ -1,4 +1,4 @@
-"""Claims through the front door: what a sweep of them reports."""
+"""Claims through the entry points: what a sweep of them reports."""
 
 import csv
 import subprocess
@@ -11,12 +11,12 @@ from fake_store import FakeStore
 from scipy import stats
 
 
-def test_a_claims_deltas_win_over_the_groups(harness):
+def test_a_claim_overrides_the_groups_and_the_command_line_overrides_both(harness):
     assert harness.compose("trainer=smoke", "claim=simple_004").trainer.max_epochs == 15
     assert harness.compose("claim=simple_004", "trainer.max_epochs=2").trainer.max_epochs == 2
 
 
-def test_a_sweep_of_claims_is_reported_with_what_was_changed(harness, tmp_path, capsys):
+def test_a_sweep_of_claims_is_reported_with_its_counterparts(harness, tmp_path, capsys):
     small = ["sweep.seeds=1", "data=mnist5k", "claim.data=mnist5k"]
     assert harness.main("sweep=claims", "claim=cnn_pool_000_first_epoch", *small) is None
     changed = ["counterpart=simple_004_torch", "trainer.max_epochs=1"]
@@ -25,7 +25,7 @@ def test_a_sweep_of_claims_is_reported_with_what_was_changed(harness, tmp_path, 
     assert harness.main("report.sweep=claims", f"report.dir={tmp_path}/report", entry_point="report") is None
     assert "1 claim: 1 NOT COMPARABLE" in capsys.readouterr().out
     page = (tmp_path / "report" / "report.md").read_text()
-    assert "There is nothing that these runs can be compared with (claimed of mnist, run on mnist5k)" in page
+    assert "These runs cannot be compared with the claim (claimed for mnist, run on mnist5k)" in page
     assert "optim.eps=1e-08, trainer.max_epochs=1 (on mnist5k) |" in page
     first, other = rows_of(tmp_path / "report")
     assert (first["claim"], first["verdict"]) == ("cnn_pool_000_first_epoch", "NOT COMPARABLE")
@@ -37,7 +37,7 @@ def test_a_sweep_of_claims_is_reported_with_what_was_changed(harness, tmp_path, 
     (name,) = (each for each in tested if "simple_004_torch" in each)
     assert float(other["mean_acc"]) == pytest.approx(tested[name])
     assert harness.main("report.sweep=counterparts", f"report.dir={tmp_path}/alone", entry_point="report") is None
-    assert "No claim's own recipe is done" in capsys.readouterr().out
+    assert "No claim's own recipe has been run" in capsys.readouterr().out
     (alone,) = rows_of(tmp_path / "alone")
     assert "## Curves" not in (tmp_path / "alone" / "report.md").read_text()
     assert alone["less_claim"] == ""
@@ -60,7 +60,7 @@ def recorded(fake_store: FakeStore, accuracies, *overrides: str, **more) -> dict
 FIVE = (0.99, 0.991, 0.992, 0.991, 0.993)
 
 
-def test_what_is_changed_is_shown_and_never_judged(fake_store, capsys):
+def test_a_changed_recipe_is_shown_and_gets_no_verdict(fake_store, capsys):
     runs = recorded(
         fake_store, FIVE, "claim=simple_004", "trainer.precision=32-true", "trainer=cpu", "data.root=/elsewhere"
     )
@@ -88,7 +88,7 @@ def test_what_is_changed_is_shown_and_never_judged(fake_store, capsys):
     assert (optimizer["less_claim"], optimizer["common_seeds"]) == ("", "1")
 
 
-def test_what_differs_in_several_claims_is_said_once(fake_store, capsys):
+def test_a_confounder_of_several_claims_is_named_once(fake_store, capsys):
     runs = {}
     for name in ("simple_004", "mlp_000"):
         mine = recorded(fake_store, FIVE[:3], f"claim={name}")
@@ -105,7 +105,7 @@ def test_counterparts_that_are_not_done_are_named(fake_store, capsys):
     runs = recorded(fake_store, FIVE, "claim=simple_004")
     fake_store.sweep("claims", *runs, overrides=runs)
     assert fake_store.report() is None
-    assert "The sweep counterparts, which changes something in the claims, has not been run." in capsys.readouterr().out
+    assert "The sweep counterparts, which changes recipes of claims, has not been run." in capsys.readouterr().out
     half = recorded(fake_store, (0.99,), "counterpart=simple_004_torch", done=False)
     fake_store.sweep("counterparts", *half, overrides=half)
     assert fake_store.report("report.sweep=claims") is None
@@ -114,7 +114,7 @@ def test_counterparts_that_are_not_done_are_named(fake_store, capsys):
     assert len(rows_of(fake_store.folder)) == 1
 
 
-def test_flags_and_facts_stand_beside_the_verdicts(fake_store):
+def test_flags_and_facts_are_shown_with_the_verdicts(fake_store):
     runs = recorded(fake_store, FIVE, "claim=double_3x3_001") | recorded(
         fake_store, FIVE, "claim=cnn_pool_000", parameters="53577"
     )
@@ -146,7 +146,7 @@ def test_flags_and_facts_stand_beside_the_verdicts(fake_store):
         assert f"{name}: {counts} parameters printed of the first layers, {counts} counted: the same." in page
 
 
-def test_runs_of_one_claim_that_are_not_alike_are_named(fake_store, capsys):
+def test_confounders_within_a_claim_are_named(fake_store, capsys):
     runs = recorded(
         fake_store, FIVE, "claim=simple_004", **{"trainer.precision": "32-true", "trainer.accelerator": "cpu"}
     )
@@ -164,14 +164,14 @@ def test_runs_of_one_claim_that_are_not_alike_are_named(fake_store, capsys):
     assert "trainer.precision:" not in said  # it is what is compared
     page = (fake_store.folder / "report.md").read_text()
     assert page.index("simple_004: environment torch") < page.index("| claim |")
-    origin = page.partition("## Made from")[2]
+    origin = page.partition("## Provenance")[2]
     assert "11 runs, 2023-11-14, commit abc" in origin
     assert "python src/train.py sweep=claims" in origin
 
 
 @pytest.fixture
 def make_claims(repository, tmp_path):
-    """Run `make claims` with a python whose train.py exits with `code`; return what was asked of it, and the result."""
+    """Run `make claims` with a python whose train.py exits with `code`; return the commands it got, and the result."""
 
     def make(arguments: str, code: int = 0) -> tuple[list[str], subprocess.CompletedProcess]:
         python, asked = tmp_path / "python", tmp_path / "asked"
@@ -184,19 +184,19 @@ def make_claims(repository, tmp_path):
     return make
 
 
-def test_a_cell_that_fails_does_not_keep_the_claims_from_their_verdicts(make_claims):
+def test_make_claims_reports_even_if_a_cell_fails(make_claims):
     asked, ended = make_claims("sweep.seeds=2", code=3)
     assert asked == ["src/train.py sweep=claims sweep.seeds=2", "src/report.py report.sweep=claims"]
     assert "Error 3" in ended.stderr
 
 
-def test_a_dry_run_of_the_claims_ends_with_the_plan(make_claims):
+def test_make_claims_with_dry_run_does_not_report(make_claims):
     asked, ended = make_claims("sweep.dry_run=true")
     assert asked == ["src/train.py sweep=claims sweep.dry_run=true"]
     assert ended.returncode == 0
 
 
-def test_one_class_is_read_from_the_stored_predictions(fake_store, capsys):
+def test_divergence_to_one_class_is_read_from_the_stored_predictions(fake_store, capsys):
     def diverge(one_class: bool) -> dict[str, list[str]]:
         shares = (0.098, 0.113, 0.089, 0.102, 0.097)
         runs = {}

@@ -1,4 +1,4 @@
-"""The claim files against the documents: facts.yaml was read from these by hand, so that no file is its own witness."""
+"""The claim files against the documents: facts.yaml was read from these by hand, independently of the claim files."""
 
 from pathlib import Path
 from statistics import median
@@ -36,7 +36,7 @@ def test_every_claim_has_its_file_and_the_sweep_has_every_claim():
 
 
 @pytest.mark.parametrize("name", sorted(DOCUMENTS))
-def test_numbers_are_the_documents(harness, name):
+def test_numbers_are_those_of_the_document(harness, name):
     claim = harness.compose(f"claim={name}").claim
     document = FACTS[DOCUMENTS[name]]
     facts = document["claims"][name]
@@ -54,7 +54,7 @@ def test_numbers_are_the_documents(harness, name):
 
 
 @pytest.mark.parametrize("document", FACTS)
-def test_every_printed_network_and_ratio_has_its_claim(document):
+def test_every_printed_network_and_ratio_is_checked_by_a_claim(document):
     facts = FACTS[document]
     claims = {name: OmegaConf.load(CONF / "claim" / f"{name}.yaml").claim for name in facts["claims"]}
     trained = {RECIPES[name][0] for name in claims}
@@ -68,7 +68,7 @@ def test_every_printed_network_and_ratio_has_its_claim(document):
 
 
 @pytest.mark.parametrize("name", sorted(DOCUMENTS))
-def test_recipes_are_the_documents(harness, name):
+def test_recipes_are_those_of_the_document(harness, name):
     cfg = harness.compose(f"claim={name}")
     data = cfg.data
     network, *rest = RECIPES[name]

@@ -1,4 +1,4 @@
-"""The rule for verdicts, on made-up results, with quantiles from scipy."""
+"""The rule of verdicts, on made-up results, with quantiles from scipy."""
 
 from math import log, nan
 
@@ -49,28 +49,28 @@ def test_the_prediction_interval_widened_by_rounding_decides(claimed, verdict):
     assert judge(outcome(claim(claimed), FIVE))[0] == verdict
 
 
-def test_the_size_is_told():
-    assert "ours by 0.0082" in judge(outcome(claim(0.999), FIVE))[1]
+def test_the_reason_says_how_far_our_mean_is_from_the_claim():
+    assert "our mean is 0.0082 below the claim" in judge(outcome(claim(0.999), FIVE))[1]
 
 
-def test_fewer_than_five_runs_decide_nothing():
+def test_fewer_than_five_runs_give_no_verdict():
     assert judge(outcome(claim(0.9908), FIVE[:4])) == ("TOO FEW", "n = 4 of 5")
 
 
-def test_other_data_are_no_answer():
+def test_runs_on_other_data_are_not_comparable():
     verdict, reason = judge(outcome(claim(0.9908), FIVE, data="mnist5k"))
     assert verdict == "NOT COMPARABLE"
     assert "mnist5k" in reason
 
 
 def fives(share: float) -> Predictions:
-    """Every image is called a 5, and `share` of them are."""
+    """Predict a 5 for every image, of which `share` are one."""
     labels = np.where(np.arange(10_000) < round(share * 10_000), 5, 7)
     return Predictions(np.full(10_000, 5), labels)
 
 
-def test_one_class_for_everything_is_what_was_printed():
-    # The printed numbers of tutorial 002: every image is called a five, and 9,108 of 10,000 are not.
+def test_one_class_for_all_images_is_diverged_as_printed():
+    # The printed numbers of tutorial 002: a 5 is predicted for every image, and 9,108 of 10,000 are not.
     assert (1 - 0.0892) * -log(1e-7) == pytest.approx(14.68, abs=0.005)
     raw = claim(0.0892, loss=14.68, diverges=True)
     shares = [0.0980, 0.1135, 0.0892, 0.1028, 0.0974]
@@ -82,19 +82,19 @@ def test_one_class_for_everything_is_what_was_printed():
     )
     for wrong in (
         predictions | {"0": Predictions(np.arange(10_000) % 2, predictions["0"].labels)},  # a second class
-        predictions | {"0": fives(0.2)},  # of another run, whose accuracy is not this
-        {key: predictions[key] for key in "1234"},  # nobody can tell
+        predictions | {"0": fives(0.2)},  # of another accuracy than the run has
+        {key: predictions[key] for key in "1234"},  # none are stored
     ):
         verdict, reason = judge(Outcome(raw, runs, predictions=wrong))
         assert verdict != "DIVERGED AS PRINTED"
         assert "one class predicted in 4 of 5 runs" in reason
-    runs[0] = run(0, shares[0], 2.3)  # one class, but not as a clipped loss comes to it
+    runs[0] = run(0, shares[0], 2.3)  # one class, but not the loss that clipping gives
     assert judge(Outcome(raw, runs, predictions=predictions))[0] != "DIVERGED AS PRINTED"
-    # An honest network is not taken for one that diverged, though its document says so
+    # A network that learned is not judged diverged, though its document diverged.
     assert judge(outcome(raw, FIVE))[0] == "BETTER"
 
 
-def test_a_recipe_that_may_diverge_reproduces_nothing():
+def test_a_recipe_with_a_diverged_run_does_not_reproduce():
     runs = [run(seed, 0.98) for seed in range(4)] + [run(4, 0.098, nan)]  # their interval holds every accuracy
     verdict, reason = judge(Outcome(claim(0.98), runs))
     assert verdict == "WORSE"
@@ -107,7 +107,7 @@ def test_statements_are_checked(ratio, word):
 
 
 @pytest.mark.parametrize(("ours", "word"), [([320, 18496], ": the same"), ([320, 18497], "NOT the same")])
-def test_layers_are_compared(ours, word):
+def test_parameters_of_layers_are_compared(ours, word):
     said = str(Layers([320, 18496], ours))
     assert f"320 and 18,496 parameters printed of the first layers, 320 and {ours[1]:,} counted" in said
     assert word in said

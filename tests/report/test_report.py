@@ -1,4 +1,4 @@
-"""The report through its entry point: on runs really made, on made-up ones whose truth is known, and on bad input."""
+"""The report through its entry point: on real runs, on made-up ones with known differences, and on bad input."""
 
 import csv
 import shutil
@@ -31,7 +31,7 @@ def reported(tmp_path_factory):
     return fake_store
 
 
-def test_the_table_has_the_numbers_of_scipy(reported):
+def test_the_numbers_of_the_table_match_scipy(reported):
     cells = reported.cells()
     assert set(cells) == {"cnn/adam", "cnn/sgd", "mlp/adam"}
     for (model, optim), accuracies in ACCURACIES.items():
@@ -52,10 +52,8 @@ def test_the_table_has_the_numbers_of_scipy(reported):
 
 def test_every_format_says_the_same(reported):
     html, markdown, tex = ((reported.folder / f"report.{kind}").read_text() for kind in ("html", "md", "tex"))
-    sentence = (
-        "cnn/adam (★) is best at 0.9830 ± 0.0075 (n = 3); 1 of the 2 other cells (≈) is statistically "
-        "indistinguishable from it."
-    )
+    best = "cnn/adam (★) is best at 0.9830 ± 0.0075 (n = 3)"
+    sentence = f"{best}; 1 of the 2 other cells (≈) is statistically indistinguishable from it."
     assert sentence in html
     assert sentence in markdown
     assert "| cnn | ★ 0.9830 ± 0.0075 | ≈ 0.9820 ± 0.0108 |" in markdown
@@ -67,7 +65,7 @@ def test_every_format_says_the_same(reported):
     )
 
 
-def test_the_sweeps_run_has_the_report(reported):
+def test_the_report_is_stored_with_the_sweeps_run(reported):
     listed = {each.path for each in reported.harness.client.list_artifacts(reported.parent, "report")}
     assert {f"report/report.{kind}" for kind in ("html", "md", "csv", "tex")} < listed
 
@@ -103,7 +101,7 @@ def test_bad_input_gets_one_line_and_leaves_nothing(reported, tmp_path, argument
     assert len(reported.harness.client.search_experiments()) == before
 
 
-def test_a_filter_narrows_a_sweep_or_stands_alone(reported):
+def test_a_filter_selects_from_a_sweep_or_from_all_runs(reported):
     assert reported.report("report.filter=tags.fingerprint LIKE '%sgd%'") is None
     assert set(reported.cells()) == {"cnn/sgd"}
     assert reported.report("report.sweep=small", "report.filter=params.model = 'cnn'") is None
@@ -113,7 +111,7 @@ def test_a_filter_narrows_a_sweep_or_stands_alone(reported):
     assert reported.report("report.sweep=small") is None
 
 
-def test_only_done_runs_count_and_what_lacks_is_named(fake_store, capsys):
+def test_only_done_runs_count_and_missing_cells_are_named(fake_store, capsys):
     done = fake_store.record("cnn", "adam", 0, 0.98)
     broken = fake_store.record("cnn", "sgd", 0, 0.99, done=False)
     fake_store.sweep("half", done, broken)
@@ -124,7 +122,7 @@ def test_only_done_runs_count_and_what_lacks_is_named(fake_store, capsys):
     assert "One seed only" in said
 
 
-def test_two_single_runs_are_told_apart_by_their_predictions(fake_store, capsys):
+def test_two_single_runs_are_compared_by_their_predictions(fake_store, capsys):
     fake_store.sweep("pair", fake_store.record("cnn", "adam", 0, 0.99), fake_store.record("mlp", "adam", 0, 0.95))
     assert fake_store.report() is None
     with (fake_store.folder / "pairs.csv").open() as file:
@@ -133,14 +131,14 @@ def test_two_single_runs_are_told_apart_by_their_predictions(fake_store, capsys)
     assert fake_store.cells()["mlp/adam"]["is_tied"] == "False"
 
 
-def test_missing_predictions_are_said(fake_store, capsys):
+def test_missing_predictions_are_reported(fake_store, capsys):
     fake_store.sweep("pair", *(fake_store.record(model, "adam", 0, 0.9, predictions=False) for model in ("cnn", "mlp")))
     assert fake_store.report() is None
     assert "1 of 1 pairs are not tested" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("predictions", "said"), [(True, "by all 2 seeds"), (False, "have no predictions.npz")])
-def test_mistakes_are_compared_where_answers_were_recorded(fake_store, predictions, said):
+def test_misclassified_images_are_compared_where_predictions_were_stored(fake_store, predictions, said):
     fake_store.sweep(
         "seeds", *(fake_store.record("cnn", "adam", seed, 0.9, predictions=predictions) for seed in range(2))
     )
@@ -156,17 +154,17 @@ def test_mixed_data_is_refused_with_a_way_out(fake_store):
     assert fake_store.report("report.sweep=mixed", "report.filter=params.data = 'mnist'") is None
 
 
-def test_an_unfair_arm_is_named_before_the_table(fake_store, capsys):
+def test_a_confounder_is_named_before_the_table(fake_store, capsys):
     ids = [fake_store.record("cnn", "adam", seed, 0.98, epochs=3) for seed in range(3)]
     ids.append(fake_store.record("cnn", "sgd", 0, 0.98, epochs=9))
-    fake_store.sweep("unfair", *ids)
+    fake_store.sweep("confounded", *ids)
     assert fake_store.report() is None
     assert "not the same in all runs: trainer.max_epochs: 3 (3 runs); 9 (cnn-sgd-s0)" in capsys.readouterr().out
     markdown = (fake_store.folder / "report.md").read_text()
     assert markdown.index("trainer.max_epochs: 3 (3 runs)") < markdown.index("| network |")
 
 
-def test_a_tuned_rate_is_shown_with_how_many_were_tried(fake_store):
+def test_a_tuned_learning_rate_is_shown_with_how_many_were_tried(fake_store):
     tried = {"0.01": (0.97, 0.975), "0.1": (0.98, 0.985), "1.0": (0.9, 0.91)}
     ids = [
         fake_store.record("cnn", "sgd", seed, accuracy, **{"optim.lr": rate})
@@ -182,7 +180,7 @@ def test_a_tuned_rate_is_shown_with_how_many_were_tried(fake_store):
     assert (fake_store.folder / "figures" / "rates.svg").stat().st_size > 1000
 
 
-def test_a_folder_that_cannot_be_written_is_one_line(fake_store, tmp_path):
+def test_a_folder_that_cannot_be_written_gets_one_line(fake_store, tmp_path):
     fake_store.sweep("one", fake_store.record("cnn", "adam", 0, 0.9))
     (tmp_path / "file").touch()
     said = fake_store.harness.main(f"report.dir={tmp_path / 'file'}", entry_point="report")
@@ -198,7 +196,7 @@ def test_seconds_of_runs_that_shared_their_machine_do_not_count(fake_store, caps
     assert "Seconds are from 1 of 3 runs" in capsys.readouterr().out
 
 
-def test_a_run_that_died_and_was_left_takes_no_seconds_from_later_ones(fake_store, capsys):
+def test_a_dead_run_does_not_contend_with_later_ones(fake_store, capsys):
     dead = fake_store.harness.client.create_run(
         fake_store.experiment, fake_store.clock, {"fingerprint": "dead", "owner": "here:1:1"}
     )
@@ -211,14 +209,14 @@ def test_a_run_that_died_and_was_left_takes_no_seconds_from_later_ones(fake_stor
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
-    """A sweep really run: one network x two optimizers."""
+    """A real sweep: one network x two optimizers."""
     harness = Harness(tmp_path_factory.mktemp("swept") / "harness")
     cells = ("model=mlp", "optim=adam,sgd", "data=mnist5k", "data.test_fraction=0.8", "trainer=smoke")
     assert harness.main("-m", *cells, "sweep.name=two") is None
     return harness
 
 
-def test_a_sweep_is_reported_with_everything_that_its_runs_recorded(swept, tmp_path, capsys):
+def test_a_real_sweep_is_reported(swept, tmp_path, capsys):
     assert swept.main(f"report.dir={tmp_path}", entry_point="report") is None
     said = capsys.readouterr().out
     assert "mlp/adam (★) is best at 0." in said
@@ -236,7 +234,7 @@ def test_a_sweep_is_reported_with_everything_that_its_runs_recorded(swept, tmp_p
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("chromium"), reason="there is no chromium on the PATH")
 @pytest.mark.parametrize("width", [390, 1280])
-def test_the_page_is_whole_and_fits_a_phone_and_a_desk(reported, tmp_path, width):
+def test_the_page_is_self_contained_and_fits_a_phone_and_a_desktop(reported, tmp_path, width):
     from playwright.sync_api import sync_playwright
 
     page_file, outside, errors = reported.folder / "report.html", [], []

@@ -1,1 +1,1 @@
-"""What runs mean together: plain values in, plain values out."""
+"""Comparison and statistics of runs: plain values in, plain values out."""

@@ -1,4 +1,4 @@
-"""The runs of one network with one optimizer, one for each seed."""
+"""A cell: the runs of one network with one optimizer over several seeds."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -8,10 +8,7 @@ from statistics import mean, median
 import numpy as np
 
 from digitlab.analysis.records import Result
-from digitlab.analysis.statistics import (
-    t_interval,
-    wilson,
-)
+from digitlab.analysis.statistics import t_interval, wilson
 
 ALPHA = 0.05
 
@@ -25,7 +22,7 @@ class Cell:
     variant: str  # what else was swept: "data.batch_size=64", or nothing
     runs: list[Result]
     rates: list["Rate"] = field(default_factory=list)  # the learning rates that were tried, if more than one
-    p_best: float = nan  # of being as good as the best one or better; nan of the best itself, and of what is untested
+    p_best: float = nan  # p-value of being at least as good as the best cell; nan for that cell and where untested
     is_best: bool = False
 
     @property
@@ -39,7 +36,7 @@ class Cell:
 
     @property
     def arm(self) -> str:
-        """What is compared for one network: the optimizer, and what else was swept."""
+        """What is compared for one network: the optimizer and the other swept settings."""
         return " ".join(filter(None, (self.optim, self.variant)))
 
     @property
@@ -56,7 +53,7 @@ class Cell:
 
     @cached_property
     def interval(self) -> tuple[float, float]:
-        """The 95 % interval: Student's over seeds, or Wilson's over the test images of a single run."""
+        """The 95 % interval of the accuracy: Student's over seeds, or Wilson's over the test images of a single run."""
         if self.n > 1:
             return t_interval([run.accuracy for run in self.runs])
         (run,) = self.runs
@@ -76,7 +73,7 @@ class Cell:
 
     @property
     def curves(self) -> np.ndarray:
-        """The validation accuracies, (seeds, epochs): nan where a run had stopped."""
+        """The validation accuracies, (seeds, epochs); nan after a run stopped."""
         values = np.full((self.n, max(run.val_acc.size for run in self.runs)), nan)
         for row, run in zip(values, self.runs, strict=True):
             row[: run.val_acc.size] = run.val_acc
@@ -88,7 +85,7 @@ class Cell:
 
     @property
     def timed(self) -> list[Result]:
-        """The runs whose seconds are their own."""
+        """The runs that had their machine to themselves, so that their seconds can be compared."""
         return [run for run in self.runs if run.is_exclusive and run.epoch_s.size]
 
     @property
@@ -97,13 +94,13 @@ class Cell:
 
     @property
     def seconds(self) -> float:
-        """The median seconds of training, in all epochs."""
+        """The median over runs of the seconds of all training epochs."""
         return median(float(np.sum(run.epoch_s)) for run in self.timed) if self.timed else nan
 
 
 @dataclass(frozen=True)
 class Rate:
-    """One learning rate that was tried for a network with an optimizer, and what it came to on validation."""
+    """One learning rate tried for a network with an optimizer, and its validation accuracies."""
 
     lr: str
     values: list[float]  # the best val/acc of each seed

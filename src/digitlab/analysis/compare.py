@@ -1,4 +1,4 @@
-"""What follows from a set of runs: which network with which optimizer is best, and which differences are real."""
+"""Compare networks and optimizers over a set of runs: which is best, and which differences are significant."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -22,14 +22,12 @@ from digitlab.analysis.statistics import (
 )
 
 TARGETS = (0.97, 0.98, 0.99)  # of val/acc
-
-
-MIN_NETWORKS, MIN_SEEDS = 5, 5  # that an aggregate over networks takes, seeds of each network
+MIN_NETWORKS, MIN_SEEDS = 5, 5  # networks, and seeds of each, needed to aggregate an optimizer over networks
 
 
 @dataclass
 class Pair:
-    """The difference of two cells: mean, interval, p-value as it is and as corrected for all pairs."""
+    """The difference in test accuracy of two cells: mean, interval, p-value before and after Holm's correction."""
 
     one: Cell
     other: Cell
@@ -49,7 +47,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Reach:
-    """How soon the runs of a cell came to a validation accuracy: medians, in which a miss is infinite."""
+    """How soon the runs of a cell reached a validation accuracy: medians, in which a run that never did is infinite."""
 
     cell: Cell
     target: float
@@ -61,7 +59,7 @@ class Reach:
 
 @dataclass(frozen=True)
 class Aggregate:
-    """An optimizer over networks: interquartile mean of the test accuracy and its bootstrap interval."""
+    """An optimizer over all networks: interquartile mean of the test accuracy and its bootstrap interval."""
 
     optim: str
     networks: int
@@ -73,7 +71,7 @@ class Aggregate:
 
 @dataclass
 class Comparison:
-    """What follows from the runs of one data set: cells by falling accuracy, and what is said of them."""
+    """The comparison of all runs of one data set; cells are in order of falling test accuracy."""
 
     data: str
     test_images: int
@@ -116,10 +114,10 @@ class Comparison:
 
 
 def compare(results: Sequence[Result], predict: Predict) -> Comparison:
-    """Draw the conclusions from the runs of one data set; `predict` gives a run's stored predictions, if there are any.
+    """Compare the runs of one data set.
 
-    Of several runs of the same settings and seed the one that ended last counts. Raises ValueError without any run,
-    and for runs of several data sets.
+    `predict` returns the stored predictions of a run, or None. Among runs of the same settings and seed, the one that
+    ended last counts. Raises ValueError without any run, and for runs of several data sets.
     """
     if not results:
         raise ValueError("no run is done, so there is nothing to report")
@@ -133,9 +131,9 @@ def compare(results: Sequence[Result], predict: Predict) -> Comparison:
     cells = sorted(_choose(results, swept), key=lambda cell: -cell.accuracy)
     cells[0].is_best = True
     pairs = _pair(cells, predict)
-    nearest = [pair for pair in pairs if pair.one is cells[0]]
-    corrected = against_best([pair.difference for pair in nearest], [pair.p for pair in nearest])
-    for pair, p_best in zip(nearest, corrected, strict=True):
+    with_best = [pair for pair in pairs if pair.one is cells[0]]
+    corrected = against_best([pair.difference for pair in with_best], [pair.p for pair in with_best])
+    for pair, p_best in zip(with_best, corrected, strict=True):
         pair.other.p_best = float(p_best)
     return Comparison(
         data=results[0].data,
@@ -149,9 +147,9 @@ def compare(results: Sequence[Result], predict: Predict) -> Comparison:
 
 
 def _swept(results: Sequence[Result]) -> list[str]:
-    """Return the settings in which runs of the same network, optimizer and seed differ: somebody compares them.
+    """Return the swept settings: those in which runs of the same network, optimizer and seed differ.
 
-    A setting that is the learning rate under another name, as a scheduler's highest rate, is left out.
+    A setting that always equals the learning rate, such as a scheduler's highest rate, is left out.
     """
     same = defaultdict(list)
     for result in results:
@@ -161,12 +159,12 @@ def _swept(results: Sequence[Result]) -> list[str]:
         if len(settings) > 1:
             keys = set().union(*settings)
             found |= {key for key in keys if len({each.get(key) for each in settings}) > 1}
-    follows = {key for key in found if all(each.settings.get(key) == each.lr for each in results)} - {RATE}
-    return sorted(key for key in found - follows if " " not in key)  # what was found, not chosen, has words
+    aliases = {key for key in found if all(each.settings.get(key) == each.lr for each in results)} - {RATE}
+    return sorted(key for key in found - aliases if " " not in key)  # a key with a space is recorded, not configured
 
 
 def _choose(results: Iterable[Result], swept: Sequence[str]) -> list[Cell]:
-    """Return the cells; of several learning rates each takes the one with the best mean validation accuracy."""
+    """Return the cells, each with the learning rate of the highest mean validation accuracy."""
     shown = [key for key in swept if key != RATE]
     runs: dict[tuple, dict[str, dict[int, Result]]] = defaultdict(lambda: defaultdict(dict))
     for result in results:
@@ -187,18 +185,18 @@ def _choose(results: Iterable[Result], swept: Sequence[str]) -> list[Cell]:
 
 
 def _pair(cells: Sequence[Cell], predict: Predict) -> list[Pair]:
-    """Compare every two cells; `one` is the better."""
-    # Two-sided, the level at which a difference from the best is tested one-sided among all of them.
+    """Compare each pair of cells; `one` is the cell with the higher accuracy."""
+    # The two-sided level that equals the corrected one-sided level of a comparison with the best.
     strict = 2 * ALPHA / max(len(cells) - 1, 1)
     pairs = [
-        _difference(one, other, predict, strict if one is cells[0] else ALPHA) for one, other in combinations(cells, 2)
+        _compare_two(one, other, predict, strict if one is cells[0] else ALPHA) for one, other in combinations(cells, 2)
     ]
     for pair, p_holm in zip(pairs, holm([pair.p for pair in pairs]), strict=True):
         pair.p_holm = float(p_holm)
     return pairs
 
 
-def _difference(one: Cell, other: Cell, predict: Predict, alpha: float) -> Pair:
+def _compare_two(one: Cell, other: Cell, predict: Predict, alpha: float) -> Pair:
     common = sorted(one.accuracies.keys() & other.accuracies.keys())
     if len(common) > 1:
         values, others = ([cell.accuracies[seed] for seed in common] for cell in (one, other))
@@ -206,10 +204,10 @@ def _difference(one: Cell, other: Cell, predict: Predict, alpha: float) -> Pair:
         needed = seeds_needed(values, others, step, alpha=alpha)
         return Pair(one, other, "paired t", len(common), *paired_t(values, others, step), seeds_needed=needed)
     pair = Pair(one, other, "none", len(common), one.accuracy - other.accuracy)
-    if one.n == other.n == 1:  # what is paired is their predictions for the same images
+    if one.n == other.n == 1:  # their predictions for the same images are paired
         ours, theirs = (predict(cell.runs[0]) for cell in (one, other))
         if ours and theirs and np.array_equal(ours.labels, theirs.labels):
-            pair.test, pair.p = "McNemar", mcnemar(ours.right, theirs.right)
+            pair.test, pair.p = "McNemar", mcnemar(ours.correct, theirs.correct)
     return pair
 
 
@@ -227,7 +225,7 @@ def _seconds_to(run: Result, target: float) -> float:
 
 
 def _aggregate(cells: Sequence[Cell]) -> list[Aggregate]:
-    """Return the optimizers by interquartile mean, over the networks that every one has enough seeds of."""
+    """Return the optimizers by falling interquartile mean, over the networks for which each has enough seeds."""
     by_optim = defaultdict(dict)
     for cell in cells:
         if cell.n >= MIN_SEEDS:

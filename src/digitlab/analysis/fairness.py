@@ -1,4 +1,4 @@
-"""What a comparison cannot tell: runs that are not alike in the rest, seeds, predictions and seconds that lack."""
+"""Say what limits a comparison: confounders, and missing seeds, predictions and timings."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,8 +10,11 @@ from digitlab.analysis.records import Result
 CHANGED = "code changed since its commit"
 
 
-class Unlike(NamedTuple):
-    """A setting that is not the same in all runs, or should be in none: the names of the runs by its value."""
+class Confounder(NamedTuple):
+    """A setting that is not compared but differs between runs, with the names of the runs by its value.
+
+    Code that was changed since its commit is one even where it is the same in all runs.
+    """
 
     setting: str
     runs: Mapping[str, Sequence[str]]
@@ -20,17 +23,17 @@ class Unlike(NamedTuple):
         ordered = sorted(self.runs.items(), key=lambda item: -len(item[1]))
         if len(ordered) == 1:
             ((value, names),) = ordered
-            return f"{self.setting}: {value} ({len(names)} runs, all of them): no commit holds the code that they ran"
+            return f"{self.setting}: {value} (all {len(names)} runs): no commit contains the code that they ran"
         return f"{self.setting}: {'; '.join(f'{value} ({_name_runs(names)})' for value, names in ordered)}"
 
 
-def unfair(comparison: Comparison) -> list[str]:
-    """Name each setting beyond the compared axes that is not the same in all runs, and the runs apart."""
-    return [str(each) for each in unlike(comparison.runs, comparison.swept)]
+def confounders(comparison: Comparison) -> list[str]:
+    """Describe each setting that is not compared but differs between runs, with the runs of each value."""
+    return [str(each) for each in find_confounders(comparison.runs, comparison.swept)]
 
 
-def unlike(runs: Sequence[Result], axes: Iterable[str]) -> list[Unlike]:
-    """Return what is not the same in all runs, except the settings in `axes`, and whether all ran changed code.
+def find_confounders(runs: Sequence[Result], axes: Iterable[str]) -> list[Confounder]:
+    """Return the settings that differ between runs, other than the compared settings `axes`.
 
     The keys of a network or an optimizer are compared among its own runs only.
     """
@@ -43,7 +46,7 @@ def unlike(runs: Sequence[Result], axes: Iterable[str]) -> list[Unlike]:
             groups[own][run.settings.get(key, "none")].append(run.name)
         for own, names in groups.items():
             if len(names) > 1 or (key == CHANGED and "true" in names):
-                found.append(Unlike(f"{key} of {own}" if own else key, names))
+                found.append(Confounder(f"{key} of {own}" if own else key, names))
     return found
 
 
@@ -51,8 +54,8 @@ def _name_runs(names: Sequence[str]) -> str:
     return ", ".join(names) if len(names) <= 2 else f"{len(names)} runs"
 
 
-def limits(comparison: Comparison) -> list[str]:
-    """Say in a line each what the runs cannot tell, and what they can all the same."""
+def caveats(comparison: Comparison) -> list[str]:
+    """Return the limits of a comparison, one line each."""
     notes, cells, pairs, runs = [], comparison.cells, comparison.pairs, comparison.runs
     single = [cell for cell in cells if cell.n == 1]
     if single:
@@ -61,11 +64,11 @@ def limits(comparison: Comparison) -> list[str]:
         )
         notes.append(
             f"{whose}: the interval is Wilson's over {runs[0].test_images:,} test images. McNemar's test says whether "
-            "two trained networks differ on images like these; nothing says what training again would give."
+            "two trained networks differ on such images; how much another seed would change is unknown."
         )
     if any(cell.n == 2 for cell in cells):
         notes.append(
-            "Two seeds say little: an interval over them is seven times as wide as over five of the same spread."
+            "Two seeds say little: their interval is seven times as wide as that of five seeds with the same spread."
         )
     seeds = {cell.name: frozenset(cell.accuracies) for cell in cells}
     if len(set(seeds.values())) > 1:
@@ -73,37 +76,37 @@ def limits(comparison: Comparison) -> list[str]:
         unusual = [f"{name} has {_list_seeds(found)}" for name, found in seeds.items() if found != usual]
         listed = "; ".join(unusual) if len(unusual) <= 3 else f"{len(unusual)} cells have others"
         notes.append(
-            f"Unequal seeds: most cells have {_list_seeds(usual)}, {listed}. Each mean is over the seeds that there "
-            "are, each difference over the seeds that both cells have."
+            f"Unequal seeds: most cells have {_list_seeds(usual)}, {listed}. Each mean is over all seeds of its cell, "
+            "each difference over the seeds that both cells have."
         )
     untested = [pair for pair in pairs if pair.test == "none"]
     if untested:
         notes.append(
-            f"{len(untested)} of {len(pairs)} pairs are not tested, and count as not distinguishable: a test takes two "
-            "seeds in common or, of two single runs, predictions.npz of the same test images."
+            f"{len(untested)} of {len(pairs)} pairs are not tested, and count as indistinguishable: a test needs two "
+            "seeds in common or, for two single runs, predictions.npz of the same test images."
         )
     diverged = [run.name for run in runs if run.has_diverged]
     if diverged:
         notes.append(
-            f"Diverged: {_name_runs(diverged)}. They count with the accuracy that they ended with, and as misses of "
-            "every target that they had not reached."
+            f"Diverged: {_name_runs(diverged)}. They count with their final accuracy, and as misses of every target "
+            "that they did not reach."
         )
     contended = sum(not run.is_exclusive for run in runs)
     if contended:
         notes.append(
             f"Seconds are from {len(runs) - contended} of {len(runs)} runs: the others shared their machine with "
-            "another run of this store for a time."
+            "another run of this store part of the time."
         )
     leaked = [run.name for run in runs if run.settings.get("data.split") == "test"]
     if leaked:
         notes.append(
-            f"Validated on the test set: {_name_runs(leaked)}. What was chosen by validation there, an epoch or a "
-            "learning rate, was chosen by the test, whose accuracy is too high for that."
+            f"Validated on the test set: {_name_runs(leaked)}. This is test-set leakage: an epoch or a learning rate "
+            "chosen by validation was chosen on the test images, so the test accuracy is too high."
         )
     if comparison.has_rates:
         notes.append(
-            "Learning rates were chosen by mean validation accuracy; the test accuracy is of the chosen one, and was "
-            "not looked at before."
+            "Learning rates were chosen by mean validation accuracy alone; the test accuracy is that of the chosen "
+            "rate."
         )
     return notes
 

@@ -1,4 +1,4 @@
-"""What a run came to, as plain values."""
+"""The results of a run, as plain values."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +11,11 @@ RATE = "optim.lr"
 
 @dataclass(frozen=True)
 class Result:
-    """One run that is done. Curves are by finished epoch, from 1; `settings` holds what else was chosen or found."""
+    """The results of one finished run.
+
+    Curves are by finished epoch, from 1. `settings` holds the other configured values, and what was recorded of the
+    code, the data and the environment.
+    """
 
     run_id: str
     name: str
@@ -33,7 +37,7 @@ class Result:
     host: str
     began: int  # ms
     ended: int
-    is_exclusive: bool = True  # on its machine: else its seconds are not its own
+    is_exclusive: bool = True  # it had its machine to itself, so that its seconds can be compared
 
     @property
     def has_diverged(self) -> bool:
@@ -45,13 +49,13 @@ class Result:
 
 
 def has_diverged(loss: float) -> bool:
-    """Say whether a stored loss is none: nan, or infinity, which a store writes as the largest number that it has."""
+    """Say whether a stored loss is nan or infinity, which a store writes as its largest number."""
     return not isfinite(loss) or loss > 1e300
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What one run answered to the test images: classes (N,), and the labels (N,); with the images of mistakes."""
+    """What one run predicted for the test images: class indices (N,), labels (N,), and the misclassified images."""
 
     predicted: np.ndarray
     labels: np.ndarray
@@ -59,7 +63,7 @@ class Predictions:
     images: Mapping[int, np.ndarray] = field(default_factory=dict)  # by row, uint8 (H, W)
 
     @property
-    def right(self) -> np.ndarray:
+    def correct(self) -> np.ndarray:
         return self.predicted == self.labels
 
 

@@ -1,1 +1,1 @@
-"""Published numbers: what was claimed, what our runs say of it."""
+"""Published claims, and whether our runs reproduce them."""

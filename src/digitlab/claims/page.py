@@ -1,13 +1,13 @@
-"""Write down what became of the published claims: verdicts, changed recipes, facts, curves."""
+"""Report on published claims: verdicts, changed recipes, facts, curves."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from digitlab.analysis.fairness import Unlike, unlike
+from digitlab.analysis.fairness import Confounder, find_confounders
 from digitlab.analysis.records import Predictions
-from digitlab.analysis.statistics import Difference, paired_t
+from digitlab.analysis.statistics import PairedTest, paired_t
 from digitlab.claims import verdict as verdicts
 from digitlab.claims.schema import Claim, agree
 from digitlab.claims.verdict import Outcome, judge
@@ -15,42 +15,41 @@ from digitlab.documents import document, format, origin
 from digitlab.documents.document import Picture, Section, Table
 from digitlab.plots import report_figures
 
-FLAGS = {"T": "validated on the test set", "U": "recipe partly unstated", "L": "printed log or text speaks against it"}
+FLAGS = {"T": "validated on the test set", "U": "recipe partly unstated", "L": "contradicted by its own log or text"}
 READING = {
-    verdicts.REPRODUCED: "Believe the number as what one run of this recipe may give",
+    verdicts.REPRODUCED: "Believe the number as one that a run of this recipe may give",
     verdicts.BETTER: "The recipe gives more than the document says",
     verdicts.WORSE: "Do not expect the number: the recipe as stated gives less",
     verdicts.DIVERGED: "Believe the printed output, not the text: the network learned nothing",
-    verdicts.NOT_COMPARABLE: "There is nothing that these runs can be compared with",
-    verdicts.TOO_FEW: "Nothing follows yet",
+    verdicts.NOT_COMPARABLE: "These runs cannot be compared with the claim",
+    verdicts.TOO_FEW: "There are too few runs for a verdict",
 }
 
 
 def sections(
-    outcomes: Sequence[Outcome], differs: Sequence[str], notes: Sequence[str], predictions: Predictions | None
+    outcomes: Sequence[Outcome], confounders: Sequence[str], notes: Sequence[str], predictions: Predictions | None
 ) -> list[Section]:
-    """Return the page of claims.
+    """Return the sections of the claims report.
 
-    `differs` names what should agree in the runs of a claim and does not, `notes` what is missing; `predictions` are
-    any run's on the test images, for their labels.
+    `confounders` are settings that differ in the runs of one claim, `notes` name what is missing. `predictions` are
+    those of any run; only their labels are used.
     """
-    warned = (
-        ["Runs of one claim differ in more than their seed and what was changed:", list(differs)] if differs else []
-    )
+    warning = "Runs of one claim differ in more than their seed and the intended change:"
+    warned = [warning, list(confounders)] if confounders else []
     claimed = [outcome for outcome in outcomes if outcome.is_own]
     found = [
         Section("Verdicts", [*warned, *([list(notes)] if notes else []), *_verdicts(claimed)]),
         Section("What a reader should believe", [_paragraph(outcome) for outcome in claimed]),
-        Section("What becomes of a claim when something is changed", _changed(outcomes)),
+        Section("What changes of a recipe do", _changed(outcomes)),
         Section("Facts in the documents", _facts(claimed, predictions)),
         Section("Curves", _curves(claimed)),
-        Section("Made from", origin.origin([run for outcome in outcomes for run in outcome.runs])),
+        Section("Provenance", origin.origin([run for outcome in outcomes for run in outcome.runs])),
     ]
     return [section for section in found if section.blocks]
 
 
-def differing(outcomes: Sequence[Outcome]) -> list[str]:
-    """Name what is not the same in the runs of one claim, though no recipe changes it, and the claims that it is in."""
+def confounders(outcomes: Sequence[Outcome]) -> list[str]:
+    """Describe each setting that differs in the runs of one claim though no recipe changes it, with those claims."""
     claims_of: dict[str, list[str]] = defaultdict(list)
     runs_of: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for name, data in dict.fromkeys((outcome.claim.name, outcome.data) for outcome in outcomes):
@@ -58,18 +57,20 @@ def differing(outcomes: Sequence[Outcome]) -> list[str]:
         runs = [run for outcome in alike for run in outcome.runs]
         changed = {key for outcome in alike for key in outcome.changes}
         axes = {key for run in runs for key in run.settings if {key, key.partition(".")[0]} & changed}
-        # Another split has another digest, though the images are the same.
+        # Another split of the same images has another digest.
         axes |= {"data digest"} if any(key.startswith("data.") for key in changed) else set()
-        for setting, by_value in unlike(runs, axes):
+        for setting, by_value in find_confounders(runs, axes):
             claims_of[setting].append(name)
             for value, of in by_value.items():
                 runs_of[setting][value] += of
-    return [f"{', '.join(names) if len(names) <= 3 else f'{len(names)} claims'}: {Unlike(setting, runs_of[setting])}"
-            for setting, names in claims_of.items()]  # fmt: skip
+    return [
+        f"{', '.join(names) if len(names) <= 3 else f'{len(names)} claims'}: {Confounder(setting, runs_of[setting])}"
+        for setting, names in claims_of.items()
+    ]
 
 
 def tables(outcomes: Sequence[Outcome]) -> list[Table]:
-    """Return the claims with their verdicts, and the changed recipes: of either what there is."""
+    """Return the table of claims with their verdicts and that of changed recipes, each if it has rows."""
     claimed, others = ([each for each in outcomes if each.is_own is own] for own in (True, False))
     return [*([table(claimed)] if claimed else []), *([changes(outcomes)] if others else [])]
 
@@ -83,7 +84,7 @@ def table(claimed: Sequence[Outcome]) -> Table:
         claim, cell = outcome.claim, outcome.cell
         rows.append([
             claim.name, judge(outcome)[0], _flags(claim), _plain(claim.accuracy), format.mean_of(outcome.accuracies),
-            str(cell.n), "–" if outcome.difference is None else format.signed(outcome.difference),
+            str(cell.n), "–" if outcome.excess is None else format.signed(outcome.excess),
             _plain(claim.loss), _loss(outcome),
             f"{claim.parameters:,}" if claim.parameters else "–", f"{cell.parameters:,}" if cell.parameters else "–",
             _plain(claim.seconds), format.number(cell.epoch_s, ".1f"),
@@ -93,14 +94,14 @@ def table(claimed: Sequence[Outcome]) -> Table:
 
 
 def changes(outcomes: Sequence[Outcome]) -> Table:
-    """Return a row for each changed recipe: what differs from the claim's own, and what that does."""
-    headings = ["claim", "counterpart", "what differs", "test accuracy", "n", "test loss", "less the claim's recipe",
-                "95 % interval", "seeds in common"]  # fmt: skip
+    """Return a row for each changed recipe: what differs from the claim's own, and by how much the accuracy changes."""
+    headings = ["claim", "counterpart", "what differs", "test accuracy", "n", "test loss",
+                "difference to the claim's recipe", "95 % interval", "seeds in common"]  # fmt: skip
     rows = []
     for outcome in (each for each in outcomes if not each.is_own):
-        common, change = _less_own(outcome, outcomes)
+        common, change = _compare_with_own(outcome, outcomes)
         rows.append([
-            outcome.claim.name, outcome.counterpart or "–", _differs(outcome), format.mean_of(outcome.accuracies),
+            outcome.claim.name, outcome.counterpart or "–", _list_changes(outcome), format.mean_of(outcome.accuracies),
             str(len(outcome.runs)), _loss(outcome), format.signed(change.mean) if change else "–",
             f"{format.signed(change.low)} to {format.signed(change.high)}" if change else "–", str(common),
         ])  # fmt: skip
@@ -108,10 +109,10 @@ def changes(outcomes: Sequence[Outcome]) -> Table:
 
 
 def conclusion(outcomes: Sequence[Outcome]) -> str:
-    """Return the verdicts counted, in a sentence."""
+    """Return the number of claims with each verdict, in a sentence."""
     found = [judge(outcome)[0] for outcome in outcomes if outcome.is_own]
     if not found:
-        return f"No claim's own recipe is done, so there is no verdict; changed recipes: {len(outcomes)}."
+        return f"No claim's own recipe has been run, so there is no verdict; changed recipes: {len(outcomes)}."
     counts = ", ".join(f"{found.count(verdict)} {verdict}" for verdict in READING if verdict in found)
     return f"{len(found)} claim{'s' if len(found) > 1 else ''}: {counts}."
 
@@ -124,7 +125,7 @@ def csv(outcomes: Sequence[Outcome]) -> tuple[list[str], list[list[object]]]:
     rows = []
     for outcome in outcomes:
         cell, claim, own = outcome.cell, outcome.claim, outcome.is_own
-        common, change = (None, None) if own else _less_own(outcome, outcomes)
+        common, change = (None, None) if own else _compare_with_own(outcome, outcomes)
         rows.append([
             claim.name, outcome.counterpart, _listed(outcome.changes), outcome.data,
             *(judge(outcome) if own else ("", "")), claim.accuracy, cell.n, round(cell.accuracy, 6),
@@ -140,24 +141,24 @@ def _verdicts(claimed: Sequence[Outcome]) -> list[Table | str | list[str]]:
 
 
 def _flags(claim: Claim) -> str:
-    return "".join(letter for letter, said in zip(FLAGS, _doubts(claim), strict=True) if said)
+    return "".join(letter for letter, reason in zip(FLAGS, _flag_reasons(claim), strict=True) if reason)
 
 
-def _doubts(claim: Claim) -> tuple[str, str, str]:
-    """Return what stands behind each flag, "" where it is not raised."""
+def _flag_reasons(claim: Claim) -> tuple[str, str, str]:
+    """Return the reason for each flag, "" where it is not raised."""
     on_test = "its validation set was the test set" if claim.is_validated_on_test else ""
     return on_test, claim.unstated, claim.caveat
 
 
 def _legend(claimed: Sequence[Outcome]) -> list[str | list[str]]:
-    """Say what the flags mean, and why each claim has its own."""
+    """Explain the flags, and why each claim has the ones it has."""
     meanings = "; ".join(f"{letter}: {meaning}" for letter, meaning in FLAGS.items())
     lines = []
     for claim in (outcome.claim for outcome in claimed):
-        raised = [f"{letter}: {said}" for letter, said in zip(FLAGS, _doubts(claim), strict=True) if said]
+        raised = [f"{letter}: {reason}" for letter, reason in zip(FLAGS, _flag_reasons(claim), strict=True) if reason]
         if raised:
             lines.append(f"{claim.name}: {'; '.join(raised)}.")
-    return [f"Flags, which decide nothing. {meanings}.", lines] if lines else []
+    return [f"Flags do not change a verdict. {meanings}.", lines] if lines else []
 
 
 def _loss(outcome: Outcome) -> str:
@@ -169,13 +170,13 @@ def _listed(changed: Mapping[str, str]) -> str:
     return ", ".join(f"{key}={value}" for key, value in changed.items())
 
 
-def _differs(outcome: Outcome) -> str:
+def _list_changes(outcome: Outcome) -> str:
     where = "" if outcome.data == outcome.claim.data else f" (on {outcome.data})"
     return f"{_listed(outcome.changes)}{where}"
 
 
-def _less_own(changed: Outcome, outcomes: Sequence[Outcome]) -> tuple[int, Difference | None]:
-    """Return how many seeds a changed recipe shares with its claim's own, and, from two on, its accuracy less that."""
+def _compare_with_own(changed: Outcome, outcomes: Sequence[Outcome]) -> tuple[int, PairedTest | None]:
+    """Return how many seeds a changed recipe shares with the claim's own and, from two on, their paired difference."""
     accuracies = changed.cell.accuracies
     for own in outcomes:
         if own.is_own and (own.claim.name, own.data) == (changed.claim.name, changed.data):
@@ -190,11 +191,12 @@ def _less_own(changed: Outcome, outcomes: Sequence[Outcome]) -> tuple[int, Diffe
 
 def _rule() -> str:
     return (
-        f"{verdicts.REPRODUCED}: the claimed accuracy, widened by its rounding, lies in the 95 % prediction interval "
-        f"for one run of ours, and none of ours diverged. {verdicts.BETTER} or {verdicts.WORSE}: ours is. "
-        f"{verdicts.DIVERGED}: every run names one class for all images, as the printed accuracy and loss mean. "
-        f"{verdicts.TOO_FEW}: fewer than {verdicts.MIN_RUNS} runs. Accuracy decides; the loss is shown. ± is the 95 % "
-        "t-interval of the mean over seeds; seconds are of training passes (– where no run had its machine to itself)."
+        f"{verdicts.REPRODUCED}: the claimed accuracy, give or take its rounding, lies in the 95 % prediction interval "
+        f"for one run of ours, and none of ours diverged. {verdicts.BETTER} or {verdicts.WORSE}: our mean accuracy is "
+        f"above or below the claimed one. {verdicts.DIVERGED}: every run predicts one class for all images, as the "
+        f"printed accuracy and loss imply. {verdicts.TOO_FEW}: fewer than {verdicts.MIN_RUNS} runs. Only the accuracy "
+        "decides; the loss is for information. ± is the 95 % t-interval of the mean over seeds. Seconds are those of "
+        "training passes (– where no run had its machine to itself)."
     )
 
 
@@ -202,7 +204,7 @@ def _paragraph(outcome: Outcome) -> str:
     claim, (verdict, reason) = outcome.claim, judge(outcome)
     doubts = []
     if claim.is_validated_on_test and not claim.diverges:
-        doubts.append("it validated on the test set, so a reader who picks an epoch by that log picks by the answer")
+        doubts.append("it validated on the test set, so an epoch picked by its log is picked on the test images")
     if claim.caveat:
         doubts.append(claim.caveat)
     text = (
@@ -216,15 +218,15 @@ def _changed(outcomes: Sequence[Outcome]) -> list[Table | str]:
     if all(outcome.is_own for outcome in outcomes):
         return []
     note = (
-        "Not judged: no document claims anything of these. What differs is read from the two configurations. The "
-        "difference of test accuracy to the claim's own recipe is paired by seed, with its 95 % t-interval; – where "
-        "fewer than two seeds are common. An interval that holds 0 shows no difference."
+        "There is no verdict here, because no document claims anything about these recipes. What differs is read from "
+        "the two configurations. The difference in test accuracy to the claim's own recipe is paired by seed, with its "
+        "95 % t-interval; – where fewer than two seeds are common. An interval that holds 0 shows no difference."
     )
     return [changes(outcomes), note]
 
 
 def _facts(outcomes: Sequence[Outcome], predictions: Predictions | None) -> list[list[str]]:
-    """Check what the documents state as facts against what was counted."""
+    """Check the facts stated in the documents against our own counts."""
     lines = []
     for claim, counted in ((outcome.claim, outcome.cell.parameters) for outcome in outcomes):
         if claim.parameters and counted:
@@ -233,16 +235,16 @@ def _facts(outcomes: Sequence[Outcome], predictions: Predictions | None) -> list
         if claim.layers:
             lines.append(f"{claim.name}: {claim.layers}")
     lines += [
-        f"{outcome.claim.document}: {said}"
+        f"{outcome.claim.document}: {fact}"
         for outcome in outcomes
-        for said in (*outcome.claim.counts, *outcome.claim.statements)
+        for fact in (*outcome.claim.counts, *outcome.claim.statements)
     ]
     for outcome in outcomes:
-        gains = outcome.best_less_last
+        gains = outcome.best_minus_last
         if outcome.claim.is_validated_on_test and not outcome.claim.diverges:
             lines.append(
-                f"{outcome.claim.name}: the best epoch on the test set is above the last one by "
-                f"{format.mean_of(gains)} in accuracy (n = {len(gains)}): so much is gained by picking."
+                f"{outcome.claim.name}: the best epoch on the test set has {format.mean_of(gains)} more accuracy than "
+                f"the last one (n = {len(gains)}): the gain from test-set leakage."
             )
     if predictions is not None:
         labels = predictions.labels
@@ -264,7 +266,7 @@ def _curves(outcomes: Sequence[Outcome]) -> list[Picture]:
     if not panels:
         return []
     data = " and ".join(dict.fromkeys(outcome.data for outcome in outcomes))
-    title = f"Validation accuracy on {data}: ours, mean and range over n seeds; points as the documents print them"
+    title = f"Validation accuracy on {data}: ours, mean and range over n seeds; points are the printed values"
     figure = report_figures.learning_curves(panels, title, points=("printed",))
     return [document.picture("claims.svg", figure, "Validation accuracy by epoch, ours and printed")]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-BEST, TIED = "★", "≈"  # in a table's cell: pages colour it
+BEST, TIED = "★", "≈"  # HTML colours the table cells that hold one
 
 TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -28,12 +28,12 @@ class Table:
     rows: Sequence[Sequence[str]]
     title: str = ""
     text_columns: int = 1
-    is_folded: bool = False  # on a page that can fold; what cannot leaves it out
+    is_folded: bool = False  # collapsed in HTML, left out of Markdown
 
 
 @dataclass
 class Picture:
-    """A figure as the bytes of a file, and what it shows in words."""
+    """A figure as the bytes of a file, with a text alternative."""
 
     file: str
     content: bytes
@@ -47,7 +47,7 @@ class Picture:
 
 def picture(file: str, figure: Any, alt: str) -> Picture:
     content = io.BytesIO()
-    metadata = {"Date": None} if file.endswith(".svg") else None  # the same runs give the same file
+    metadata = {"Date": None} if file.endswith(".svg") else None  # so that the same runs give the same bytes
     figure.savefig(content, format=file.rpartition(".")[2], metadata=metadata)
     return Picture(file, content.getvalue(), alt)
 
@@ -57,7 +57,7 @@ Block = str | list[str] | Table | Picture  # a paragraph, a list of lines, ...
 
 @dataclass
 class Section:
-    """A heading and what stands under it, in order."""
+    """A heading and the blocks under it, in order."""
 
     title: str
     blocks: Sequence[Block] = ()
@@ -65,7 +65,7 @@ class Section:
 
 @dataclass
 class Document:
-    """What is written down: a title, the conclusion in a sentence, sections; its tables in short, its plain numbers."""
+    """A document in every part that some format needs; `lead` is its conclusion in a sentence."""
 
     title: str
     lead: str
@@ -75,7 +75,7 @@ class Document:
 
 
 def to_html(title: str, lead: str, sections: Sequence[Section]) -> str:
-    """Return one page that needs nothing from outside."""
+    """Return a self-contained HTML page."""
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
     kinds = {"table": Table, "picture": Picture, "list": list}
     environment.tests |= {name: lambda block, kind=kind: isinstance(block, kind) for name, kind in kinds.items()}
@@ -84,7 +84,7 @@ def to_html(title: str, lead: str, sections: Sequence[Section]) -> str:
 
 
 def to_markdown(title: str, lead: str, sections: Sequence[Section]) -> str:
-    """Return the text of a Markdown file that has its pictures in figures/ beside it."""
+    """Return the text of a Markdown file whose pictures are in figures/ beside it."""
     parts = [f"# {title}", f"**{lead}**"]
     for section in sections:
         parts.append(f"## {section.title}")
@@ -107,7 +107,7 @@ def _markdown_table(table: Table) -> str:
 
 
 def to_latex(table: Table) -> str:
-    """Return a table for \\input, which wants the package booktabs."""
+    """Return a LaTeX table for \\input; it needs the package booktabs."""
     columns = "l" * table.text_columns + "r" * (len(table.headings) - table.text_columns)
     lines = [" & ".join(map(_escape_tex, row)) + r" \\" for row in (table.headings, *table.rows)]
     body = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"]
@@ -123,6 +123,6 @@ def to_csv(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(headings)
-    # nan is the one value that is not itself
+    # only nan differs from itself
     writer.writerows([None if value != value else value for value in row] for row in rows)
     return text.getvalue()

@@ -1,4 +1,4 @@
-"""Numbers as text."""
+"""Format numbers as text."""
 
 from collections.abc import Sequence
 from math import isinf, isnan
@@ -8,7 +8,7 @@ from digitlab.analysis.statistics import t_interval
 
 
 def mean_of(values: Sequence[float]) -> str:
-    """Write a mean with half the 95 % t-interval of the mean, or a single value."""
+    """Write a mean ± half its 95 % t-interval, or a single value."""
     if len(values) < 2:
         return f"{values[0]:.4f}"
     low, high = t_interval(values)
@@ -20,7 +20,7 @@ def number(value: float, form: str) -> str:
 
 
 def signed(value: float) -> str:
-    """Write a difference."""
+    """Write a difference, always with its sign."""
     return f"{value:+.4f}".replace("-", "−")
 
 

@@ -1,4 +1,4 @@
-"""Say what a document was made from."""
+"""Describe the provenance of a document: its runs, settings, machine and commands."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -7,7 +7,7 @@ from digitlab.analysis.records import Result
 
 
 def origin(runs: Sequence[Result]) -> list[str | list[str]]:
-    """Say what the runs were, on what, and by which commands."""
+    """Describe the runs of a document: how many, when, at which commit, on what, with which settings and commands."""
     same = {key: value for key, value in runs[0].settings.items() if all(x.settings.get(key) == value for x in runs)}
     wanted = ("trainer.max_epochs", "data.batch_size", "trainer.precision", "evaluate_on", "early_stopping.patience")
     settings = ", ".join(f"{key}={same[key]}" for key in wanted if key in same)

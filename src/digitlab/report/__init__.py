@@ -1,1 +1,1 @@
-"""What a sweep's runs say together, as tables and as a page."""
+"""The report of a sweep: a comparison of its runs, as tables and as a page."""

@@ -1,4 +1,4 @@
-"""Put a comparison into words and figures."""
+"""Write a comparison as sections of text, tables and figures."""
 
 from collections.abc import Sequence
 from itertools import chain
@@ -19,54 +19,51 @@ from digitlab.report.tables import accuracy, against_best, all_pairs, cells, mat
 
 
 def sections(
-    comparison: Comparison, differs: Sequence[str], notes: Sequence[str], predictions: Sequence[Predictions]
+    comparison: Comparison, confounders: Sequence[str], notes: Sequence[str], predictions: Sequence[Predictions]
 ) -> list[Section]:
-    """Return the report, the matrix first.
+    """Return the sections of the report, the matrix first.
 
-    `differs` names settings that should agree and do not, `notes` the limits of the runs; `predictions` are of the
-    best cell's runs that have any.
+    `confounders` and `notes` are the lines that stand above it. `predictions` are those of the best cell's runs that
+    stored them.
     """
     sections = [
         Section(
             matrix(comparison).title,
-            [*_warnings(differs, notes), matrix(comparison), _legend(comparison), _heat_map(comparison)],
+            [*_warnings(confounders, notes), matrix(comparison), _legend(comparison), _heat_map(comparison)],
         ),
-        Section("Every cell, the best first", [cells(comparison), _cells_note(comparison)]),
-        Section("Differences", _differences(comparison)),
+        Section("All cells, the best first", [cells(comparison), _cells_note(comparison)]),
+        Section("Differences", _pairs(comparison)),
         Section("Optimizers over networks", _aggregates(comparison)),
         Section("Time to target", _reaches(comparison)),
         Section("Curves", [_curves(comparison)]),
-        Section("What accuracy costs", _costs(comparison)),
+        Section("Accuracy and cost", _costs(comparison)),
         Section("Learning rates", _rates(comparison)),
-        Section("Mistakes of the best", _mistakes(comparison, predictions)),
-        Section("Made from", origin(comparison.runs)),
+        Section("Misclassified images of the best cell", _mistakes(comparison, predictions)),
+        Section("Provenance", origin(comparison.runs)),
     ]
     return [section for section in sections if section.blocks]
 
 
 def conclusion(comparison: Comparison) -> str:
-    """Return what a reader should take away, in a sentence."""
+    """Return the conclusion, in a sentence."""
     best, others = comparison.best, len(comparison.cells) - 1
     ties = sum(cell.is_tied for cell in comparison.cells)
     found = f"at {accuracy(best)} (n = {best.n})"
     if not others:
         return f"{best.name} is {found}; there is nothing to compare it with."
-    if not ties:
+    if ties:
+        share = "all" if ties == others else f"{ties} of the"
+        which = "the other cell" if others == 1 else f"{share} {others} other cells"
+        verdict = f"{which} ({TIED}) {'is' if ties == 1 else 'are'} statistically indistinguishable from it"
+    else:
         what = "worse" if best.n > 1 else "worse on these test images"
         verdict = f"{'the other cell is' if others == 1 else 'all others are'} {what}"
-    elif others == 1:
-        verdict = f"the other cell ({TIED}) is statistically indistinguishable from it"
-    elif ties < others:
-        verb = "is" if ties == 1 else "are"
-        verdict = f"{ties} of the {others} other cells ({TIED}) {verb} statistically indistinguishable from it"
-    else:
-        verdict = f"all {others} other cells ({TIED}) are statistically indistinguishable from it"
     return f"{best.name} ({BEST}) is best {found}; {verdict}."
 
 
-def _warnings(differs: Sequence[str], notes: Sequence[str]) -> list[str | list[str]]:
-    named = ["These runs differ in more than what is compared:", list(differs)] if differs else []
-    return named + ([list(notes)] if notes else [])
+def _warnings(confounders: Sequence[str], notes: Sequence[str]) -> list[str | list[str]]:
+    warning = "These runs differ in more than what is compared:"
+    return [*([warning, list(confounders)] if confounders else []), *([list(notes)] if notes else [])]
 
 
 def _legend(comparison: Comparison) -> str:
@@ -74,7 +71,7 @@ def _legend(comparison: Comparison) -> str:
     if comparison.pairs:
         best = "cell" if any(cell.n > 1 for cell in comparison.cells) else "of these trained networks"
         tied = (
-            f", {TIED} not distinguishable from the best: p ≥ {ALPHA} in a {_tests(comparison)}, one-sided and "
+            f", {TIED} statistically indistinguishable from it: p ≥ {ALPHA} in a {_tests(comparison)}, one-sided and "
             f"corrected for {len(comparison.cells) - 1} comparisons with the best, so that the truly best "
             f"{best} is among the marked ones in 95 % of cases"
         )
@@ -97,21 +94,22 @@ def _interval(comparison: Comparison) -> str:
 
 def _cells_note(comparison: Comparison) -> str:
     return (
-        "Test loss is a mean over seeds; s/epoch, training passes only, and the number of epochs are medians. – stands "
-        "for what was not recorded, or for seconds where no run had its machine to itself."
+        "Test loss is the mean over seeds; s/epoch, training passes only, and the number of epochs are medians. – is "
+        "for what was not recorded or, for seconds, where no run had its machine to itself."
     )
 
 
-def _differences(comparison: Comparison) -> list[str | Table]:
+def _pairs(comparison: Comparison) -> list[str | Table]:
     if not comparison.pairs:
         return ["There is one cell only."]
     note = (
-        "Differences of test accuracy, paired by seed, with the interval of each alone. Against the best, p is "
-        "one-sided and corrected for these comparisons; among all pairs it is two-sided and corrected by Holm for all "
-        "of them: that one answers for a pair of your choice (report.html and pairs.csv have it). A cell further from "
-        "the best can be tied with it and a nearer one not: its seeds differ more from one another. Seeds needed: as "
-        f"many would show a difference of this size and spread in 80 % of cases, at α = {ALPHA} corrected for the "
-        "comparisons with the best, or, among all pairs, for one pair alone: a rough number where it rests on few."
+        "Differences in test accuracy, paired by seed; each interval is uncorrected. Against the best, p is one-sided "
+        "and corrected for the number of these comparisons. Among all pairs, p is two-sided and corrected by Holm for "
+        "all of them; use it for a pair of your choice (in report.html and pairs.csv). A cell further from the best "
+        "can be tied with it while a nearer one is not, if its seeds differ more from one another. Seeds needed is how "
+        "many seeds would show a difference of this size and spread with a power of 80 %, at α = "
+        f"{ALPHA}: corrected for the comparisons with the best, or, among all pairs, for one pair alone. It is rough "
+        "where it rests on few seeds."
     )
     return [against_best(comparison), note, all_pairs(comparison)]
 
@@ -120,8 +118,7 @@ def _aggregates(comparison: Comparison) -> list[str | Table]:
     if not comparison.aggregates:
         here = f"here are {len(comparison.models)} and {comparison.seeds}"
         return [
-            f"Which optimizer is better over all networks takes {MIN_NETWORKS} networks with {MIN_SEEDS} seeds each; "
-            f"{here}."
+            f"Comparing optimizers over all networks needs {MIN_NETWORKS} networks with {MIN_SEEDS} seeds each; {here}."
         ]
     rows = [
         [row.optim, f"{row.value:.4f}", f"{row.low:.4f} to {row.high:.4f}", str(row.networks), str(row.runs)]
@@ -133,7 +130,7 @@ def _aggregates(comparison: Comparison) -> list[str | Table]:
     )
     left_out = [arm for arm in comparison.arms if arm not in {row.optim for row in comparison.aggregates}]
     notes = (
-        [f"Left out for want of {MIN_NETWORKS} networks with {MIN_SEEDS} seeds: {', '.join(left_out)}."]
+        [f"Left out, with fewer than {MIN_NETWORKS} networks with {MIN_SEEDS} seeds: {', '.join(left_out)}."]
         if left_out
         else []
     )
@@ -143,7 +140,7 @@ def _aggregates(comparison: Comparison) -> list[str | Table]:
 def _reaches(comparison: Comparison) -> list[str | Table]:
     targets = [target for target in TARGETS if any(x.reached for x in comparison.reaches if x.target == target)]
     missed = [f"{target:.0%}" for target in TARGETS if target not in targets]
-    blocks: list[str | Table] = [f"No run came to a validation accuracy of {' or '.join(missed)}."] if missed else []
+    blocks: list[str | Table] = [f"No run reached a validation accuracy of {' or '.join(missed)}."] if missed else []
     if not targets:
         return blocks
     headings = ["network", "optimizer"]
@@ -155,8 +152,8 @@ def _reaches(comparison: Comparison) -> list[str | Table]:
         columns = [[_count(reach), number(reach.steps, ",g"), number(reach.seconds, ".1f")] for reach in reaches]
         rows.append([cell.model, cell.arm, *chain(*columns)])
     note = (
-        "Medians over seeds until the validation accuracy was first there; a run that never was counts as ∞, and "
-        "(2 of 3) says how many were. Seconds are of training passes, from runs that had their machine to themselves."
+        "Medians over seeds until the validation accuracy was first reached. A run that never reached it counts as ∞; "
+        "(2 of 3) says how many did. Seconds are of training passes, from runs that had their machine to themselves."
     )
     return [*blocks, Table(headings, rows, text_columns=2), note]
 
@@ -173,7 +170,7 @@ def _heat_map(comparison: Comparison) -> Picture:
     texts = [[matrix_entry(cell).replace(" ±", "\n±").replace(" (", "\n(") for cell in row] for row in places]
     title = f"Test accuracy on {comparison.data}, {comparison.seeds}: darker is better"
     figure = report_figures.accuracy_matrix(values, texts, comparison.models, comparison.arms, title)
-    return picture("matrix.svg", figure, "The matrix above, as shades")
+    return picture("matrix.svg", figure, "The matrix above as a heat map")
 
 
 def _curves(comparison: Comparison) -> Picture:
@@ -203,7 +200,7 @@ def _costs(comparison: Comparison) -> list[str | Picture]:
             front = pareto_front([of[i] for i in known], [accuracies[i] for i in known])
             costs[name] = of, [known[i] for i in front]
             names = ", ".join(cells[known[i]].name for i in front)
-            blocks.append(f"Not beaten in test accuracy by anything with as few {name}: {names}.")
+            blocks.append(f"On the Pareto front of test accuracy and {name}: {names}.")
     if not costs:
         return []
     title = f"Test accuracy on {comparison.data} with 95 % intervals, {comparison.seeds}"
@@ -232,8 +229,9 @@ def _rates(comparison: Comparison) -> list[str | Table | Picture]:
             remark = ", ".join(filter(None, ("chosen" if rate.is_chosen else "", diverged)))
             rows.append([cell.name, rate.lr, remark, f"{mean(rate.values):.4f}", str(len(rate.values))])
     what = f"Best validation accuracy on {comparison.data} by learning rate, {comparison.seeds}"
-    title = f"{what}: mean and range over seeds, chosen ringed"
-    table = Table(["cell", "learning rate", "", "mean best validation accuracy", "n"], rows, "Every rate", 3, True)
+    title = f"{what}: mean and range over seeds, the chosen one ringed"
+    headings = ["cell", "learning rate", "", "mean best validation accuracy", "n"]
+    table = Table(headings, rows, "All learning rates", 3, True)
     return [
         picture("rates.svg", report_figures.rate_sensitivity(panels, title), "Accuracy against learning rate"),
         table,
@@ -250,12 +248,11 @@ def _mistakes(comparison: Comparison, predictions: Sequence[Predictions]) -> lis
     by_all, by_one = np.flatnonzero(wrong == n), np.flatnonzero(wrong == 1)
     blocks: list[str | Picture] = [
         f"Of {len(labels):,} test images {np.sum(wrong > 0):,} are misclassified by some run of {name}: "
-        f"{len(by_all):,} by all {n} seeds, which is systematic, {len(by_one):,} by one seed only, which "
-        "is chance."
+        f"{len(by_all):,} by all {n} seeds, which is systematic, {len(by_one):,} by one seed only, which is chance."
     ]
     images = {row: image for each in predictions for row, image in each.images.items()}
     if not images and wrong.any():
-        blocks.append("These runs did not record the images of their mistakes.")
+        blocks.append("These runs did not record their misclassified images.")
     for rows, whose, file in (
         (by_all, f"all {n} seeds", "misclassified_by_all"),
         (by_one, "one seed only", "misclassified_by_one"),

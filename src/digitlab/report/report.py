@@ -1,4 +1,4 @@
-"""Say what the runs of a sweep mean together: a comparison, or the verdicts on claims, printed and written down."""
+"""Report on the runs of a sweep: a comparison, or the verdicts on claims, printed and written to files."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from digitlab import REPOSITORY
 from digitlab.analysis.compare import compare
-from digitlab.analysis.fairness import limits, unfair
+from digitlab.analysis.fairness import caveats, confounders
 from digitlab.analysis.records import Result
 from digitlab.claims import page as claims
 from digitlab.claims.recipes import read_claim, recipes_of
@@ -25,9 +25,9 @@ from digitlab.tracking.store import Store
 
 
 def report(cfg: DictConfig) -> None:
-    """Print what the runs that `cfg` names say together, and write it to files and to the sweep's run.
+    """Report on the runs that `cfg` names: print it, write it to files, and store it with the sweep's run.
 
-    Raises UserError where there is nothing to say, before anything is written.
+    Raises UserError, before anything is written, where there is nothing to report.
     """
     console.prepare()
     check_report(cfg)
@@ -41,13 +41,13 @@ def report(cfg: DictConfig) -> None:
             changed, more, lacking = _counterparts(store, cfg.report.counterparts, cfg.report.filter)
             results, recipes, missing = [*results, *changed], recipes | more, [*missing, *lacking]
         if recipes:
-            document, differs, notes = _judge(store, name, recipes, results, missing)
+            document, differing, notes = _judge(store, name, recipes, results, missing)
         else:
-            document, differs, notes = _compare(store, name, results, missing)
+            document, differing, notes = _compare(store, name, results, missing)
     folder = Path(cfg.report.dir).expanduser() if cfg.report.dir else REPOSITORY / "reports" / name
     with user_errors(f"report.dir={folder}"):
         files = write(folder, document)
-    show(document, differs, notes)
+    show(document, differing, notes)
     console.say(f"written to {folder}: report.html, .md, .csv, .tex, figures/")
     if parent:
         for file in files:
@@ -55,9 +55,9 @@ def report(cfg: DictConfig) -> None:
         console.say(f"and to MLflow: artifact report/report.html of run {name} ({store.ui_hint})")
 
 
-def show(document: Document, differs: Sequence[str], notes: Sequence[str]) -> None:
-    """Print what limits the conclusion, the tables, and the conclusion."""
-    for line in differs:
+def show(document: Document, differing: Sequence[str], notes: Sequence[str]) -> None:
+    """Print the settings that differ between runs, the notes, the tables and the conclusion."""
+    for line in differing:
         console.warn(f"not the same in all runs: {line}")
     for line in notes:
         console.say(f"note: {line}")
@@ -85,26 +85,26 @@ def write(folder: Path, document: Document) -> list[Path]:
 
 
 def _compare(store: Store, name: str, results: Sequence[Result], missing: Sequence[str]) -> tuple[Document, list, list]:
-    """Return what a comparison of the runs says, what is not the same in them, and what they cannot tell."""
+    """Return the report of a comparison, its confounders, and its caveats."""
     predict = cache(partial(read_predictions, store))
     comparison = compare(complete(store, results), lambda result: predict(result.run_id))
-    differs, notes = unfair(comparison), [*missing, *limits(comparison)]
+    differing, notes = confounders(comparison), [*missing, *caveats(comparison)]
     predictions = [found for run in comparison.best.runs if (found := predict(run.run_id))]
     shown = [tables.matrix(comparison), tables.cells(comparison)]
     document = Document(
         f"{name}: {len(comparison.models)} networks × {len(comparison.arms)} optimizers on {comparison.data}",
         page.conclusion(comparison),
-        page.sections(comparison, differs, notes, predictions),
+        page.sections(comparison, differing, notes, predictions),
         [*shown, tables.against_best(comparison)] if comparison.pairs else shown,
         {"report.csv": tables.csv_of_cells(comparison), "pairs.csv": tables.csv_of_pairs(comparison)},
     )
-    return document, differs, notes
+    return document, differing, notes
 
 
 def _judge(
     store: Store, name: str, recipes: Mapping[str, Recipe], results: Sequence[Result], missing: Sequence[str]
 ) -> tuple[Document, list, list]:
-    """Return what became of the claims whose `recipes`, by fingerprint, the runs followed."""
+    """Return the report of the claims whose `recipes`, by fingerprint, were run, its confounders, and its notes."""
     found: dict[tuple[Recipe, str], dict[int, Result]] = {}
     for result in sorted(complete(store, results), key=lambda each: each.ended):
         if result.fingerprint in recipes:
@@ -120,22 +120,22 @@ def _judge(
         )
         by_seed = [run for _, run in sorted(runs.items())]
         outcomes.append(Outcome(claim, by_seed, recipe.counterpart, dict(recipe.changes), predictions))
-    differs = claims.differing(outcomes)
+    differing = claims.confounders(outcomes)
     document = Document(
         f"{name}: published claims, run again",
         claims.conclusion(outcomes),
-        claims.sections(outcomes, differs, missing, read_predictions(store, outcomes[0].runs[0].run_id)),
+        claims.sections(outcomes, differing, missing, read_predictions(store, outcomes[0].runs[0].run_id)),
         claims.tables(outcomes),
         {"report.csv": claims.csv(outcomes)},
     )
-    return document, differs, list(missing)
+    return document, differing, list(missing)
 
 
 def _counterparts(
     store: Store, sweep: str, filter_string: str | None
 ) -> tuple[list[Result], dict[str, Recipe], list[str]]:
-    """Return the done runs of the sweep of counterparts, their recipes by fingerprint, and what is missing of them."""
+    """Return the finished runs of the counterparts sweep, their recipes by fingerprint, and what is missing."""
     if sweep not in queries.sweeps(store):
-        return [], {}, [f"The sweep {sweep}, which changes something in the claims, has not been run."]
+        return [], {}, [f"The sweep {sweep}, which changes recipes of claims, has not been run."]
     _, cells, results, missing = find(store, sweep, filter_string)
     return results, recipes_of(cells), [f"{sweep}: {line}" for line in missing]

@@ -1,4 +1,4 @@
-"""Read what the runs of a sweep, or of a filter, came to."""
+"""Read from the store the results of the runs of a sweep, or of those that a filter finds."""
 
 import json
 import math
@@ -17,7 +17,10 @@ from digitlab.tracking.store import Store
 
 
 def find(store: Store, sweep: str | None, filter_string: str | None) -> tuple[Any, list[dict], list[Result], list[str]]:
-    """Return the parent and cells of the sweep, if one is meant, the done runs that count, and what is missing."""
+    """Return the parent run and cells of a sweep, if one is meant, the results to report, and notes on what is missing.
+
+    `sweep` is a name or "latest". Raises ValueError where there is no such sweep or `filter_string` finds no run.
+    """
     found = (
         {result.run_id: result for result in _results(queries.search(store, filter_string))} if filter_string else {}
     )
@@ -34,23 +37,23 @@ def find(store: Store, sweep: str | None, filter_string: str | None) -> tuple[An
     }
     runs |= {
         each.run_id: each for each in _results(queries.fetch(store, sorted(ids - runs.keys())))
-    }  # done before this sweep
-    asked = {cell["fingerprint"]: cell["name"] for cell in cells}
-    chosen = [run for run in runs.values() if run.fingerprint in asked and (not filter_string or run.run_id in found)]
+    }  # finished by an earlier command
+    planned = {cell["fingerprint"]: cell["name"] for cell in cells}
+    chosen = [run for run in runs.values() if run.fingerprint in planned and (not filter_string or run.run_id in found)]
     missing = (
         []
         if filter_string
-        else sorted(set(asked) - {run.fingerprint for run in chosen}, key=lambda fingerprint: asked[fingerprint])
+        else sorted(set(planned) - {run.fingerprint for run in chosen}, key=lambda fingerprint: planned[fingerprint])
     )
     notes = [f"Of this sweep the runs that the filter finds: {filter_string}."] if filter_string else []
     if missing:
-        listed = ", ".join(asked[each] for each in missing[:3]) + (" and others" if len(missing) > 3 else "")
-        notes = [f"{len(missing)} of {len(asked)} cells of the sweep are not done, and not in this report: {listed}."]
+        listed = ", ".join(planned[each] for each in missing[:3]) + (" and others" if len(missing) > 3 else "")
+        notes = [f"{len(missing)} of {len(planned)} cells of the sweep are not done, and not in this report: {listed}."]
     return parent, cells, chosen, notes
 
 
 def _results(runs: Iterable[Any]) -> Iterator[Result]:
-    """Yield those of MLflow's runs that are done, still without their curves."""
+    """Yield the results of those MLflow runs that are done, without their curves, which `complete` adds."""
     for run in runs:
         tags, params, metrics = run.data.tags, run.data.params, run.data.metrics
         if not is_done(run) or "test/acc" not in metrics or not run.inputs.dataset_inputs:
@@ -86,7 +89,7 @@ def _settings(params: Mapping[str, str]) -> dict[str, str]:
 
 
 def _circumstances(tags: Mapping[str, str]) -> dict[str, str]:
-    """Return the code and the environment that a run came from: "python": "3.11.4", "CPU": "AMD ..."."""
+    """Return the code and environment of a run: {"code commit": "1a2b...", "environment python": "3.11.4"}."""
     found = {"code commit": tags.get("mlflow.source.git.commit", "none")[:10], CHANGED: tags.get("git.dirty", "none")}
     for line in tags.get("environment", "").splitlines():
         name, separator, value = line.partition(": ") if ": " in line else line.partition(" ")
@@ -95,7 +98,7 @@ def _circumstances(tags: Mapping[str, str]) -> dict[str, str]:
 
 
 def complete(store: Store, results: Sequence[Result]) -> list[Result]:
-    """Return the results with their curves, and with whether they had their machines to themselves."""
+    """Return the results with their curves, and with whether each run had its machine to itself."""
     if not results:
         return []
     ids = [result.run_id for result in results]
@@ -115,12 +118,12 @@ def complete(store: Store, results: Sequence[Result]) -> list[Result]:
 
 
 def _by_epoch(history: Mapping[int, float]) -> np.ndarray:
-    """Return the values after the epochs from 1 on, nan for one that is missing; 0 is the untrained network."""
+    """Return the values from epoch 1 on, nan where one is missing; epoch 0 is the untrained network."""
     return np.array([history.get(epoch, math.nan) for epoch in range(1, max(history, default=0) + 1)])
 
 
 def _contended(spans: Mapping[str, tuple[str, int, float]]) -> set[str]:
-    """Return which of the runs, given by host, start and end, shared their host with another for a time."""
+    """Return the ids of the runs, given by host, start and end, that shared their host with another at any time."""
     by_host: dict[str, list[str]] = {}
     for run_id, (host, *_) in spans.items():
         by_host.setdefault(host, []).append(run_id)
@@ -134,11 +137,11 @@ def _contended(spans: Mapping[str, tuple[str, int, float]]) -> set[str]:
 
 
 def read_predictions(store: Store, run_id: str) -> Predictions | None:
-    """Return what a run answered to the test images; None where it did not record that."""
+    """Return the stored predictions of a run on the test images; None where it stored none."""
     with queries.artifact(store, run_id, "predictions.npz") as file:
         if file is None:
             return None
         with np.load(file) as arrays:
-            name = next((each for each in ("misclassified", "mistaken") if each in arrays), None)  # as 0.1 called them
+            name = next((each for each in ("misclassified", "mistaken") if each in arrays), None)  # 0.1's name too
             images = dict(zip(arrays[name].tolist(), arrays[f"{name}_images"], strict=True)) if name else {}
             return Predictions(arrays["probabilities"].argmax(1), arrays["labels"], arrays["classes"].tolist(), images)

@@ -1,4 +1,4 @@
-"""A comparison as tables and as plain numbers."""
+"""Write a comparison as tables of text and as plain numbers."""
 
 from math import isnan
 
@@ -19,7 +19,7 @@ def matrix(comparison: Comparison) -> Table:
 
 
 def cells(comparison: Comparison) -> Table:
-    """Return a row for each cell, the best first."""
+    """Return a table with a row for each cell, the best first."""
     headings = ["", "network", "optimizer", "test accuracy", "n", "test loss", "parameters", "s/epoch", "epochs"]
     rows = [
         [symbol(cell), cell.model, cell.arm, accuracy(cell), str(cell.n), _loss(cell),
@@ -28,22 +28,22 @@ def cells(comparison: Comparison) -> Table:
         for cell in comparison.cells
     ]  # fmt: skip
     headings += ["learning rate"] if comparison.has_rates else []
-    return Table(headings, rows, "Every cell, the best first", text_columns=3)
+    return Table(headings, rows, "All cells, the best first", text_columns=3)
 
 
 def against_best(comparison: Comparison) -> Table:
-    """Return how far each other cell is from the best."""
+    """Return a table of the difference of each other cell to the best."""
     rows = [
         [symbol(pair.other), pair.other.name, *_pair(pair, pair.other.p_best)] for pair in comparison.against_best()
     ]
     headings = ["", "cell", *_pair_headings("p")]
-    return Table(headings, rows, f"Difference of {comparison.best.name} to each other cell", text_columns=2)
+    return Table(headings, rows, f"Difference to the best: {comparison.best.name} minus each other", text_columns=2)
 
 
 def all_pairs(comparison: Comparison) -> Table:
-    """Return every pair of cells, the better one first."""
+    """Return a table of all pairs of cells, the better one first."""
     rows = [[pair.one.name, pair.other.name, *_pair(pair, pair.p_holm)] for pair in comparison.pairs]
-    headings = ["cell", "less", *_pair_headings("p (Holm)")]
+    headings = ["cell", "minus", *_pair_headings("p (Holm)")]
     return Table(headings, rows, f"All {len(rows)} pairs", text_columns=2, is_folded=True)
 
 
@@ -82,7 +82,7 @@ def symbol(cell: Cell) -> str:
 
 
 def accuracy(cell: Cell) -> str:
-    """Write the mean with its interval: half its width over seeds, both ends of Wilson's, which is not symmetric."""
+    """Write the mean with its interval: ± half its width over seeds, or both ends of Wilson's, which is asymmetric."""
     low, high = cell.interval
     return mean_of(list(cell.accuracies.values())) if cell.n > 1 else f"{cell.accuracy:.4f} ({low:.4f} to {high:.4f})"
 
