@@ -1,4 +1,4 @@
-"""The DataModule as anybody may use it: splits, pixels, order, moved images."""
+"""The DataModule: splits, pixels, order, augmentation."""
 
 from functools import partial
 
@@ -41,14 +41,14 @@ def test_default_validation_is_the_last_tenth(mnist, everything):
     assert torch.equal(labels_of(data.train_dataloader()).bincount(), everything.train[1][:54_000].bincount())
 
 
-def test_a_head_range_left_out_and_the_test_set_as_validation(mnist, everything):
+def test_skip_first_and_validation_on_the_test_set(mnist, everything):
     data = full(mnist, skip_first=5_000, split="test")
     assert data.sizes == {"train": 55_000, "val": 10_000, "test": 10_000}
     assert torch.equal(data.splits["train"][1], everything.train[1][5_000:])
     assert torch.equal(labels_of(data.val_dataloader()), everything.test[1])
 
 
-def test_stratified_split_keeps_the_shares_and_follows_its_own_seed(mnist, everything):
+def test_a_stratified_split_keeps_class_proportions_and_depends_on_split_seed_only(mnist, everything):
     data = full(mnist, split="stratified", val_fraction=0.2)
     shares = everything.train[1].bincount() / 60_000
     for stage in ("train", "val"):
@@ -58,7 +58,7 @@ def test_stratified_split_keeps_the_shares_and_follows_its_own_seed(mnist, every
     assert full(mnist, split="stratified", val_fraction=0.2, split_seed=7).digest != data.digest
 
 
-def test_what_comes_sorted_without_a_test_set_is_drawn_class_by_class():
+def test_sorted_images_without_a_test_set_are_split_stratified():
     data = embedded()
     assert data.sizes == {"train": 4_000, "val": 500, "test": 500}
     for stage, count in [("train", 400), ("val", 50), ("test", 50)]:
@@ -81,7 +81,7 @@ def test_impossible_splits_are_refused(settings, words):
         embedded(**settings)
 
 
-def test_pixels_are_what_torchvisions_totensor_gives(mnist):
+def test_pixels_match_torchvisions_totensor(mnist):
     images, _ = next(iter(full(mnist).test_dataloader()))
     assert images.shape == (128, 1, 28, 28)
     raw = sources.torchvision_mnist(mnist).test[0][:128]
@@ -101,12 +101,12 @@ def test_order_is_a_function_of_seed_and_epoch():
     assert torch.equal(first, epochs(0, 1)[0])
     assert not torch.equal(first, epochs(1, 1)[0])
     loader = embedded(seed=0).train_dataloader()
-    torch.rand(5)  # the order does not hang on torch's own generator
+    torch.rand(5)  # the order does not depend on torch's own generator
     loader.sampler.set_epoch(1)
     assert torch.equal(labels_of(loader), second)
 
 
-def test_every_image_comes_once_an_epoch_with_its_own_label():
+def test_every_image_comes_once_an_epoch_with_its_label():
     data = embedded(batch_size=97, normalize=False)
     loader = data.train_dataloader()
     batches = list(loader)
@@ -118,7 +118,7 @@ def test_every_image_comes_once_an_epoch_with_its_own_label():
     assert served == owned
 
 
-def test_it_serves_a_hand_written_loop():
+def test_batches_work_in_a_hand_written_loop():
     data = embedded()
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, data.num_classes))
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
@@ -133,7 +133,7 @@ def test_it_serves_a_hand_written_loop():
     assert losses[-1] < losses[0]
 
 
-def test_classes_and_shape_flow_from_the_data(tmp_path):
+def test_classes_and_shape_come_from_the_data(tmp_path):
     from PIL import Image
 
     for name, shade in [("a", 0), ("b", 90), ("c", 250)]:
@@ -146,10 +146,10 @@ def test_classes_and_shape_flow_from_the_data(tmp_path):
     assert data.sizes == {"train": 24, "val": 3, "test": 3}
 
 
-def test_fallback_is_taken_loudly_or_not_at_all(tmp_path, monkeypatch):
+def test_fallback_is_used_with_a_warning_or_not_at_all(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.MNIST, "mirrors", ["http://127.0.0.1:9/"])
     data = ImageData(sources.torchvision_mnist, root=tmp_path, fallback=sources.mnist5k)
-    with pytest.warns(UserWarning, match="is missing and cannot be downloaded .* Taking the embedded mnist5k"):
+    with pytest.warns(UserWarning, match="is missing and cannot be downloaded .* Using the embedded mnist5k instead"):
         data.setup()
     assert data.ready.name == "mnist5k"
     assert data.digest == embedded().digest
@@ -157,10 +157,10 @@ def test_fallback_is_taken_loudly_or_not_at_all(tmp_path, monkeypatch):
         ImageData(sources.torchvision_mnist, root=tmp_path, fallback=False).setup()
 
 
-def test_moving_nothing_changes_nothing_and_a_whole_pixel_is_a_roll(monkeypatch):
+def test_augmentation_by_nothing_whole_pixels_and_quarter_turns_is_exact(monkeypatch):
     images = torch.rand(4, 1, 28, 28)
     torch.testing.assert_close(affine_augment(images), images)
-    monkeypatch.setattr(torch, "rand", lambda *shape, **_: torch.ones(shape))  # the largest shift, right down
+    monkeypatch.setattr(torch, "rand", lambda *shape, **_: torch.ones(shape))  # always the largest shift and angle
     moved = affine_augment(images, shift=3)
     torch.testing.assert_close(moved[..., :-3, :-3], images[..., 3:, 3:], rtol=1e-4, atol=1e-4)
     assert moved[..., -3:, :].abs().max() < 1e-4
@@ -168,7 +168,7 @@ def test_moving_nothing_changes_nothing_and_a_whole_pixel_is_a_roll(monkeypatch)
     torch.testing.assert_close(quarter, images.rot90(1, dims=(2, 3)), rtol=1e-3, atol=1e-3)
 
 
-def test_augmentation_moves_training_images_only_each_in_its_own_way():
+def test_augmentation_is_of_training_images_only_and_differs_between_them():
     still, moving = embedded(), embedded(augment={"shift": 2, "rotate": 10})
     torch.manual_seed(0)
     (a, labels), (b, same_labels) = (next(iter(data.train_dataloader())) for data in (still, moving))

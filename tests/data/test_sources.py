@@ -1,4 +1,4 @@
-"""Where bytes come from: idx files against torchvision's parser, a mirror of our own, folders of images."""
+"""Sources of data: idx files against torchvision's parser, downloads from a local mirror, image folders."""
 
 import functools
 import gzip
@@ -20,7 +20,7 @@ RAW = "MNIST/raw"
 
 @pytest.fixture
 def small(tmp_path, monkeypatch):
-    """A data set of MNIST's make and size of 12 + 5 images, served by a mirror on this machine."""
+    """A data set in MNIST's format with 12 + 5 images, served by a local mirror."""
     generator = np.random.default_rng(0)
     arrays = {
         "train-images-idx3-ubyte.gz": generator.integers(0, 256, (12, 28, 28), dtype=np.uint8),
@@ -70,7 +70,7 @@ def test_idx_files_read_as_torchvision_reads_them(mnist, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"\0\0\x0d\x01\0\0\0\x01\0\0\0\0", b"\0\0\x08\x01\0\0\0\x05\1\2"])
-def test_what_is_not_an_idx_file_of_bytes_is_refused(tmp_path, content):
+def test_a_file_that_is_not_an_idx_file_of_bytes_is_refused(tmp_path, content):
     file = tmp_path / "x.gz"
     file.write_bytes(gzip.compress(content))
     with pytest.raises(ValueError, match=r"x\.gz"):
@@ -88,7 +88,7 @@ def test_missing_files_are_downloaded_from_the_first_mirror_that_answers(small, 
     assert sorted(file.name for file in (tmp_path / "data" / RAW).iterdir()) == sorted(arrays)
 
 
-def test_others_of_mnists_make_lie_in_folders_of_their_own(small, tmp_path, monkeypatch):
+def test_other_data_sets_in_mnists_format_have_their_own_folders(small, tmp_path, monkeypatch):
     for name in ("resources", "mirrors"):
         monkeypatch.setattr(datasets.FashionMNIST, name, getattr(datasets.MNIST, name))
     images = sources.torchvision_mnist(tmp_path, dataset="FashionMNIST", name="fashion_mnist")
@@ -102,7 +102,7 @@ def test_files_that_are_there_need_no_network(small, tmp_path, monkeypatch):
     sources.torchvision_mnist(tmp_path)
 
 
-def test_a_half_download_does_not_count(small, tmp_path, monkeypatch):
+def test_an_incomplete_download_is_discarded(small, tmp_path, monkeypatch):
     served, _ = small
     file = served / "train-labels-idx1-ubyte.gz"
     file.write_bytes(file.read_bytes()[:-3])
@@ -135,14 +135,14 @@ def test_a_corrupt_file_offline_is_an_error_and_never_a_fallback(small, tmp_path
     assert file.read_bytes() == b"nonsense"
 
 
-def test_nothing_is_left_behind_where_nothing_answers(tmp_path, monkeypatch):
+def test_no_folder_is_left_behind_without_an_answering_mirror(tmp_path, monkeypatch):
     offline(monkeypatch)
     with pytest.raises(sources.UnavailableError, match="cannot be downloaded"):
         sources.torchvision_mnist(tmp_path / "data")
     assert not (tmp_path / "data").exists()
 
 
-def test_the_embedded_set_is_500_real_training_images_of_each_digit(mnist):
+def test_the_embedded_set_is_500_mnist_training_images_of_each_digit(mnist):
     embedded = sources.mnist5k()
     assert embedded.train[1].bincount().tolist() == [500] * 10
     assert embedded.test is None
@@ -168,7 +168,7 @@ def test_a_folder_of_class_folders(tmp_path):
     assert images.train[1].tolist() == [0, 0, 1]
 
 
-def test_sixteen_bits_are_scaled_and_transparency_is_white(tmp_path):
+def test_16_bit_pixels_are_scaled_and_transparent_ones_white(tmp_path):
     draw(tmp_path / "a", "deep.png", 128 * 257, mode="I;16")
     draw(tmp_path / "b", "ink.png", (0, 0, 0, 0), mode="RGBA")
     images = sources.image_folder(tmp_path)

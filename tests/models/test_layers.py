@@ -18,7 +18,7 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("p", [0.2, 0.25, 0.5, 0.9])
-def test_as_many_are_dropped_as_asked_and_the_rest_is_scaled(layout, p):
+def test_values_are_dropped_with_probability_p_and_the_others_scaled(layout, p):
     torch.manual_seed(0)
     values = LAYOUTS[layout]()
     output = ReluDropout(p)(values)
@@ -38,7 +38,7 @@ def test_positions_are_independent():
     assert abs(rows) < 5 / dropped.numel() ** 0.5
 
 
-def test_gradient_is_that_of_pytorchs_layers_with_the_same_mask():
+def test_the_gradient_matches_pytorchs_layers_with_the_same_mask():
     torch.manual_seed(0)
     values = torch.randn(32, 8, 6, 6, dtype=torch.float64, requires_grad=True)
     upstream = torch.randn_like(values)
@@ -50,11 +50,11 @@ def test_gradient_is_that_of_pytorchs_layers_with_the_same_mask():
     torch.testing.assert_close(ours, torch.autograd.grad(expected, values, upstream)[0])
 
 
-def test_what_is_not_a_number_stays_visible():
+def test_nan_is_kept():
     assert ReluDropout(0.5)(torch.full((100,), torch.nan)).isnan().any()
 
 
-def test_torchs_generator_rules_it():
+def test_the_mask_depends_on_torchs_generator():
     torch.manual_seed(7)
     first, second = (ReluDropout(0.2)(torch.ones(1000)) for _ in range(2))
     torch.manual_seed(7)
@@ -63,7 +63,7 @@ def test_torchs_generator_rules_it():
 
 
 @pytest.mark.parametrize("p", [0.0, 1.0])
-def test_the_ends_of_the_range(p):
+def test_dropout_of_nothing_or_everything(p):
     values = torch.randn(100)
     torch.testing.assert_close(ReluDropout(p)(values), nn.Dropout(p)(values.relu()))
 
@@ -79,7 +79,7 @@ def test_bad_probability_is_refused(p):
         ReluDropout(p)
 
 
-def test_flatten_follows_memory():
+def test_flatten_does_not_copy_channels_last():
     images = torch.rand(3, 4, 5, 6).contiguous(memory_format=torch.channels_last)
     flat = Flatten()(images)
     assert flat.data_ptr() == images.data_ptr()

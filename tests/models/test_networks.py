@@ -1,4 +1,4 @@
-"""Networks from data: the tutorials' parameter counts, Keras's initial weights, the same function as plain PyTorch."""
+"""Networks: the tutorials' parameter counts, Keras's initial weights, the same function as plain PyTorch."""
 
 import math
 from pathlib import Path
@@ -18,8 +18,8 @@ from digitlab.models.predictor import Predictor
 TESTS = Path(__file__).parents[1]
 CONF = TESTS.parent / "conf" / "model"
 
-# What the tutorials print of their networks, and, where one prints no sum, what follows from its layers: for each
-# (weights of a unit + its bias) * units.
+# The parameter counts that the tutorials print. Where one prints no total it is computed from the layers:
+# (weights of a unit + its bias) * units for each.
 FACTS = yaml.safe_load((TESTS / "claims" / "facts.yaml").read_text())
 PRINTED = {name: network for document in FACTS.values() for name, network in document.get("networks", {}).items()}
 PARAMETERS = {name: network["total"] for name, network in PRINTED.items() if "total" in network} | {
@@ -39,7 +39,7 @@ def count(network: nn.Module) -> int:
     return sum(weight.numel() for weight in network.parameters())
 
 
-def test_every_network_has_its_row_and_its_parameters():
+def test_every_network_has_its_number_of_parameters():
     assert {file.stem for file in CONF.glob("*.yaml")} == set(PARAMETERS)
     assert {name: count(make(name)) for name in PARAMETERS} == PARAMETERS
 
@@ -53,7 +53,7 @@ def test_layers_have_the_parameters_that_the_tutorials_print(name):
 
 
 @pytest.mark.parametrize("name", sorted(set(PARAMETERS) - {"cnn_wide", "cnn_pool_wide"}))
-def test_other_classes_and_other_images_fit(name):
+def test_networks_take_other_numbers_of_classes_and_image_shapes(name):
     network = make(name, num_classes=3, input_shape=[2, 24, 20])
     assert network(torch.rand(5, 2, 24, 20)).shape == (5, 3)
 
@@ -68,7 +68,7 @@ def test_one_switch_turns_all_dropout_off(name):
     assert count(make(name, dropout=False)) == PARAMETERS[name]
 
 
-def test_networks_are_in_training_mode_and_building_them_leaves_no_trace_in_the_random_stream():
+def test_networks_start_in_training_mode_and_dropout_draws_no_initial_random_numbers():
     torch.manual_seed(0)
     with_dropout = make("cnn_pool")
     torch.manual_seed(0)
@@ -90,7 +90,7 @@ def test_keras_init_is_glorot_uniform_with_zero_biases():
 
 
 def textbook(name: str) -> nn.Sequential:
-    """Build a network without dropout in PyTorch's own words: NCHW, ReLU before pooling."""
+    """Build a network without dropout from PyTorch's own layers: NCHW, ReLU before pooling."""
     node = OmegaConf.load(CONF / f"{name}.yaml")
     parts, channels, size = [], 1, 28
     for block in node.get("blocks", []):
@@ -118,7 +118,7 @@ def test_same_function_and_gradients_as_the_textbook(name):
     for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
         other.data.copy_(mine.data)
     flatten = next(i for i, layer in enumerate(theirs) if isinstance(layer, nn.Flatten))
-    images = torch.rand(70, 1, 28, 28)  # more than go through the convolutions at once
+    images = torch.rand(70, 1, 28, 28)  # more than one micro-batch
     channels, height, width = (theirs[:flatten](images[:1]).shape)[1:]
     theirs_as_ours = nn.Unflatten(1, (height, width, channels))  # ours flattens channels last, as Keras does
     order = theirs_as_ours(torch.arange(channels * height * width)[None])[0].permute(2, 0, 1).flatten()
@@ -147,13 +147,13 @@ def test_activations_stay_channels_last():
         ({"init": "glorot"}, "init=glorot: must be keras or torch"),
     ],
 )
-def test_what_cannot_be_built_is_refused(changes, words):
+def test_bad_keywords_are_refused(changes, words):
     with pytest.raises(ValueError, match=words):
         ConvNet(**changes)
 
 
 @pytest.mark.parametrize("normalize", [True, False])
-def test_predictor_takes_images_as_they_are_stored(normalize):
+def test_the_predictor_takes_stored_images(normalize):
     network = make("cnn_simple").eval()
     images = torch.randint(0, 256, (3, 28, 28), dtype=torch.uint8)
     pixels = images[:, None] / 255 if normalize else images[:, None].float()

@@ -199,14 +199,14 @@ def test_bf16_without_hardware_for_it_is_warned_of(harness, monkeypatch, capsys)
 
 
 @pytest.mark.lean
-@pytest.mark.filterwarnings("always:.*Taking the embedded")
+@pytest.mark.filterwarnings("always:.*Using the embedded")
 def test_the_fallback_runs_under_the_name_of_what_it_trained_on(harness, tmp_path, monkeypatch, capsys):
     from torchvision import datasets
 
     monkeypatch.setattr(datasets.MNIST, "mirrors", ["http://127.0.0.1:9/"])
     settings = ("trainer=smoke", "model=cnn_simple", "data.test_fraction=0.5")
     harness.train("data=mnist", f"data.root={tmp_path}", *settings)
-    assert "Taking the embedded mnist5k in its place" in capsys.readouterr().out
+    assert "Using the embedded mnist5k instead" in capsys.readouterr().out
     run = harness.runs()[0]
     assert run.info.run_name == "cnn_simple-adam-s0-mnist5k-smoke-data.test_fraction=0.5"
     assert run.data.tags["data"] == "mnist5k"

@@ -1,1 +1,1 @@
-"""Images and labels: where they come from, how they are split, prepared and batched."""
+"""Images and labels: sources, splits, preprocessing, batches."""

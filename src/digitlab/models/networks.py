@@ -1,4 +1,4 @@
-"""Build networks from layers written as data."""
+"""Build networks from configured blocks and layers."""
 
 import copy
 import inspect
@@ -9,15 +9,19 @@ from torch import Tensor, nn
 
 from digitlab.models.layers import Flatten, ReluDropout
 
-MICRO_BATCH = {torch.float32: 64, torch.bfloat16: 128}  # images convolved at once: larger tensors leave a CPU's cache
+MICRO_BATCH = {torch.float32: 64, torch.bfloat16: 128}  # images convolved at once: more do not fit a CPU's cache
 
 
 class ConvNet(nn.Module):
-    """Classify images with convolution blocks, then dense layers: (N, C, H, W) float -> (N, num_classes) logits.
+    """Classify images with convolution blocks, then dense layers: float (N, C, H, W) -> logits (N, num_classes).
 
-    A block is a mapping of `block`'s keywords (channels, kernel, pool, dropout), a hidden layer one of `dense`'s
-    (units, dropout). `dropout=False` leaves every dropout out. `init` is "keras" (Glorot uniform, zero biases) or
-    "torch" (PyTorch's own). Raises ValueError and TypeError for what cannot be built.
+    - `blocks`: for each convolution block the keywords of `block`: channels, kernel, pool, dropout.
+    - `hidden`: for each hidden layer the keywords of `dense`: units, dropout.
+    - `dropout`: False leaves out every dropout.
+    - `init`: "keras" is Glorot uniform with zero biases, "torch" is PyTorch's own.
+    - `input_shape`: (C, H, W) of one image.
+
+    Raises ValueError or TypeError for keywords that are unknown, missing or out of range.
     """
 
     def __init__(
@@ -51,8 +55,8 @@ class ConvNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         rows, columns = self.receptive_extent
-        images = images[:, :, :rows, :columns]  # the same logits, with 15 % less to compute in the best case
-        if not self.training or images.device.type != "cpu" or len(self.features) == 1:  # Flatten alone
+        images = images[:, :, :rows, :columns]  # the same logits with up to 15 % less to compute
+        if not self.training or images.device.type != "cpu" or len(self.features) == 1:  # 1: only Flatten
             return self.classifier(self.features(images))
         kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else images.dtype
         parts = images.split(MICRO_BATCH.get(kind, MICRO_BATCH[torch.float32]))
@@ -60,9 +64,9 @@ class ConvNet(nn.Module):
 
 
 def block(inputs: int, channels: int, kernel: int = 3, pool: int = 1, dropout: float = 0.0) -> nn.Sequential:
-    """Stack an unpadded convolution, max pooling, ReLU and dropout; `pool=1` and `dropout=0` leave theirs out.
+    """Stack an unpadded convolution, max pooling, ReLU and dropout; `pool=1` and `dropout=0` leave out theirs.
 
-    Pooling stands before ReLU: the two commute, and ReLU then touches a quarter of the values.
+    Pooling comes before ReLU: the two commute, and ReLU then has fewer values to compute, a quarter for `pool=2`.
     """
     layers = nn.Sequential(nn.Conv2d(inputs, channels, kernel))
     if pool > 1:
@@ -80,7 +84,7 @@ def _activation(dropout: float) -> nn.Module:
 
 
 def initialize(network: nn.Module, init: str) -> None:
-    """Draw every convolution's and dense layer's weights as "keras" does, or leave them as "torch" drew them."""
+    """Initialize the weights of every convolution and dense layer as "keras" does, or leave those of "torch"."""
     if init not in ("keras", "torch"):
         raise ValueError(f"init={init}: must be keras or torch")
     if init == "keras":
@@ -100,7 +104,7 @@ def _layer(make, inputs: int, keys: Mapping) -> nn.Sequential:
 
 
 def _receptive_extent(features: nn.Module, axis: int, size: int) -> int:
-    """Count the pixels along an axis that reach the output: pooling leaves out the last ones that fill no window."""
+    """Return how many of `size` pixels along an axis affect the output: pooling drops a last, incomplete window."""
     steps = []
     for layer in features.modules():
         if isinstance(layer, nn.Conv2d | nn.MaxPool2d):
@@ -114,5 +118,5 @@ def _receptive_extent(features: nn.Module, axis: int, size: int) -> int:
 
 
 def _count_outputs(features: nn.Module, input_shape: Sequence[int]) -> int:
-    on_meta = copy.deepcopy(features).to("meta")  # shapes without arithmetic, and without drawing random numbers
+    on_meta = copy.deepcopy(features).to("meta")  # computes shapes only, and draws no random numbers
     return on_meta(torch.empty(1, *input_shape, device="meta")).shape[1]

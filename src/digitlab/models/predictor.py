@@ -1,10 +1,10 @@
-"""A network with what comes before and after it: what is logged, exported and served."""
+"""A network with its preprocessing and softmax: the model that is logged, exported and served."""
 
 from torch import Tensor, nn
 
 
 class Predictor(nn.Module):
-    """Turn images as they are stored, uint8 (N, H, W) or (N, H, W, C), into class probabilities (N, num_classes)."""
+    """Predict class probabilities (N, num_classes) from stored images, uint8 (N, H, W) or (N, H, W, C)."""
 
     def __init__(self, preprocess: nn.Module, network: nn.Module):
         super().__init__()
