@@ -1,4 +1,4 @@
-"""Changes that break what a run promises, each in one way: a check that none of them trips would check nothing."""
+"""Mutants: changes of the code, each of which breaks one guarantee, so that a check of it must fail."""
 
 import os
 from contextlib import suppress
@@ -91,10 +91,10 @@ def finished_is_done() -> None:
 
 
 def second_signal_interrupts() -> None:
-    real = signals._leave
+    real = signals._exit
 
-    def leave(number: int, frame) -> None:
-        signals._leaving_on.clear()
+    def exit_again(number: int, frame) -> None:
+        signals._exiting_on.clear()
         real(number, frame)
 
-    signals._leave = leave
+    signals._exit = exit_again

@@ -1,4 +1,4 @@
-"""What a person sees: a live bar in a terminal, one line an epoch elsewhere."""
+"""What is printed: a live bar in a terminal, one line an epoch everywhere."""
 
 import io
 
@@ -9,7 +9,7 @@ from digitlab.platform import console
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])
-def test_the_bar_lives_in_a_terminal_and_the_lines_everywhere(harness, monkeypatch, is_terminal):
+def test_the_bar_is_shown_in_a_terminal_only_and_the_lines_everywhere(harness, monkeypatch, is_terminal):
     screen = io.StringIO()
     monkeypatch.setattr(
         console, "console", Console(file=screen, force_terminal=is_terminal, width=150, highlight=False)

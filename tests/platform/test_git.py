@@ -1,4 +1,4 @@
-"""What git says of a checkout, against what git makes of it again in a clean clone."""
+"""Patches of a checkout, applied to a clean clone."""
 
 import subprocess
 from pathlib import Path
@@ -16,7 +16,7 @@ def run_git(folder: Path, *arguments: str) -> str:
 
 @pytest.fixture
 def checkout(tmp_path) -> Path:
-    """A checkout of one commit, in a folder whose name is not plain."""
+    """A checkout of one commit, in a folder with a space and an umlaut in its name."""
     folder = tmp_path / "a cöpy"
     (folder / "src").mkdir(parents=True)
     (folder / "src" / "net.py").write_text("layers = 1\n" * 9)
@@ -37,7 +37,7 @@ def content(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     "setting", ["", "diff.noprefix=true", "color.diff=always", "diff.context=0", "diff.external=false"]
 )
-def test_the_patch_makes_the_same_files_of_a_clean_clone(checkout, tmp_path, setting):
+def test_the_patch_restores_the_files_in_a_clean_clone(checkout, tmp_path, setting):
     run_git(tmp_path, "clone", "-q", str(checkout), "clone")
     (checkout / "src" / "net.py").write_bytes(b"layers = 1\n" * 4 + b"name = '\xe9'\r\n" + b"layers = 1\n" * 4)
     (checkout / "table.bin").write_bytes(bytes(range(255, -1, -1)))
@@ -68,7 +68,7 @@ def test_a_stray_file_does_not_make_a_checkout_dirty_and_an_imported_one_does(ch
     assert git.read_checkout(checkout, [stray]).is_dirty
 
 
-def test_a_patch_too_large_is_left_out_whole(checkout, monkeypatch):
+def test_a_patch_that_is_too_large_is_left_out(checkout, monkeypatch):
     (checkout / "table.bin").write_bytes(bytes(range(255, -1, -1)))
     whole = git.read_checkout(checkout, [])
     monkeypatch.setattr(git, "LARGEST_PATCH", len(whole.patch))
@@ -77,7 +77,7 @@ def test_a_patch_too_large_is_left_out_whole(checkout, monkeypatch):
     assert git.read_checkout(checkout, []) == (whole.commit, True, b"")
 
 
-def test_outside_git_and_without_it_there_is_nothing_and_no_noise(checkout, tmp_path, monkeypatch, capfd):
+def test_outside_a_checkout_and_without_git_there_is_no_result_and_no_output(checkout, tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert git.read_checkout(tmp_path, [tmp_path / "net.py"]) is None
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -1,4 +1,4 @@
-"""What signals do to a program, in moments that no run can be stopped at."""
+"""Signals at moments that a whole run cannot be stopped at."""
 
 import signal
 import time
@@ -10,13 +10,13 @@ from digitlab.platform.signals import exit_on_signals
 
 
 def test_a_signal_that_interrupts_a_weak_references_callback_is_not_lost():
-    class Thing:
+    class Referent:
         pass
 
     def interrupt_a_callback() -> None:
-        thing = Thing()
-        _ = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGINT))
-        del thing
+        referent = Referent()
+        _ = weakref.ref(referent, lambda _: signal.raise_signal(signal.SIGINT))
+        del referent
         time.sleep(10)
 
     with pytest.raises(SystemExit) as end, exit_on_signals():

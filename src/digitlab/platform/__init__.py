@@ -1,1 +1,1 @@
-"""The process and its machine: console, signals, start-up, hardware."""
+"""The process and its machine: console, signals, start-up, hardware, git."""

@@ -1,4 +1,4 @@
-"""Talk to the person at the terminal. Only this file and progress.py import rich."""
+"""Print to the terminal. Only this file and training/progress.py import rich."""
 
 import logging
 import sys
@@ -9,14 +9,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-# In a file there is room for whole names.
+# Output to a file is wide enough for whole names.
 console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
 
 NOISE = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning 2.6 with torch 2.15
-    "The number of training batches .* is smaller than the logging interval",  # every step is logged at the epoch's end
-    "GPU available but not used",  # somebody chose the CPU
-    "You're resuming from a checkpoint that ended before the epoch ended",  # it compares steps with blocks
+    "The number of training batches .* is smaller than the logging interval",  # steps are logged at the epoch's end
+    "GPU available but not used",  # the user chose the CPU
+    "You're resuming from a checkpoint that ended before the epoch ended",  # it compares steps with Lightning batches
     "No complete tensor found in the group",  # torch.export of a network whose weights share no storage
 )
 
@@ -30,7 +30,7 @@ def warn(text: str) -> None:
 
 
 def prepare() -> None:
-    """Print warnings as one line each, without the code they came from; keep quiet what nobody here can act on."""
+    """Print each warning as one line, without the code that it came from, and none that a user cannot act on."""
     warnings.showwarning = lambda message, *_, **__: warn(str(message))
     for message in NOISE:
         warnings.filterwarnings("ignore", message=message)
@@ -39,7 +39,7 @@ def prepare() -> None:
 
 
 def draw_layers(layers: Iterable[tuple[str, str, str, int]]) -> str:
-    """Return the table of a network's layers: name, type, output shape, parameters."""
+    """Return as text the table of a network's layers: name, type, output shape, parameters."""
     table = Table("layer", "type", "output shape")
     table.add_column("parameters", justify="right")
     total = 0
@@ -55,7 +55,7 @@ def draw_layers(layers: Iterable[tuple[str, str, str, int]]) -> str:
 
 
 def show_cells(rows: Iterable[Iterable[str]]) -> None:
-    """Print how the cells of a sweep came out: name, status, val/acc, test/acc, seconds, reason."""
+    """Print the cells of a sweep: name, status, val/acc, test/acc, seconds, reason."""
     table = Table("cell", "status")
     for heading in ("val/acc", "test/acc", "s"):
         table.add_column(heading, justify="right")
@@ -66,18 +66,18 @@ def show_cells(rows: Iterable[Iterable[str]]) -> None:
 
 
 def show_table(headings: Sequence[str], rows: Iterable[Sequence[str]], text_columns: int = 1, title: str = "") -> None:
-    """Print a table; the first `text_columns` are words, the others numbers."""
+    """Print a table; the first `text_columns` hold text, the others numbers."""
     table = Table(title=title or None, title_justify="left", title_style="bold")
     for index, heading in enumerate(headings):
         justify = "left" if index < text_columns else "right"
-        table.add_column(heading, justify=justify, overflow="fold", no_wrap=index == 0)  # a name must stay whole
+        table.add_column(heading, justify=justify, overflow="fold", no_wrap=index == 0)  # a name stays on one line
     for row in rows:
         table.add_row(*map(escape, row))
     console.print(table)
 
 
 def show_summary(title: str, rows: Mapping[str, str]) -> None:
-    """Print what a run came to."""
+    """Print the results of a run, one line each."""
     say(title)
-    for name, value in rows.items():  # not a table: a path must stay whole to be copied
+    for name, value in rows.items():  # not a table, whose wrapping would break a path
         say(f"  {name:<14} {value}")

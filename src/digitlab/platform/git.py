@@ -1,4 +1,4 @@
-"""Say how the code that runs differs from what is committed."""
+"""Compare the code that runs with what is committed."""
 
 import os
 import subprocess
@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 LARGEST_PATCH = 10 * 2**20  # bytes
-# A patch that `git apply` reads, whatever the user's settings make of a difference.
+# Make a patch that `git apply` can read, whatever the user's git settings are.
 AS_PATCH = ("--binary", "--unified=3", "--no-color", "--no-ext-diff", "--no-textconv", "--src-prefix=a/",
             "--dst-prefix=b/", "--ignore-submodules=dirty")  # fmt: skip
 
 
 class Checkout(NamedTuple):
-    """The commit of a checkout, and what differs from it: empty where that is more than LARGEST_PATCH."""
+    """The commit of a checkout, and the differences to it as a patch, which is empty if above LARGEST_PATCH."""
 
     commit: str
     is_dirty: bool
@@ -21,10 +21,10 @@ class Checkout(NamedTuple):
 
 
 def read_checkout(folder: Path, imported: Iterable[Path]) -> Checkout | None:
-    """Compare the checkout that `folder` lies in with its commit; None outside of one, or without git.
+    """Compare the checkout that contains `folder` with its commit; return None outside a checkout or without git.
 
-    What differs are the changes of tracked files, and those of the `imported` files that are neither tracked nor
-    ignored. `git apply` on the commit makes them again.
+    The patch holds the changes of tracked files, and the `imported` files that are neither tracked nor ignored.
+    `git apply` on the commit restores them.
     """
     try:
         commit, top = _git(folder, "rev-parse", "HEAD", "--show-toplevel").decode().splitlines()
@@ -40,12 +40,12 @@ def read_checkout(folder: Path, imported: Iterable[Path]) -> Checkout | None:
 
 
 def _git(folder: Path, *arguments: str | Path) -> bytes:
-    """Return what git prints, cut where it is more than LARGEST_PATCH; it writes nothing, so that runs do not wait."""
+    """Return git's output, cut off above LARGEST_PATCH. Git takes no locks, so that concurrent runs do not wait."""
     command = ["git", "-C", folder, "--no-optional-locks", "--literal-pathspecs", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        assert process.stdout  # it is a pipe
+        assert process.stdout  # a pipe
         output = process.stdout.read(LARGEST_PATCH + 1)
-    has_failed = process.returncode not in (0, 1)  # 1: of --no-index, there are differences
+    has_failed = process.returncode not in (0, 1)  # 1: --no-index found differences
     if has_failed and len(output) <= LARGEST_PATCH:
         raise subprocess.CalledProcessError(process.returncode, command)
     return output

@@ -1,4 +1,4 @@
-"""End the program on a signal, in order, however many more signals follow."""
+"""End the program cleanly on SIGINT or SIGTERM, however many more signals follow."""
 
 import os
 import signal
@@ -6,63 +6,63 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_leaving_on: list[int] = []  # the signal that is ending the program
+_exiting_on: list[int] = []  # the signal that is ending the program
 
 
 def exit_at_once_on_signals() -> None:
-    """Let SIGINT and SIGTERM end the program with the shell's codes 130 and 143, from now until it is gone.
+    """Let SIGINT and SIGTERM end the program at once with the shell's exit codes, 130 and 143.
 
-    They end it on the spot, for nothing is under way that had to be put in order: libraries load, and an exception that
-    comes up while C++ code sets itself up aborts the process.
+    This is for while libraries load. Nothing needs cleaning up then, and an exception raised while C++ code
+    initializes would abort the process.
     """
     for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, _leave_on_the_spot)
+        signal.signal(each, _exit_at_once)
 
 
 @contextmanager
 def exit_on_signals() -> Iterator[None]:
-    """Let SIGINT and SIGTERM end the program through every `finally`, with the shell's codes 130 and 143."""
-    handlers = {each: signal.signal(each, _leave) for each in (signal.SIGINT, signal.SIGTERM)}
-    handlers[signal.SIGALRM] = signal.signal(signal.SIGALRM, _leave_after_all)
-    report_lost = sys.unraisablehook
+    """Let SIGINT and SIGTERM raise SystemExit with the shell's exit codes, 130 and 143, so every `finally` runs."""
+    handlers = {each: signal.signal(each, _exit) for each in (signal.SIGINT, signal.SIGTERM)}
+    handlers[signal.SIGALRM] = signal.signal(signal.SIGALRM, _exit_again)
+    previous_hook = sys.unraisablehook
 
-    def not_lost(lost) -> None:
-        """Where a weak reference's callback was interrupted, Python drops the exit: leave once that is over."""
-        if _leaving_on and isinstance(lost.exc_value, SystemExit):
+    def exit_later(dropped) -> None:
+        """Python drops a SystemExit raised in the callback of a weak reference: raise it again after the callback."""
+        if _exiting_on and isinstance(dropped.exc_value, SystemExit):
             signal.setitimer(signal.ITIMER_REAL, 0.01)
         else:
-            report_lost(lost)
+            previous_hook(dropped)
 
-    sys.unraisablehook = not_lost
+    sys.unraisablehook = exit_later
     try:
         yield
     finally:
-        sys.unraisablehook = report_lost
+        sys.unraisablehook = previous_hook
         for each, handler in handlers.items():
             signal.signal(each, handler)
-        if not {_leave, _leave_on_the_spot} & set(handlers.values()):
-            _leaving_on.clear()  # who called lives on
+        if not {_exit, _exit_at_once} & set(handlers.values()):
+            _exiting_on.clear()  # the process goes on after this context
 
 
-def _leave(number: int, _) -> None:
+def _exit(number: int, _) -> None:
     if _is_first(number):
         sys.exit(128 + number)
 
 
-def _leave_on_the_spot(number: int, _) -> None:
+def _exit_at_once(number: int, _) -> None:
     if _is_first(number):
         os._exit(128 + number)
 
 
-def _leave_after_all(*_) -> None:
-    if _leaving_on:
-        sys.exit(128 + _leaving_on[0])
+def _exit_again(*_) -> None:
+    if _exiting_on:
+        sys.exit(128 + _exiting_on[0])
 
 
 def _is_first(number: int) -> bool:
-    """Say so to the user, and note it: a second signal must not interrupt what the first one set going."""
-    if _leaving_on:  # SIG_IGN would not do: Lightning puts back the handler that it found
+    """Say whether this is the first signal, and tell the user; further ones must not interrupt the clean-up."""
+    if _exiting_on:  # not by SIG_IGN, because Lightning restores the handler that it found
         return False
-    _leaving_on.append(number)
+    _exiting_on.append(number)
     print("\ninterrupted; the same command continues after the last finished epoch", file=sys.stderr)
     return True
