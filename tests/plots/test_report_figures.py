@@ -1,4 +1,4 @@
-"""What a report's figures show: lines, bands, texts; and that they can always be drawn."""
+"""Figures of reports: lines, bands, texts; and that they can be drawn for any input."""
 
 import io
 
@@ -76,7 +76,7 @@ def test_learning_curves_have_a_panel_for_each_network_with_mean_and_band(networ
     assert no_overlap([*labels, *(ax.xaxis.label.get_window_extent() for ax in fig.axes)])
 
 
-def test_points_of_learning_curves_are_every_marker_and_no_line():
+def test_points_of_learning_curves_have_every_marker_and_no_line():
     panels = {"claim": {"ours": np.linspace(0.9, 0.99, 40).reshape(2, 20), "printed": np.linspace(0.9, 0.98, 20)[None]}}
     fig = report_figures.learning_curves(panels, "curves", points=("printed",))
     (ax,) = fig.axes
@@ -88,7 +88,7 @@ def test_points_of_learning_curves_are_every_marker_and_no_line():
     png(fig)
 
 
-def test_the_matrix_shows_what_there_is_on_every_shade():
+def test_the_matrix_shows_every_entry_with_contrast_on_every_shade():
     values = np.array([[0.9912, 0.98], [0.5, np.nan], [0.9911, 0.1135]])
     texts = [["★ 0.9912", "0.9800"], ["0.5000", "–"], ["≈ 0.9911", "0.1135"]]
     fig = report_figures.accuracy_matrix(values, texts, ["a", "b", "c"], ["adam", "sgd"], "matrix")
@@ -144,7 +144,7 @@ def test_the_chosen_learning_rate_has_a_ring():
     png(fig)
 
 
-def test_what_several_networks_said_of_an_image_is_counted(images):
+def test_wrong_predictions_of_several_networks_are_counted(images):
     predicted = np.array([[3, 9, 1], [3, 9, 2], [5, 9, 3]])
     fig = report_figures.shared_mistakes(images[:3], np.array([8, 4, 7]), predicted, DIGITS, "shared")
     assert texts_over_images(fig) == ["8, not 3 (2×), 5", "4, not 9 (3×)", "7, not 1, 2, 3"]

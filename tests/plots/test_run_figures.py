@@ -1,4 +1,4 @@
-"""What the figures show: texts, counts, line data; and that they can always be drawn."""
+"""Figures of runs: texts, counts, line data; and that they can be drawn for any input."""
 
 import io
 import os
@@ -29,7 +29,7 @@ def texts_over_images(fig):
 
 
 def images_under_texts(fig):
-    """Return what is drawn right under the middle of each text; white and nothing else may be left around it."""
+    """Return the tile that is drawn under the middle of each text; everything else must be white."""
     (ax,) = fig.axes
     rest = np.asarray(ax.images[0].get_array()).copy()
     shown = []
@@ -89,7 +89,7 @@ def test_a_faint_image_stays_faint(images):
     assert fig.axes[0].images[0].get_clim() == (0, 255)
 
 
-def test_curves_draws_the_history_as_it_is():
+def test_curves_show_the_history():
     epochs = [1, 2, 3]
     history = {
         "train/loss": (epochs, [0.9, 0.5, 0.3]),
@@ -112,7 +112,7 @@ def test_curves_draws_the_history_as_it_is():
     assert all(tick == int(tick) for ax in fig.axes for tick in ax.get_xticks())
 
 
-def test_curves_leaves_out_what_is_missing():
+def test_curves_leave_out_missing_metrics():
     fig = run_figures.curves({"val/loss": ([1, 2], [0.5, 0.4]), "train/acc": ([], [])}, "part")
     loss, accuracy = fig.axes
     assert list(lines(loss)) == ["val"]
@@ -149,7 +149,7 @@ def test_values_that_are_not_finite_leave_a_gap_and_are_counted():
     png(fig)
 
 
-def test_confusion_counts_are_those_of_sklearn():
+def test_confusion_counts_match_sklearn():
     rng = np.random.default_rng(1)
     labels = rng.integers(0, 10, 500)
     predicted = np.where(rng.random(500) < 0.8, labels, rng.integers(0, 10, 500))
@@ -162,7 +162,7 @@ def test_confusion_counts_are_those_of_sklearn():
     png(fig)
 
 
-def test_one_mistake_among_a_thousand_can_be_seen_and_every_count_read():
+def test_one_mistake_in_a_thousand_is_visible_and_every_count_legible():
     matrix = np.array([[999, 1, 0], [0, 950, 50], [0, 0, 0]])
     fig = run_figures.confusion(matrix, DIGITS[:3], "rare")
     ax = fig.axes[0]
@@ -188,7 +188,7 @@ def contrast(one, other):
     return (light + 0.05) / (dark + 0.05)
 
 
-def test_counts_are_legible_on_every_shade():
+def test_counts_have_contrast_on_every_shade():
     mistakes = np.unique(np.geomspace(1, 5000, 20).astype(int))
     size = len(mistakes)
     matrix = np.zeros((size, size), dtype=int)
@@ -251,11 +251,11 @@ def test_probabilities_of_a_diverged_network_are_drawn(images):
     png(fig)
 
 
-def test_a_dollar_sign_is_no_formula(images):
+def test_a_dollar_sign_is_not_parsed_as_a_formula(images):
     png(run_figures.samples(images[:1], [0], [r"$\broken"], r"costs $\1 or $2"))
 
 
-def test_pyplot_is_never_imported_and_the_style_stays_inside():
+def test_pyplot_is_not_imported_and_the_global_style_is_not_changed():
     code = """
 import io, sys
 import matplotlib, numpy as np
@@ -287,6 +287,6 @@ def test_the_untrained_network_does_not_flatten_the_curves():
         assert high - low < 2 * (trained[1] - trained[0])
 
 
-def test_images_of_another_size_are_shown_too(images):
+def test_images_of_another_size_are_scaled(images):
     fig = run_figures.samples(images[:3, :16, :20], [0, 1, 2], DIGITS, "small")
     assert texts_over_images(fig) == ["0", "1", "2"]

@@ -1,4 +1,4 @@
-"""Images with a line of text above each."""
+"""A grid of images with a line of text above each."""
 
 import textwrap
 
@@ -7,13 +7,14 @@ from matplotlib.figure import Figure
 
 
 def image_grid(images: np.ndarray, texts: list[str], columns: int, title: str, empty: str = "no images") -> Figure:
-    # At least four tiles wide: the title needs the room.
+    """Draw uint8 images (N, H, W), each scaled to 28 x 28 pixels; where there are none, the text `empty`."""
+    # At least four tiles wide, for the title.
     rows, columns = max(-(-len(images) // columns), 1), max(min(columns, len(images)), 4)
     texts = [textwrap.fill(text, 20) for text in texts]
-    # One mosaic, measured in image pixels: an axes for each image takes nine times as long to draw.
+    # One mosaic, in units of image pixels: separate axes for each image take nine times as long to draw.
     tile = 31 + 3 * max((text.count("\n") + 1 for text in texts), default=1)
     mosaic = np.full((8 + rows * tile, columns * 32), 255, np.uint8)
-    fig = Figure(figsize=(mosaic.shape[1] / 24, mosaic.shape[0] / 24))  # 5 x 5 dots a pixel: sharp
+    fig = Figure(figsize=(mosaic.shape[1] / 24, mosaic.shape[0] / 24))  # 5 x 5 dots for each pixel: sharp
     fig.suptitle(title, y=1 - 2 / mosaic.shape[0])
     ax = fig.add_axes((0, 0, 1, 1), frameon=False, xticks=(), yticks=())
     for i, (image, text) in enumerate(zip(images, texts, strict=True)):
@@ -21,7 +22,7 @@ def image_grid(images: np.ndarray, texts: list[str], columns: int, title: str, e
         height, width = image.shape
         mosaic[y : y + 28, x : x + 28] = image[np.ix_(np.arange(28) * height // 28, np.arange(28) * width // 28)]
         ax.text(x + 13.5, y - 1.5, text, ha="center", fontsize=8)
-    # Fixed ends: the pixels as they are, a faint image stays faint.
+    # A fixed scale: a faint image stays faint.
     ax.imshow(mosaic, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     if not texts:
         fig.text(0.5, 0.4, empty, ha="center", va="center", fontsize=12)

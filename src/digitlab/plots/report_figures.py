@@ -19,14 +19,14 @@ from digitlab.plots.style import BLUES, line_styles, scale_accuracy, scale_cost,
 def shared_mistakes(
     images: np.ndarray, labels: np.ndarray, predicted: np.ndarray, classes: Sequence[str], title: str
 ) -> Figure:
-    """Draw the images (N, H, W) and over each what several networks, `predicted` (n, N), said of it."""
+    """Draw the images (N, H, W), over each the label (N,) and what several networks predicted instead (n, N)."""
     texts = []
-    for label, answers in zip(labels, predicted.T, strict=True):
-        counts = {answer: int(np.sum(answers == answer)) for answer in answers if answer != label}
-        said = ", ".join(
-            shorten(classes[int(answer)]) + (f" ({count}×)" if count > 1 else "") for answer, count in counts.items()
+    for label, column in zip(labels, predicted.T, strict=True):
+        counts = {each: int(np.sum(column == each)) for each in column if each != label}
+        wrong = ", ".join(
+            shorten(classes[int(each)]) + (f" ({count}×)" if count > 1 else "") for each, count in counts.items()
         )
-        texts.append(f"{shorten(classes[int(label)])}, not {said}")
+        texts.append(f"{shorten(classes[int(label)])}, not {wrong}")
     return image_grid(images, texts, 8, title)
 
 
@@ -34,9 +34,8 @@ def shared_mistakes(
 def learning_curves(panels: Mapping[str, Mapping[str, np.ndarray]], title: str, points: Container[str] = ()) -> Figure:
     """Draw validation accuracy over finished epochs: a panel for each network, a line for each optimizer.
 
-    Values are (seeds, epochs), nan where a run had stopped: the line is their mean, the band is from the lowest seed
-    to the highest; those named in `points` are markers alone. Panels share their axes, on which the error is
-    logarithmic.
+    Values are (seeds, epochs), nan after a run stopped. The line is their mean, the band is from the lowest seed to
+    the highest. Those named in `points` have markers only. Panels share their axes, on which the error is logarithmic.
     """
     fig, axes, looks = _panels(panels, title)
     for ax, (network, curves_of) in zip(axes, panels.items(), strict=False):
@@ -63,16 +62,16 @@ def rate_sensitivity(
 ) -> Figure:
     """Draw validation accuracy against the learning rate: a panel for each network, a line for each optimizer.
 
-    Values are (rates, accuracies of each rate's seeds, index of the chosen rate): the line is their mean, the bars are
-    from the lowest seed to the highest, a ring is around the chosen one.
+    Values are (rates, accuracies of each rate's seeds, index of the chosen rate). The line is their mean, the bars are
+    from the lowest seed to the highest, the chosen rate has a ring.
     """
     fig, axes, looks = _panels(panels, title)
     for ax, (network, arms) in zip(axes, panels.items(), strict=False):
         ax.set_title(network, size="medium")
         for name, (rates, values, chosen) in arms.items():
             means = np.array([np.mean(each) for each in values])
-            reach = [[mean - min(each), max(each) - mean] for mean, each in zip(means, values, strict=True)]
-            ax.errorbar(rates, means, np.transpose(reach), label=name, elinewidth=1, **looks[name])
+            bars = [[mean - min(each), max(each) - mean] for mean, each in zip(means, values, strict=True)]
+            ax.errorbar(rates, means, np.transpose(bars), label=name, elinewidth=1, **looks[name])
             ring = {"marker": "o", "markersize": 13, "markerfacecolor": "none", "markeredgecolor": "black"}
             ax.plot(rates[chosen], means[chosen], linestyle="none", **ring)
         scale_cost(ax)
@@ -87,7 +86,7 @@ def rate_sensitivity(
 def accuracy_matrix(
     values: np.ndarray, texts: Sequence[Sequence[str]], rows: Sequence[str], columns: Sequence[str], title: str
 ) -> Figure:
-    """Draw accuracies (R, C), nan where there is none, as shades with `texts` on them: the darker the better."""
+    """Draw accuracies (R, C), nan for none, as a heat map with `texts` on it: the darker the better."""
     fig = Figure(figsize=(1.8 + 1.35 * len(columns), 1.2 + 0.55 * len(rows)), layout="constrained")
     fig.suptitle(textwrap.fill(title, 24 + 16 * len(columns)))
     ax = fig.subplots()
@@ -96,7 +95,7 @@ def accuracy_matrix(
     image = ax.imshow(np.ma.masked_invalid(shades), cmap=BLUES, norm=norm, aspect="auto")
     light = image.to_rgba(np.ma.masked_invalid(shades))[..., :3] ** 2.2 @ [0.2126, 0.7152, 0.0722]
     for (row, column), luminance in np.ndenumerate(light):
-        color = "white" if luminance < 0.18 else "black"  # where both have the same contrast
+        color = "white" if luminance < 0.18 else "black"  # at 0.18 both have the same contrast
         ax.text(column, row, texts[int(row)][int(column)], ha="center", va="center", color=color, size=8)
     ax.set_xticks(range(len(columns)), [textwrap.fill(name, 18) for name in columns])
     ax.set_yticks(range(len(rows)), rows)
@@ -113,10 +112,10 @@ def trade_offs(
     arms: Sequence[str],
     title: str,
 ) -> Figure:
-    """Draw accuracies (mean, low, high) against each of `costs`: a marker for each optimizer, a number for a network.
+    """Draw accuracies (mean, low, high) against each of `costs`, with a marker by optimizer and a number by network.
 
-    `costs` are, by the name of the axis, the values, nan for none, and the indices of the Pareto front, which is
-    drawn as a staircase.
+    `costs` gives for each axis label the values, nan for none, and the indices of the Pareto front, which is drawn as
+    a staircase.
     """
     fig = Figure(figsize=(1.6 + 4 * len(costs), 4.4), layout="constrained")
     fig.suptitle(textwrap.fill(title, 20 + 40 * len(costs)))
@@ -133,7 +132,7 @@ def trade_offs(
         scale_cost(ax)
         ax.set_xlabel(name)
         ax.grid()
-    # An interval may be too wide to be shown whole: no more than three times the errors there are.
+    # Very wide intervals are cut off: the axis shows up to three times the largest error, and a third of the smallest.
     margins = 1 - np.array([3, 1 / 3]) * [1 - means.min(), 1 - means.max()]
     scale_accuracy(axes[0], np.clip([*means, *lows, *highs], *margins))
     axes[0].set_ylabel("test accuracy")
@@ -147,7 +146,7 @@ def trade_offs(
 
 
 def _number(ax: Axes, x: Sequence[float], y: Sequence[float], numbers: Sequence[int]) -> None:
-    """Write its number beside each point, but once where points of the same number lie together."""
+    """Write its number beside each point, only once where points of the same number are close together."""
     places: list[tuple[int, np.ndarray]] = []
     for point, number in zip(zip(x, y, strict=True), numbers, strict=True):
         place = ax.transData.transform(point)
@@ -158,7 +157,7 @@ def _number(ax: Axes, x: Sequence[float], y: Sequence[float], numbers: Sequence[
 
 
 def _panels(panels: Mapping[str, Mapping], title: str) -> tuple[Figure, list[Axes], dict[str, dict[str, Any]]]:
-    """Return a figure with axes for the panels, which share them, and how each line looks in all."""
+    """Return a figure with shared axes for the panels, and the style of each line in all of them."""
     columns = min(len(panels), 4 if len(panels) > 6 else 3)
     rows = -(-len(panels) // columns)
     fig = Figure(figsize=(max(2.9 * columns, 5.5), 0.9 + 2.4 * rows), layout="constrained")

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from digitlab.plots.image_grid import image_grid, shorten
 from digitlab.plots.style import BLUES, styled
 
-# Okabe-Ito colours; line style and marker tell the series apart without colour.
+# Okabe-Ito colours; line style and marker distinguish the series without colour.
 _SERIES = {
     "train": {"color": "#0072B2", "linestyle": "-", "marker": "o"},
     "val": {"color": "#D55E00", "linestyle": "--", "marker": "s"},
@@ -22,17 +22,17 @@ _SERIES = {
 
 @styled
 def samples(images: np.ndarray, labels: Sequence[int], classes: Sequence[str], title: str) -> Figure:
-    """Draw the first 40 of the uint8 images (N, 28, 28), the class name over each."""
+    """Draw the first 40 of the uint8 images (N, H, W), the class name over each."""
     return image_grid(images[:40], [shorten(classes[label]) for label in labels[:40]], 8, title)
 
 
 @styled
 def curves(history: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str) -> Figure:
-    """Draw loss and accuracy over finished epochs; a test point, if there is one, is a star.
+    """Draw loss and accuracy over finished epochs; a test result is a star.
 
-    Keys are "train/loss", "val/acc" and so on, any may be missing; values are (steps, values).
-    Values that are not finite leave a gap, the legend counts them. The untrained network's values at epoch 0 may lie
-    outside the view: the trained ones have the room.
+    `history` maps "train/loss", "val/acc" and so on, of which any may be missing, to (steps, values). Values that are
+    not finite leave a gap and are counted in the legend. The axes are scaled to the values from epoch 1 on; those of
+    the untrained network may be outside.
     """
     fig = Figure(figsize=(9, 3.4), layout="constrained")
     fig.suptitle(title)
@@ -43,7 +43,7 @@ def curves(history: Mapping[str, tuple[Sequence[float], Sequence[float]]], title
             if values.size:
                 finite = np.isfinite(values)
                 label = series if finite.all() else f"{series} ({np.sum(~finite)} not finite)"
-                # Markers keep a single epoch visible; on long runs one on each point would hide the line style.
+                # Markers make a single epoch visible; on long runs a marker at each point would hide the line style.
                 every = -(-values.size // 25)
                 ax.plot(steps, np.where(finite, values, np.nan), label=label, markevery=every, **look)
         ax.set(xlabel="finished epochs", ylabel=name)
@@ -51,11 +51,11 @@ def curves(history: Mapping[str, tuple[Sequence[float], Sequence[float]]], title
         ax.grid()
         if ax.lines:
             ax.legend()
-            _look_at_trained(ax)
+            _scale_to_trained(ax)
     return fig
 
 
-def _look_at_trained(ax: Axes) -> None:
+def _scale_to_trained(ax: Axes) -> None:
     points = np.concatenate([line.get_xydata() for line in ax.lines])
     trained = points[(points[:, 0] >= 1) & np.isfinite(points[:, 1]), 1]
     if trained.size:
@@ -65,14 +65,14 @@ def _look_at_trained(ax: Axes) -> None:
 
 @styled
 def confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
-    """Draw the counts (C, C), rows true, columns predicted, coloured by share of the row on a log scale."""
+    """Draw the counts (C, C), rows true, columns predicted, coloured by their share of the row on a log scale."""
     matrix, size = np.asarray(matrix), len(classes)
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     with_counts = size <= 20
     side = max(2 + size * (0.42 if with_counts else 0.25), 4.5)
     fig = Figure(figsize=(side + 0.8, side), layout="compressed")
     ax = fig.subplots()
-    # Log: a linear scale shows the diagonal only. Fixed ends: the figures of two runs compare.
+    # A linear scale would show the diagonal only. Its ends are fixed, so that the figures of two runs compare.
     norm = LogNorm(0.001, 1, clip=True)
     image = ax.imshow(np.ma.masked_equal(share, 0), cmap=BLUES, norm=norm)
     bar = fig.colorbar(image, shrink=0.8, label="share of the true class (log scale, white: none)")
@@ -88,7 +88,7 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
     if with_counts:
         colors = np.where(matrix == 0, "0.45", np.where(norm(share) > 0.65, "white", "black"))
         for (row, column), count in np.ndenumerate(matrix):
-            # Out of the layout: it is inside anyway, and measuring a hundred takes time.
+            # Not in the layout: the texts are inside anyway, and measuring a hundred takes time.
             ax.text(column, row, count, ha="center", va="center", color=colors[row, column], size=8, in_layout=False)
     return fig
 

@@ -1,4 +1,4 @@
-"""How every figure looks: colours, lines, axes."""
+"""The style of every figure: colours, lines, axes."""
 
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -11,12 +11,12 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-# The same for any number of them; the order of the markers differs from that of the lines.
+# Cycles of different lengths, so that more lines than there are colours still differ.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "black")
 _LINES = ("-", "--", ":", "-.", (0, (7, 2)), (0, (3, 1, 1, 1, 1, 1)))
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-_ERRORS = ((1,), (1, 2, 5), (1, 1.5, 2, 3, 5, 7))  # where ticks may stand in a decade, as sparse as will do
-# Blues without its near-white end: one mistake must differ from the white of no mistake.
+_ERRORS = ((1,), (1, 2, 5), (1, 1.5, 2, 3, 5, 7))  # ticks in a decade: the first of these that gives enough
+# Blues without its near-white end: a single mistake must differ from white, which is none.
 BLUES = ListedColormap(colormaps["Blues"](np.linspace(0.15, 1, 256)), name="visible_blues").with_extremes(bad="white")
 _STYLE: dict[Any, Any] = {
     "figure.dpi": 120,
@@ -31,13 +31,13 @@ _STYLE: dict[Any, Any] = {
     "lines.markersize": 4.5,
     "figure.constrained_layout.w_pad": 0.07,  # inches
     "figure.constrained_layout.h_pad": 0.07,
-    "figure.constrained_layout.use": False,  # each figure says how it is laid out, whatever a user's matplotlibrc has
+    "figure.constrained_layout.use": False,  # each figure has its own layout, whatever the user's matplotlibrc says
     "figure.autolayout": False,
 }
 
 
 def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-    """Give what `draw` returns our style, and its layout at once: savefig would draw all of it twice to find that."""
+    """Draw a figure in our style, and compute its layout once: savefig would draw everything twice for it."""
 
     @wraps(draw)
     @rc_context(_STYLE)
@@ -52,6 +52,7 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 
 
 def line_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return by name the colour, line style and marker of each line, which depend on the set of names only."""
     return {
         name: {"color": _COLORS[i % 7], "linestyle": _LINES[i % 6], "marker": _MARKERS[i % 8]}
         for i, name in enumerate(sorted(set(names)))
@@ -79,7 +80,7 @@ def scale_accuracy(ax: Axes, values: Sequence[float] | np.ndarray) -> None:
 
 
 def scale_cost(ax: Axes) -> None:
-    """Scale an axis of counts or seconds by their logarithm, with ticks that are read as they stand."""
+    """Scale an axis of counts or seconds logarithmically, with plain numbers as ticks."""
     ax.set_xscale("log")
     low, high = ax.get_xlim()
     for mantissas in ((1,), (1, 3), (1, 2, 5)):
