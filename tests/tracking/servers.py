@@ -1,4 +1,4 @@
-"""Servers in processes of their own: MLflow's tracking server, and the UI as make starts it."""
+"""Servers in their own processes: MLflow's tracking server, and the UI as make starts it."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ import requests
 
 
 class Server:
-    """What a command serves on a port of its own: "{port}" stands for it in the command."""
+    """A command that serves on a free port, which replaces "{port}" in the command."""
 
     def __init__(self, command: Sequence[str], folder: Path | None = None, environment: Mapping[str, str] = os.environ):
         with socket.socket() as probe:
@@ -45,7 +45,7 @@ class Server:
         pytest.fail(f"{' '.join(self.command)} does not come up")
 
     def stop(self) -> None:
-        """Leave nothing of it: a server's workers are processes too."""
+        """Kill the server and its worker processes."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
@@ -59,12 +59,12 @@ class Server:
 
 
 def tracking_server(database: Path, artifacts: Path) -> Server:
-    """Return MLflow's server on a sqlite file, which keeps the artifacts too."""
+    """Return MLflow's server on a sqlite file, which also keeps the artifacts."""
     options = f"--backend-store-uri sqlite:///{database} --artifacts-destination {artifacts} --host 127.0.0.1"
     command = [sys.executable, "-m", "mlflow", "server", *options.split(), "--port", "{port}", "--workers", "1"]
     return Server(command, environment=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
 
 
 def ui(repository: Path, environment: Mapping[str, str]) -> Server:
-    """Return what `make ui` serves."""
+    """Return the server that `make ui` starts."""
     return Server(["make", "ui", "PORT={port}"], repository, environment)

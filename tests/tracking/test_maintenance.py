@@ -1,4 +1,4 @@
-"""A store that was moved or has grown: make relocate, make gc, through their entry point."""
+"""Maintenance of a store through its entry point: make relocate, make gc."""
 
 import shutil
 import sqlite3
@@ -20,7 +20,7 @@ TINY = ("data=mnist5k", "data.test_fraction=0.6", "data.val_fraction=0.3", "trai
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory):
-    """A harness with a done run, and one that broke off after its first epoch."""
+    """A harness with a done run, and one that was interrupted after its first epoch."""
     harness = Harness(tmp_path_factory.mktemp("template") / "a harness")  # a space becomes %20 in MLflow's addresses
     harness.train(*TINY)
     save = EpochCheckpoint.on_train_epoch_end
@@ -38,7 +38,7 @@ def template(tmp_path_factory):
 
 @pytest.fixture
 def moved(template, tmp_path):
-    """The template's store, moved to where it has never been; the old place is gone."""
+    """The template's store, moved to a new folder; the old one does not exist."""
     shutil.copytree(template.folder, tmp_path / "moved to here")
     harness = Harness(tmp_path / "moved to here")
     with sqlite3.connect(harness.folder / "mlflow.db") as database:
@@ -49,20 +49,20 @@ def moved(template, tmp_path):
     return harness
 
 
-def every_path(harness: Harness) -> str:
+def dump(harness: Harness) -> str:
     with sqlite3.connect(harness.folder / "mlflow.db") as database:
         return "\n".join(database.iterdump())
 
 
-def test_a_moved_store_is_recognized_and_put_right_and_everything_in_it_works(moved, capsys):
+def test_a_moved_store_is_detected_and_works_after_relocate(moved, capsys):
     end = moved.main(*TINY, "seed=1")
     assert end.startswith(f"error: tracking: uri={moved.uri}: was moved here from file://")
-    assert end.endswith("; make relocate puts that right")
+    assert end.endswith("; make relocate repairs its paths")
 
-    before = every_path(moved)
+    before = dump(moved)
     capsys.readouterr()
     assert moved.main("store", "relocate", "--dry-run", entry_point="digitlab") is None
-    assert every_path(moved) == before
+    assert dump(moved) == before
     said = capsys.readouterr().out
     assert "     1 experiments.artifact_location" in said
     assert "     2 runs.artifact_uri" in said
@@ -71,7 +71,7 @@ def test_a_moved_store_is_recognized_and_put_right_and_everything_in_it_works(mo
     assert f"without --dry-run this would be done:\n{capsys.readouterr().out}" == said
     gone = (moved.folder.parent / "gone").as_uri()
     assert gone in before
-    assert gone not in every_path(moved)
+    assert gone not in dump(moved)
     assert moved.main("store", "relocate", entry_point="digitlab") is None
     assert "nothing to do" in capsys.readouterr().out
 
@@ -89,26 +89,27 @@ def test_a_moved_store_is_recognized_and_put_right_and_everything_in_it_works(mo
 
 
 @pytest.mark.parametrize("task", ["relocate", "gc"])
-def test_nothing_is_touched_while_a_run_is_under_way(moved, task):
+def test_nothing_is_changed_while_a_run_is_in_progress(moved, task):
     moved.main("store", "relocate", entry_point="digitlab")
-    before = every_path(moved)
+    before = dump(moved)
     with locks.owner(Store(moved.uri, "digitlab"), "f"):
         end = moved.main("store", task, entry_point="digitlab")
-    assert end == "error: store: f is under way; wait for it to end, or stop it"
-    assert every_path(moved) == before
+    assert end == "error: store: f is running; wait for it to end, or stop it"
+    assert dump(moved) == before
 
 
 @pytest.mark.parametrize("task", ["relocate", "gc"])
-def test_a_store_that_is_not_there_is_not_made(harness, task):
-    assert harness.main("store", task, entry_point="digitlab").startswith("error: store: there is none at ")
+def test_a_missing_store_is_not_created(harness, task):
+    end = harness.main("store", task, entry_point="digitlab")
+    assert end.startswith(f"error: store: {harness.folder / 'mlflow.db'} does not exist")
     assert not harness.folder.exists()
     harness.uri = "http://127.0.0.1:9"
     end = harness.main("store", task, entry_point="digitlab")
-    assert end == "error: store: is a server's; look after it where the server runs"
+    assert end == "error: store: is a server's; run this where the server keeps its files"
 
 
 @pytest.mark.slow
-def test_garbage_goes_and_what_is_needed_stays(moved, capsys):
+def test_gc_removes_garbage_only(moved, capsys):
     moved.main("store", "relocate", entry_point="digitlab")
     kept, artifacts = moved.runs()[0], moved.folder / "artifacts"
     moved.train(*TINY, "rerun=true")
@@ -129,7 +130,7 @@ def test_garbage_goes_and_what_is_needed_stays(moved, capsys):
     said = capsys.readouterr().out
     assert sorted(moved.folder.rglob("*")) == before
     assert f"deleted run {deleted.info.run_name} ({deleted.info.run_id})" in said
-    assert f"model half ({pending.model_id}), half made" in said
+    assert f"model half ({pending.model_id}), incomplete" in said
     assert alone.model_id not in said
     assert str(orphan.parent) in said
 
@@ -147,14 +148,14 @@ def test_garbage_goes_and_what_is_needed_stays(moved, capsys):
     assert not list((moved.folder / "locks").iterdir())
     assert moved.main("store", "gc", entry_point="digitlab") is None
     assert capsys.readouterr().out == "nothing to remove\n"
-    moved.train(*TINY, "seed=1")  # what was interrupted can still be continued
+    moved.train(*TINY, "seed=1")  # the interrupted run can still be resumed
     assert "after epoch 1 of 2" in capsys.readouterr().out
     mlflow.set_tracking_uri(moved.uri)
     done = moved.runs()[-1]
     assert mlflow.pyfunc.load_model(f"runs:/{done.info.run_id}/mlp-adam-s0")
 
 
-def test_make_has_them(repository):
+def test_make_has_a_target_for_each(repository):
     for task in ("relocate", "gc"):
         dry = subprocess.run(["make", "-n", task, "ARGS=--dry-run"], cwd=repository, capture_output=True, text=True)
         assert f"-m digitlab store {task} --dry-run" in dry.stdout

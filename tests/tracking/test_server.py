@@ -1,4 +1,4 @@
-"""A tracking server in place of the file: everything goes through it, and one that is silent is reported soon."""
+"""A tracking server instead of a file: runs, sweeps and reports work, and a silent server is reported soon."""
 
 import csv
 import socket
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def server(tmp_path) -> Iterator[Harness]:
-    """A harness whose store is an MLflow server that keeps the artifacts too."""
+    """A harness whose store is an MLflow server that also keeps the artifacts."""
     harness = Harness(tmp_path / "harness")
     with tracking_server(tmp_path / "db.sqlite", tmp_path / "kept") as server:
         harness.uri = server.uri
@@ -27,7 +27,7 @@ def server(tmp_path) -> Iterator[Harness]:
 SETTINGS = ("data=mnist5k", "trainer=cpu", "trainer.max_epochs=3", "model=mlp")
 
 
-def test_a_run_breaks_and_continues_through_a_server(server, tmp_path, monkeypatch):
+def test_a_failed_run_is_resumed_through_a_server(server, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(training_run, "evaluate", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
@@ -41,16 +41,16 @@ def test_a_run_breaks_and_continues_through_a_server(server, tmp_path, monkeypat
     files = [file.path for file in server.client.list_artifacts(run.info.run_id, "checkpoints")]
     assert files == ["checkpoints/best.ckpt"]
     assert download_artifacts(run_id=run.info.run_id, artifact_path="predictions.npz", tracking_uri=server.uri)
-    assert not server.folder.exists()  # nothing of it stays here
+    assert not server.folder.exists()  # nothing is stored locally
 
 
 @pytest.mark.parametrize("is_there", [True, False], ids=["silent", "absent"])
 def test_a_server_that_does_not_answer_is_reported_within_15_seconds(harness, is_there):
-    with socket.socket() as hole:
-        hole.bind(("127.0.0.1", 0))
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
         if is_there:
-            hole.listen()  # takes the connection and never says a word
-        harness.uri = f"http://127.0.0.1:{hole.getsockname()[1]}"
+            silent.listen()  # accepts the connection and never answers
+        harness.uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
         began = time.monotonic()
         end = harness.main(*SETTINGS)
     assert end.startswith(f"error: tracking: uri={harness.uri}: the store does not answer")

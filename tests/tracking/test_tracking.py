@@ -1,4 +1,4 @@
-"""Whose a run is, which of several counts, and what the store tells nobody."""
+"""The store: owners of runs, which of several runs counts, hidden passwords."""
 
 import pytest
 
@@ -16,7 +16,7 @@ def store(tmp_path):
     return store
 
 
-def test_the_newest_done_run_counts_and_a_newer_broken_one_is_known(store):
+def test_the_newest_done_run_is_found_and_a_newer_one_that_is_not_done(store):
     runs = [begin(store, f"run {number}", {"fingerprint": "f"}) for number in range(3)]
     assert queries.find(store, "f")[0] is None
     for run in runs[:2]:
@@ -33,7 +33,7 @@ def test_finished_is_not_done(store):
     assert not is_done(store.client.get_run(run.id))
 
 
-def test_an_error_made_good_leaves_no_trace(store):
+def test_a_run_that_finishes_after_an_error_has_no_error_tag(store):
     run = begin(store, "run", {"fingerprint": "f"})
     with pytest.raises(ZeroDivisionError), run:
         raise ZeroDivisionError("by zero")
@@ -55,24 +55,24 @@ def test_an_error_made_good_leaves_no_trace(store):
     ],
     ids=["this process", "another host", "an earlier process", "nobody"],
 )
-def test_only_a_server_needs_to_ask_whether_an_owner_lives(store, owner, lives):
+def test_the_owner_of_a_run_is_checked_only_with_a_server(store, owner, lives):
     run = store.client.create_run(store.experiment_id, tags={"owner": owner} if owner else {})
     assert not locks.is_owner_alive(store, run)
     store.file = None  # as for a server
     assert locks.is_owner_alive(store, run) is lives
 
 
-def test_a_run_at_work_on_another_host_is_not_buried(store):
+def test_a_run_in_progress_on_another_host_is_not_marked_dead(store):
     run = store.client.create_run(store.experiment_id, tags={"owner": "elsewhere:1:1"})
     store.file = None  # as for a server
     assert locks.mark_dead_run(store, run) == "RUNNING"
     assert store.client.get_run(run.info.run_id).info.status == "RUNNING"
 
 
-def test_passwords_are_not_repeated():
+def test_passwords_are_redacted():
     assert redact("tracking.uri=https://me:secret@host:1/x seed=1") == "tracking.uri=https://***@host:1/x seed=1"
 
 
-def test_one_file_is_one_store_by_whatever_name(tmp_path):
+def test_two_paths_of_one_file_are_the_same_store(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path)
     assert Store(f"sqlite:///{tmp_path}/link/a.db", "x").uri == Store(f"sqlite:///{tmp_path}/a.db", "x").uri

@@ -1,1 +1,1 @@
-"""Runs in MLflow: the store, the locks, one run under way."""
+"""Runs in MLflow: the store, queries, locks, and writing a run."""

@@ -1,4 +1,4 @@
-"""Who owns a run: one lock for each fingerprint, and what becomes of a run whose owner died."""
+"""Locks: only one process at a time trains a run, and the run of a dead process is marked as killed."""
 
 import os
 import socket
@@ -18,7 +18,7 @@ from digitlab.tracking.store import Store, user_name
 
 @contextmanager
 def owner(store: Store, fingerprint: str) -> Iterator[None]:
-    """Hold the one right on this machine to run `fingerprint`, waiting while another process has it."""
+    """Hold the lock of `fingerprint` on this machine; wait, with a warning, while another process holds it."""
     lock = _lock(store, fingerprint)
     try:
         lock.acquire(timeout=0)
@@ -32,19 +32,19 @@ def owner(store: Store, fingerprint: str) -> Iterator[None]:
 
 
 def is_owner_alive(store: Store, run: entities.Run) -> bool:
-    """Say whether the owner of a run that is not done may still be at work on it, where our lock does not show that."""
+    """Say whether another process may be working on a run of a server without holding our lock."""
     if store.file or run.info.status != "RUNNING":
-        return False  # every process takes the lock beside a store that is a file
+        return False  # a store in a file has its locks beside it, which all its users share
     host, pid, started = run.data.tags.get("owner", "::").split(":")
     if host != socket.gethostname():
-        return bool(host)  # another host's processes cannot be seen
+        return bool(host)  # assume that it is: another host cannot be checked from here
     with suppress(psutil.Error):
         return f"{psutil.Process(int(pid)).create_time():.0f}" == started and int(pid) != os.getpid()
     return False
 
 
 def mark_dead_run(store: Store, run: entities.Run) -> str:
-    """Return the status of a run that is not done; one whose owner was killed becomes KILLED."""
+    """Return the status of a run that is not done, after setting it to KILLED if its process is dead."""
     if run.info.status != "RUNNING":
         return run.info.status
     with if_dead(store, run) as is_dead:
@@ -56,7 +56,7 @@ def mark_dead_run(store: Store, run: entities.Run) -> str:
 
 @contextmanager
 def if_dead(store: Store, run: entities.Run) -> Iterator[bool]:
-    """Say whether the owner of a RUNNING run is gone; within the context no other process can take the run."""
+    """Say whether no process is working on a RUNNING run, and keep any from starting within this context."""
     lock = _lock(store, run.data.tags.get("fingerprint", run.info.run_id))
     try:
         is_free = not is_owner_alive(store, run) and bool(lock.acquire(timeout=0))
@@ -76,5 +76,5 @@ def _lock(store: Store, fingerprint: str) -> FileLock:
 
 
 def this_process() -> str:
-    """Name this process as no other is or was: host, process id, the second it started."""
+    """Return a unique name of this process: host, process id, start time in seconds."""
     return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"

@@ -1,4 +1,4 @@
-"""Lightning's MLflow logger, buffered."""
+"""Lightning's MLflow logger, with a buffer."""
 
 import warnings
 from collections.abc import Callable, Mapping
@@ -10,27 +10,27 @@ from mlflow.exceptions import MlflowException
 from pytorch_lightning.loggers import MLFlowLogger
 
 BATCH = 1000  # points that one call of MLflow takes at most
-ATTEMPTS = 6  # to write points while the store's file is locked, each of the 20 s that MLflow waits
+ATTEMPTS = 6  # to write points while the store's file is locked; MLflow waits for 20 s in each
 
 
 class RunLogger(MLFlowLogger):
-    """Lightning's MLflow logger, but buffered, silent about the run's status, and blind to points already stored.
+    """Lightning's MLflow logger, but buffered; it does not set the run's status or store a point twice.
 
-    What callbacks and metrics log through Lightning goes to the step that `step_of_metrics` gives, for Lightning's own
-    counts its batches.
+    Values that callbacks and metrics log through Lightning get the step that `step_of_metrics` returns, because
+    Lightning's own step counts its batches.
     """
 
     step_of_metrics: Callable[[], int]
 
     def __init__(self, client: MlflowClient, run_id: str, stored: Mapping[str, int]):
-        """Take the last step of each metric that is `stored`."""
+        """Take as `stored` the last stored step of each metric."""
         super().__init__(tracking_uri=client.tracking_uri, run_id=run_id)
         self.client, self.id, self.stored = client, run_id, stored
         self.points: list[Metric] = []
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         values, now = dict(metrics), int(time() * 1000)
-        if values.pop("epoch", None) is not None:  # which Lightning adds to what others log
+        if values.pop("epoch", None) is not None:  # Lightning adds it to what callbacks and metrics log
             step = self.step_of_metrics()
         step = step or 0
         self.points += [
@@ -40,22 +40,22 @@ class RunLogger(MLFlowLogger):
             self.flush()
 
     def save(self) -> None:
-        """Do nothing: Lightning asks for it after every value, and a write takes longer than many a step."""
+        """Do nothing: Lightning calls this after every value, and a write may take longer than a step."""
 
     def flush(self) -> None:
-        """Write what is buffered, waiting while another process holds the store's file."""
+        """Write the buffer; wait, with a warning, while another process has the store's file locked."""
         attempts_left = ATTEMPTS
         while self.points:
             try:
-                self.client.log_batch(self.id, metrics=self.points[:BATCH])  # the same twice is stored once
+                self.client.log_batch(self.id, metrics=self.points[:BATCH])  # MLflow stores a repeated point once
                 del self.points[:BATCH]
             except MlflowException as error:
                 attempts_left -= 1
                 if not attempts_left or "database is locked" not in str(error):
                     raise
-                warnings.warn("another process holds the store's file; trying again", stacklevel=2)
+                warnings.warn("another process has the store's file locked; trying again", stacklevel=2)
 
     def finalize(self, status: str = "success") -> None:
-        """Write what is buffered; the status is the Run's to set: after fit come the test and the artifacts."""
-        if status == "success":  # else the epoch under way is trained again, and gives the same points
+        """Write the buffer. The status is not set here, because the test and the artifacts follow after fit."""
+        if status == "success":  # otherwise the current epoch is trained again, and gives the same points
             self.flush()

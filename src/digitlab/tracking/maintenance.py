@@ -1,4 +1,4 @@
-"""Look after a store that is a file: put right what moving it broke, and remove what no run needs any more."""
+"""Maintain a store that is a file: repair the paths in it after it was moved, and remove what no run needs."""
 
 import shutil
 import sqlite3
@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from digitlab.tracking.store import Store
 
-# Where MLflow writes down whole paths.
+# Where MLflow stores absolute paths.
 LOCATIONS = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
@@ -24,14 +24,14 @@ READY = 2  # MLflow's LoggedModelStatus
 
 
 def relocate(store: Store, is_dry: bool = False) -> Iterator[str]:
-    """Make a store that was moved find its artifacts again, all of them or none; yield what was changed.
+    """Change the stored paths of all artifacts after the store was moved; yield lines that say what was changed.
 
-    Raises OSError where there is no store, it is not a file, or a run is under way.
+    It is one transaction. Raises OSError where there is no store, it is not a file, or a run is in progress.
     """
     file = _file(store)
     here = (file.parent / "artifacts").as_uri()
     changed = 0
-    with _alone(file), closing(sqlite3.connect(file, isolation_level=None)) as database:
+    with _no_runs(file), closing(sqlite3.connect(file, isolation_level=None)) as database:
         database.execute("begin immediate")
         elsewhere = "select distinct artifact_location from experiments where artifact_location like 'file:%/artifacts'"
         for (there,) in [row for row in database.execute(elsewhere) if row[0] != here]:
@@ -47,18 +47,18 @@ def relocate(store: Store, is_dry: bool = False) -> Iterator[str]:
                     yield f"{moved:>6} {table}.{column}"
         database.execute("rollback" if is_dry else "commit")
     if not changed:
-        yield f"nothing to do: the store is where it says it is, {here}"
+        yield f"nothing to do: the paths in the store are right, {here}"
 
 
 def collect_garbage(store: Store, is_dry: bool = False) -> Iterator[str]:
-    """Remove deleted runs, models half made or of deleted runs, artifacts without a run, and locks; yield each.
+    """Remove deleted runs, models that are incomplete or of deleted runs, artifacts without a run, and unused locks.
 
-    Raises OSError where there is no store, it is not a file, or a run is under way.
+    Yields a line for each. Raises OSError where there is no store, it is not a file, or a run is in progress.
     """
     file = _file(store)
     artifacts = file.parent / "artifacts"
     before = _size(file.parent)
-    with _alone(file):
+    with _no_runs(file):
         with closing(sqlite3.connect(file)) as database:
             deleted = dict(database.execute("select run_uuid, name from runs where lifecycle_stage = 'deleted'"))
             runs = {run for (run,) in database.execute("select run_uuid from runs")}
@@ -72,7 +72,7 @@ def collect_garbage(store: Store, is_dry: bool = False) -> Iterator[str]:
             }
             known = {model for model, *_ in models}
         yield from (f"deleted run {name} ({run})" for run, name in deleted.items())
-        yield from (f"model {name} ({model}), half made or of a deleted run" for model, name in useless.items())
+        yield from (f"model {name} ({model}), incomplete or of a deleted run" for model, name in useless.items())
         if not is_dry and (deleted or useless):
             with closing(sqlite3.connect(file)) as database, database:
                 mark = "update logged_models set lifecycle_stage = 'deleted' where model_id = ?"
@@ -98,9 +98,9 @@ def collect_garbage(store: Store, is_dry: bool = False) -> Iterator[str]:
 
 def _file(store: Store) -> Path:
     if store.file is None:
-        raise OSError("is a server's; look after it where the server runs")
+        raise OSError("is a server's; run this where the server keeps its files")
     if not store.exists():
-        raise OSError(f"there is none at {store.file}; MLFLOW_TRACKING_URI=sqlite:///FILE names another")
+        raise OSError(f"{store.file} does not exist; MLFLOW_TRACKING_URI=sqlite:///FILE names another")
     return store.file
 
 
@@ -109,13 +109,13 @@ def _size(folder: Path) -> int:
 
 
 @contextmanager
-def _alone(file: Path) -> Iterator[None]:
-    """Let no run begin meanwhile; raise OSError where one is under way."""
+def _no_runs(file: Path) -> Iterator[None]:
+    """Keep runs from starting within this context; raise OSError where one is in progress."""
     with FileLock(f"{file}.lock"):
         for lock in (file.parent / "locks").glob("*.lock"):
             try:
                 with FileLock(lock, timeout=0):
                     pass
             except Timeout:
-                raise BlockingIOError(f"{lock.stem} is under way; wait for it to end, or stop it") from None
+                raise BlockingIOError(f"{lock.stem} is running; wait for it to end, or stop it") from None
         yield

@@ -1,4 +1,4 @@
-"""Ask a store which runs it has, and what they came to."""
+"""Query a store for runs and their results."""
 
 import json
 import math
@@ -16,13 +16,13 @@ from mlflow.utils.rest_utils import http_request_safe
 from digitlab.tracking.locks import if_dead
 from digitlab.tracking.store import Store
 
-PAGE = 200  # runs that one search returns: each has a hundred parameters and metrics
-BULK, POINTS = 100, 25_000  # runs that a server takes in one question for their points, and points that it returns
+PAGE = 200  # runs that one search returns; each has a hundred parameters and metrics
+BULK, POINTS = 100, 25_000  # runs that a server accepts in one request for their points, and points that it returns
 BULK_ENDPOINT = "/ajax-api/2.0/mlflow/metrics/get-history-bulk"
 
 
 def find(store: Store, fingerprint: str) -> tuple[entities.Run | None, entities.Run | None]:
-    """Return the newest done run of `fingerprint`, and a newer one that is not done; None for what there is not."""
+    """Return the newest done run of `fingerprint`, and a newer run that is not done; None where there is none."""
     runs = store.client.search_runs(
         [store.experiment_id], f"tags.fingerprint = '{fingerprint}'", order_by=["attributes.start_time DESC"]
     )
@@ -31,7 +31,7 @@ def find(store: Store, fingerprint: str) -> tuple[entities.Run | None, entities.
 
 
 def search(store: Store, filter_string: str) -> Iterator[entities.Run]:
-    """Yield the runs of the experiment that MLflow's filter `filter_string` finds; raise ValueError for a bad one."""
+    """Yield the runs of the experiment that MLflow's `filter_string` finds; raise ValueError if it is invalid."""
     yield from _search(store, [store.experiment_id], filter_string)
 
 
@@ -47,7 +47,7 @@ def _search(store: Store, experiments: Sequence[str], filter_string: str) -> Ite
 
 
 def fetch(store: Store, ids: Sequence[str]) -> Iterator[entities.Run]:
-    """Yield the runs of these ids that are still there."""
+    """Yield the runs with these ids that still exist."""
     for start in range(0, len(ids), PAGE):
         listed = ", ".join(f"'{each}'" for each in ids[start : start + PAGE])
         yield from search(store, f"attributes.run_id IN ({listed})")
@@ -59,7 +59,7 @@ def sweeps(store: Store) -> dict[str, entities.Run]:
 
 
 def sweep(store: Store, name: str | None) -> entities.Run:
-    """Return the parent run of the sweep `name`, or of the one at work last; ValueError where there is none."""
+    """Return the parent run of the sweep `name`, or of the most recent one; ValueError where there is none."""
     parents = sweeps(store)
     if not parents:
         raise ValueError("no sweep has been run in this experiment yet")
@@ -71,14 +71,14 @@ def sweep(store: Store, name: str | None) -> entities.Run:
 
 
 def cells_of(store: Store, parent: entities.Run) -> list[dict]:
-    """Return what a sweep's sweep.json says of its cells."""
+    """Return the cells that are recorded in a sweep's sweep.json."""
     with artifact(store, parent.info.run_id, "sweep.json") as file:
         return json.loads(file.read_text()) if file else []
 
 
 @contextmanager
 def artifact(store: Store, run_id: str, name: str) -> Iterator[Path | None]:
-    """Give the path of an artifact, of a copy where the store is elsewhere; None where the run has none."""
+    """Give the path of an artifact, or of a copy if the store is remote; None where the run has no such artifact."""
     with tempfile.TemporaryDirectory() as folder:
         found = None
         with suppress(MlflowException, OSError):
@@ -96,14 +96,14 @@ def histories(store: Store, ids: Sequence[str], key: str) -> dict[str, dict[int,
 
 
 def _points(store: Store, ids: Sequence[str], key: str) -> list[tuple[str, int, float]]:
-    """Return run, step and value of each point, by the call behind MLflow's own charts: its client has none."""
-    behind = store.client._tracking_client.store
+    """Return run, step and value of each point by the bulk call of MLflow's UI, which its client does not offer."""
+    backend = store.client._tracking_client.store
     if store.uri.startswith("http"):
         query = {"run_id": list(ids), "metric_key": key, "max_results": POINTS}
-        answer = http_request_safe(behind.get_host_creds(), BULK_ENDPOINT, "GET", params=query)
+        answer = http_request_safe(backend.get_host_creds(), BULK_ENDPOINT, "GET", params=query)
         points = [(each["run_id"], each["step"], each["value"]) for each in answer.json()["metrics"]]
     else:
-        found = behind.get_metric_history_bulk(list(ids), key, POINTS)
+        found = backend.get_metric_history_bulk(list(ids), key, POINTS)
         points = [(each.run_id, each.step, each.value) for each in found]
     if len(points) < POINTS or len(ids) == 1:
         return points
@@ -112,9 +112,9 @@ def _points(store: Store, ids: Sequence[str], key: str) -> list[tuple[str, int, 
 
 
 def concurrent_runs(store: Store, first: int, last: int, but: Sequence[str]) -> dict[str, tuple[str, int, float]]:
-    """Return, by id, host, start and end, in ms, of the runs of all experiments at work between two times.
+    """Return host, start and end, by id, of the runs of all experiments that ran between `first` and `last`; in ms.
 
-    Without those known already, `but`, of which MLflow takes some thousands at most.
+    The runs in `but` are left out; MLflow accepts some thousands of them.
     """
     experiments = [each.experiment_id for each in store.client.search_experiments()]
     known, spans = ", ".join(f"'{each}'" for each in but), {}
@@ -128,7 +128,7 @@ def concurrent_runs(store: Store, first: int, last: int, but: Sequence[str]) -> 
 
 
 def _end(store: Store, run: entities.Run) -> float:
-    """Return when a RUNNING run ends, in ms: some time if it is at work, else where its last epoch ended."""
+    """Return the end of a RUNNING run in ms: infinity if its process is alive, else the end of its last epoch."""
     with if_dead(store, run) as is_dead:
         if not is_dead:
             return math.inf
@@ -137,14 +137,14 @@ def _end(store: Store, run: entities.Run) -> float:
 
 
 def seconds(run: entities.Run) -> float:
-    """Return how long a finished run took, whatever clocks and interruptions did meanwhile."""
+    """Return how many seconds a finished run took, without interruptions, by a monotonic clock."""
     if "seconds" in run.data.tags:
         return float(run.data.tags["seconds"])
     return ((run.info.end_time or run.info.start_time) - run.info.start_time) / 1000
 
 
 def seconds_per_epoch(store: Store, model: str, data: str) -> float | None:
-    """Return the median seconds for each epoch of the done runs of a model on data, all told; None without any."""
+    """Return the median over done runs of a model on data of their whole time per epoch; None without any."""
     filter_string = f"tags.model = '{model}' and tags.data = '{data}' and tags.done = 'true'"
     runs = store.client.search_runs([store.experiment_id], filter_string, max_results=20)
     rates = [seconds(run) / int(run.data.params["trainer.max_epochs"]) for run in runs]
@@ -152,7 +152,7 @@ def seconds_per_epoch(store: Store, model: str, data: str) -> float | None:
 
 
 def is_done(run: entities.Run) -> bool:
-    """Say whether a run came to its end; FINISHED alone does not mean it, for MLflow says so of some crashes."""
+    """Say whether a run is complete; the status FINISHED is not enough, because MLflow sets it after some crashes."""
     return run.info.status == "FINISHED" and run.data.tags.get("done") == "true"
 
 

@@ -1,4 +1,4 @@
-"""One run under way in MLflow: its status, points, checkpoints and artifacts."""
+"""One run in progress in MLflow: its status, points, checkpoints and artifacts."""
 
 import errno
 import json
@@ -37,7 +37,7 @@ MODEL_REQUIREMENTS = ("torch", "numpy", "mlflow")
 
 
 class Run:
-    """One run under way: a context manager that leaves MLflow with the right status, and the writers of its record."""
+    """One run in progress: a context manager that sets its status in MLflow, with methods to record its results."""
 
     def __init__(self, client: MlflowClient, run: entities.Run, is_monitored: bool = True):
         self.is_monitored, self.had_error = is_monitored, "error" in run.data.tags
@@ -50,10 +50,10 @@ class Run:
     def __enter__(self) -> "Run":
         self.began = monotonic()
         with ExitStack() as undo:
-            undo.push(self._conclude)
+            undo.push(self._finish)
             if self.is_local:
                 folder = url2pathname(str(urlparse(self.artifacts).path))
-            else:  # a server keeps the checkpoints; this folder is where they are written and read
+            else:  # a server keeps the checkpoints; they are written and read in this folder
                 folder = undo.enter_context(tempfile.TemporaryDirectory(prefix="digitlab-", ignore_cleanup_errors=True))
                 if any(each.path == "checkpoints" for each in self.client.list_artifacts(self.id)):
                     download_artifacts(
@@ -62,7 +62,7 @@ class Run:
             self.checkpoints = Path(folder) / "checkpoints"
             self.client.update_run(self.id, status="RUNNING")
             self.client.set_tag(self.id, "owner", this_process())
-            if self.had_error:  # it is being made good
+            if self.had_error:  # of the interrupted attempt
                 self.client.delete_tag(self.id, "error")
             self.logger = RunLogger(self.client, self.id, self._last_steps())
             monitor = SystemMetricsMonitor(self.id, SYSTEM_METRICS_EVERY, resume_logging=True, tracking_uri=self.uri)
@@ -75,9 +75,9 @@ class Run:
     def __exit__(self, *error: Any) -> None:
         self.undo.__exit__(*error)
 
-    def _conclude(self, _, error: BaseException | None, __) -> None:
+    def _finish(self, _, error: BaseException | None, __) -> None:
         if error:
-            self._break_off(error)
+            self._fail(error)
             return
         try:
             self.logger.flush()
@@ -85,22 +85,22 @@ class Run:
             self.client.set_terminated(self.id, "FINISHED")
             self.client.set_tag(self.id, "done", "true")
         except BaseException as late:
-            self._break_off(late)
+            self._fail(late)
             raise
 
-    def _break_off(self, error: BaseException) -> None:
-        with suppress(MlflowException, OSError):  # what happened matters more than that it cannot be written down
+    def _fail(self, error: BaseException) -> None:
+        with suppress(MlflowException, OSError):  # `error` itself is what the user must see
             was_stopped = isinstance(error, KeyboardInterrupt | SystemExit)
             self.client.set_terminated(self.id, "KILLED" if was_stopped else "FAILED")
             self.client.set_tag(self.id, "error", f"{type(error).__name__}: {error}"[:5000])
             self._log_seconds()
 
     def _log_seconds(self) -> None:
-        """Record the seconds of all starts of the run, without those that were killed."""
+        """Record how long the run has taken, over all its starts except those ended by SIGKILL."""
         self.client.set_tag(self.id, "seconds", f"{self.seconds + monotonic() - self.began:.1f}")
 
     def _last_steps(self) -> dict[str, int]:
-        """Return the last step of each metric that is recorded, but those that MLflow measures of the machine."""
+        """Return the last step of each recorded metric, without MLflow's system metrics."""
         recorded = self.client.get_run(self.id).data.metrics
         return {key: self.history(key)[0][-1] for key in recorded if not key.startswith("system/")}
 
@@ -110,7 +110,7 @@ class Run:
         return [point.step for point in points], [point.value for point in points]
 
     def log_params(self, params: Mapping[str, str]) -> None:
-        """Record the parameters that the run does not have yet: MLflow takes none twice, and a resumed run has some."""
+        """Record the parameters that the run does not have yet; MLflow refuses to change those of a resumed run."""
         known = self.client.get_run(self.id).data.params
         entities = [Param(key, value) for key, value in params.items() if key not in known]
         for start in range(0, len(entities), 100):
@@ -137,7 +137,7 @@ class Run:
             self.client.log_artifact(self.id, str(Path(folder) / file))
 
     def log_dataset(self, name: str, digest: str, sizes: Mapping[str, int], source: str) -> None:
-        """Record the data that the run reads as a tracked input."""
+        """Record the data as an input of the run."""
         dataset = Dataset(name, digest[:12], "local", json.dumps({"uri": source}), profile=json.dumps(sizes))
         context = InputTag("mlflow.data.context", ", ".join(sizes))
         self.client.log_inputs(self.id, [DatasetInput(dataset, [context])])
@@ -145,9 +145,13 @@ class Run:
     def log_model(
         self, name: str, predictor: nn.Module, example: np.ndarray, step: int, classes: Sequence[str]
     ) -> None:
-        """Record the model of `step` as a LoggedModel without pickle: uint8 (N, H, W) in, class probabilities out."""
-        for half_made in self.client.search_logged_models([self.experiment_id], f"source_run_id = '{self.id}'"):
-            self.client.delete_logged_model(half_made.model_id)  # by this run, before it was interrupted
+        """Record the model of `step` as a LoggedModel, without pickle.
+
+        `predictor` maps uint8 images (N, H, W), of which `example` is some, to class probabilities (N, num_classes).
+        Raises OSError where the temporary folder is too small.
+        """
+        for incomplete in self.client.search_logged_models([self.experiment_id], f"source_run_id = '{self.id}'"):
+            self.client.delete_logged_model(incomplete.model_id)  # made by this run before it was interrupted
         with torch.no_grad():
             predictor = predictor.eval().cpu()
             output = predictor(torch.from_numpy(example)).numpy()
@@ -161,7 +165,7 @@ class Run:
             log_model(
                 predictor,
                 name=name,
-                step=step,  # ties the model to this step's metrics, else to those of the untrained network
+                step=step,  # links the model to the metrics of this step; the default is the untrained network's
                 signature=infer_signature(example, output),
                 input_example=example,
                 pip_requirements=requirements,
@@ -170,16 +174,16 @@ class Run:
             )
 
     def locate(self, file: str) -> str:
-        """Return where an artifact of the run is to be found."""
+        """Return the path or URI of an artifact of the run."""
         return str(self.checkpoints.parent / file) if self.is_local else f"{self.artifacts}/{file}"
 
     def share_checkpoints(self) -> None:
-        """Copy the checkpoints to where the store keeps artifacts, if that is elsewhere."""
+        """Upload the checkpoints if the store keeps artifacts on a server."""
         if not self.is_local:
             self.client.log_artifacts(self.id, str(self.checkpoints), "checkpoints")
 
     def keep_only(self, checkpoint: str) -> None:
-        """Delete every checkpoint but the one named."""
+        """Delete every checkpoint except the one named."""
         for file in self.checkpoints.iterdir():
             if file.name != checkpoint:
                 shutil.rmtree(file) if file.is_dir() else file.unlink()

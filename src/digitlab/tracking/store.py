@@ -1,4 +1,4 @@
-"""Where runs are kept: an MLflow store, found, made and connected."""
+"""The MLflow store of runs: find it, create it, connect to it."""
 
 import logging
 import os
@@ -24,7 +24,7 @@ SCHEMES = ("sqlite:///", "postgresql", "mysql", "mssql", "http://", "https://")
 
 
 class Store:
-    """The place where runs are kept: an MLflow tracking URI, or the sqlite file in mlruns/; and one experiment.
+    """A store of runs: an MLflow tracking URI, by default the sqlite file in mlruns/, and one experiment in it.
 
     Nothing is created before `open`. Raises ValueError for a URI that MLflow cannot use.
     """
@@ -39,45 +39,46 @@ class Store:
             self.file = Path(self.uri.removeprefix("sqlite:///")).expanduser().resolve()
             if self.file.is_dir():
                 raise ValueError(f"uri={self.uri}: is a folder; name the file, as in {self.uri.rstrip('/')}/mlflow.db")
-            self.uri = f"sqlite:///{self.file}"  # a relative one would follow the working directory
+            self.uri = f"sqlite:///{self.file}"  # a relative path would depend on the working directory
 
     def exists(self) -> bool:
-        """Say whether there is a store yet; a server is taken to be there."""
+        """Say whether the store exists; a server is assumed to."""
         return self.file is None or self.file.exists()
 
     def open(self, create: bool = True) -> None:
-        """Connect, creating schema and experiment if need be; raise OSError where the store does not answer in 15 s.
+        """Connect to the store; create its schema and experiment where they are missing.
 
-        Without `create` a store or experiment that is not there is a ValueError.
+        Raises OSError where the store does not answer within 15 s and, without `create`, ValueError where it or the
+        experiment does not exist.
         """
         if not create and not self.exists():
             raise ValueError(f"uri={self.uri}: there is no such file; no run has been recorded yet")
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.WARNING)
-        # They say in many lines what `translate_errors` says in one.
+        # They log in many lines what `translate_errors` says in one.
         for name in ("mlflow.store.db.utils", "mlflow.system_metrics"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         if self.file:
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            # MLflow breaks a fresh sqlite file that several processes open at once, and for ever one that dies in it.
+            # A new sqlite file breaks if several processes open it at once, or if the process that opens it is killed.
             with FileLock(f"{self.file}.lock"):
                 if not self.file.exists():
                     _create_schema(self.file)
                 self._connect((self.file.parent / "artifacts").as_uri(), create)
         else:
-            with _impatient():
+            with _short_timeouts():
                 self._connect(None, create)
 
     @contextmanager
     def translate_errors(self) -> Iterator[None]:
-        """Turn what MLflow or a disk fails with into an OSError of one line: the place, the reason, the bytes free."""
+        """Turn errors of MLflow or a disk into an OSError of one line: the place, the reason, the free bytes."""
         try:
             yield
         except (MlflowException, SQLAlchemyError, OSError) as error:
             if isinstance(error, OSError) and error.filename:
                 reason, places = f"{error.filename}: {error.strerror}", [error.filename]
             else:
-                inner = getattr(error.__cause__, "orig", error)  # what the database said, in MLflow's many words
+                inner = getattr(error.__cause__, "orig", error)  # the database's own message, without MLflow's
                 reason = str(inner).partition("\n")[0][:300] or type(inner).__name__
                 reason = redact(reason if isinstance(error, OSError) else f"uri={self.uri}: {reason}")
                 places = [self.file, tempfile.gettempdir()] if self.file else []
@@ -85,7 +86,7 @@ class Store:
 
     @property
     def ui_hint(self) -> str:
-        """Say how a person opens the UI: an address, or the command that starts it."""
+        """The address of the UI, or the command that starts it."""
         if self.uri.startswith("http"):
             return redact(self.uri)
         if not IS_CHECKOUT:
@@ -101,7 +102,7 @@ class Store:
             if found and artifacts and _has_moved(found.artifact_location, artifacts):
                 raise ValueError(
                     f"uri={self.uri}: was moved here from {found.artifact_location}; "
-                    f"{'make' if IS_CHECKOUT else 'digitlab store'} relocate puts that right"
+                    f"{'make' if IS_CHECKOUT else 'digitlab store'} relocate repairs its paths"
                 )
             if not found and not create:
                 names = ", ".join(sorted(each.name for each in self.client.search_experiments()))
@@ -115,7 +116,7 @@ class Store:
 
 
 def _create_schema(file: Path) -> None:
-    """Create the schema in a temporary file, which takes its name only when it is whole."""
+    """Create the schema in a temporary file, which gets its final name when it is complete."""
     temporary = file.with_name(f".{file.name}.new")
     temporary.unlink(missing_ok=True)
     MlflowClient(f"sqlite:///{temporary}").search_experiments()
@@ -123,7 +124,7 @@ def _create_schema(file: Path) -> None:
 
 
 def _has_moved(there: str, here: str) -> bool:
-    """Say whether a store's artifacts, which MLflow knows by their whole path, are now where the store is."""
+    """Say whether the artifacts of a store are no longer at their stored path, but beside the store."""
     is_gone = there.startswith("file:") and not Path(url2pathname(urlparse(there).path)).exists()
     return is_gone and Path(url2pathname(urlparse(here).path)).exists()
 
@@ -134,7 +135,7 @@ def redact(text: str) -> str:
 
 
 def _free(places: Iterable[str | Path]) -> str:
-    """Say how many bytes are free in folders, or in those where files lie or would lie."""
+    """Say how many bytes are free in each folder, or in the folder of a file that need not exist."""
     paths = [Path(place).absolute() for place in places]
     folders = [next(folder for folder in (path, *path.parents) if folder.is_dir()) for path in paths]
     free = (f"{shutil.disk_usage(folder).free:,} bytes in {folder}" for folder in folders)
@@ -149,8 +150,8 @@ def user_name() -> str:
 
 
 @contextmanager
-def _impatient() -> Iterator[None]:
-    """Make MLflow's client give up on a silent server within 15 s, where it would try for minutes."""
+def _short_timeouts() -> Iterator[None]:
+    """Let MLflow's client give up on a silent server within 15 s; by default it retries for minutes."""
     names = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(names)
