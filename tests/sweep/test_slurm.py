@@ -1,4 +1,4 @@
-"""A cluster in miniature: cells as jobs, through submitit's local executor, and through a SLURM of three scripts."""
+"""Cells as cluster jobs: through submitit's local executor, and through a fake SLURM of three scripts."""
 
 import json
 import sys
@@ -9,13 +9,13 @@ from conftest import REPOSITORY, Harness
 
 pytestmark = pytest.mark.slow
 
-# One that can be trained, and one that cannot be built.
+# One cell that can be trained, and one whose network cannot be built.
 TWO = (
     "-m", "model=mlp", "optim=sgd", "data=mnist5k", "data.test_fraction=0.8", "trainer=smoke",
     "model.hidden=[{units: 8}],[{units: 8, kernel: 3}]",
 )  # fmt: skip
 
-# Each job of the array runs at once, one after the other; srun leaves its own options out.
+# sbatch runs the jobs of the array at once, one after the other; srun drops its own options.
 SBATCH = r"""
 import os, re, subprocess, sys
 text = open(sys.argv[-1]).read()
@@ -40,7 +40,7 @@ for i in range(9):
 
 @pytest.fixture
 def cluster(tmp_path):
-    """The folder of sbatch, srun and sacct."""
+    """The folder of the fake sbatch, srun and sacct."""
     folder = tmp_path / "bin"
     folder.mkdir()
     for name, script in (("sbatch", SBATCH), ("srun", SRUN), ("sacct", SACCT)):
@@ -49,8 +49,8 @@ def cluster(tmp_path):
     return folder
 
 
-def came_out(harness: Harness, result) -> None:
-    """One cell is done, the other has failed and says why; the sweep says so, in its parent run and in its exit."""
+def check_one_done_one_failed(harness: Harness, result) -> None:
+    """Check that one cell is done and the other failed with a reason, in the output, parent run and exit code."""
     assert result.returncode == 1
     assert "1 of 2 cells are done" in result.stdout
     assert "error: 1 of 2 cells failed; the same command tries them again" in result.stderr
@@ -67,20 +67,20 @@ def came_out(harness: Harness, result) -> None:
 def test_cells_run_as_submitits_local_jobs(harness, tmp_path):
     local = ("hydra/launcher=submitit_local", f"hydra.launcher.submitit_folder={tmp_path}/jobs/%j")
     result = harness.cli(*TWO, *local, PYTHONPATH=str(REPOSITORY / "src"))
-    came_out(harness, result)
+    check_one_done_one_failed(harness, result)
 
 
 def test_cells_run_as_jobs_of_a_cluster(harness, tmp_path, cluster):
     folder = f"hydra.launcher.submitit_folder={tmp_path}/jobs/%j"
     environment = {"PATH": f"{cluster}:/usr/bin:/bin", "USER": "me"}
     result = harness.cli(*TWO, "hydra/launcher=slurm", "hydra.launcher.partition=short", folder, **environment)
-    came_out(harness, result)
+    check_one_done_one_failed(harness, result)
     script = next(tmp_path.rglob("7_submission.sh")).read_text()
     for line in ("--partition=short", "--cpus-per-task=4", "--mem=8GB", "--time=240", "--job-name=digitlab"):
         assert f"#SBATCH {line}\n" in script
     assert f'export PYTHONPATH="{REPOSITORY}/src"\n' in script
 
 
-def test_what_jobs_say_is_kept_in_mlruns(harness):
+def test_the_output_of_jobs_is_kept_in_mlruns(harness):
     said = harness.cli("hydra/launcher=slurm", "--cfg", "hydra", "-p", "hydra.launcher", "--resolve").stdout
     assert f"submitit_folder: {REPOSITORY}/mlruns/submitit/%j\n" in said

@@ -1,4 +1,4 @@
-"""Sweeps through the command line: planned, run, broken off, continued, extended; and no cell twice."""
+"""Sweeps through the command line: planned, run, interrupted, continued, extended; and no cell twice."""
 
 import gc
 import json
@@ -35,37 +35,37 @@ def sweep_json(parent) -> dict[str, dict]:
     }
 
 
-def test_a_dry_run_says_what_there_is_to_do_and_does_nothing(harness, capsys):
+def test_a_dry_run_prints_the_plan_and_does_nothing(harness, capsys):
     assert harness.main(*CELLS, "sweep.dry_run=true") is None
     assert "2 cells: 0 done, 0 to resume, 2 to run, unknown time" in capsys.readouterr().out
     assert not harness.folder.exists()
 
 
 def test_cells_leave_nothing_in_memory(harness, monkeypatch):
-    fit, trainers, given_back = pl.Trainer.fit, [], []
+    fit, trainers, trimmed = pl.Trainer.fit, [], []
 
-    def spied(trainer, *args, **kwargs):
+    def recording_fit(trainer, *args, **kwargs):
         trainers.append(weakref.ref(trainer))
         return fit(trainer, *args, **kwargs)
 
-    monkeypatch.setattr(pl.Trainer, "fit", spied)
-    monkeypatch.setattr(machine, "trim_malloc", lambda: given_back.append(True))
+    monkeypatch.setattr(pl.Trainer, "fit", recording_fit)
+    monkeypatch.setattr(machine, "trim_malloc", lambda: trimmed.append(True))
     assert harness.main(*CELLS) is None
     gc.collect()
     assert [trainer() for trainer in trainers] == [None, None]
-    assert given_back == [True, True]
+    assert trimmed == [True, True]
 
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
-    """A harness in which two optimizers x two seeds have been swept, the first cell on its own before."""
+    """A harness with a sweep of two optimizers x two seeds, after a single run of its first cell."""
     harness = Harness(tmp_path_factory.mktemp("swept") / "harness", pictures=False)
     assert harness.main(*CELLS[1:2], "optim=adam", *CELLS[3:]) is None
     assert harness.main(*CELLS, "seed=0,1") is None
     return harness
 
 
-def test_every_cell_is_run_once_under_one_parent_one_done_alone_before_included(swept):
+def test_every_cell_is_run_once_under_one_parent_except_one_that_was_done_before(swept):
     children, parent = cells_and_parent(swept)
     assert sorted(run.info.run_name for run in children) == sorted(NAMES)
     parents = [run.data.tags.get("mlflow.parentRunId") for run in children]
@@ -79,7 +79,7 @@ def test_every_cell_is_run_once_under_one_parent_one_done_alone_before_included(
         assert (cell["status"], cell["test_acc"]) == ("done", run.data.metrics["test/acc"])
 
 
-def test_what_is_done_is_neither_run_nor_counted_again(swept, capsys):
+def test_done_cells_are_neither_run_nor_planned_again(swept, capsys):
     assert swept.main(*CELLS, "seed=0,1") is None
     said = capsys.readouterr().out
     assert "4 cells: 4 done, 0 to resume, 0 to run, about 0 s" in said
@@ -124,7 +124,7 @@ def test_a_failing_cell_does_not_stop_the_others_and_is_tried_again(harness, cap
     assert not any("error" in run.data.tags for run in [*children, parent])
 
 
-def test_a_cell_that_fails_when_it_is_run_again_has_failed(swept, capsys, monkeypatch):
+def test_a_done_cell_that_fails_on_a_rerun_is_reported_as_failed(swept, capsys, monkeypatch):
     def fail(*_):
         raise MemoryError("[enforce fail at alloc_cpu.cpp] out of it")
 
@@ -162,19 +162,19 @@ def test_ctrl_c_ends_a_sweep_and_the_same_command_continues_it(harness, capsys, 
     assert len(cells_and_parent(harness)[0]) == 4
 
 
-def test_seeds_are_given_in_one_way(harness):
+def test_seeds_given_in_two_ways_are_refused(harness):
     said = harness.main("sweep=smoke", "sweep.seeds=4", "seed=5")
     assert said == "error: sweep.seeds=4 and seed=5: both say which seeds to run; give one"
     assert not harness.folder.exists()
 
 
-def test_a_bad_cell_is_refused_before_any_runs(harness):
+def test_an_invalid_cell_is_refused_before_any_cell_runs(harness):
     assert harness.main(*CELLS, "optim.lr=0.1,-1").startswith("error: optim.lr=-1: must be a number above 0")
     assert not harness.folder.exists()
 
 
 @pytest.mark.lean
-def test_a_cell_that_cannot_be_built_is_reported_like_any_other(harness, capsys):
+def test_a_cell_whose_network_cannot_be_built_fails_alone(harness, capsys):
     blocks = "model.blocks=[],[{channels: 4, kernel: 99}]"
     assert (
         harness.main(*CELLS, "optim=sgd", "seed=0", blocks)
@@ -185,8 +185,8 @@ def test_a_cell_that_cannot_be_built_is_reported_like_any_other(harness, capsys)
 
 
 @pytest.mark.slow
-def test_a_cell_that_needs_more_memory_than_there_is_fails_alone_and_says_so(harness, capsys):
-    # The first cannot even be built; the second is built, and its gradients and Adam's moments then find no room.
+def test_a_cell_without_enough_memory_fails_alone_with_a_reason(harness, capsys):
+    # The first cannot be built; the second has no memory for its gradients and Adam's moments.
     widths = f"model.hidden=[{{units: {10**13}}}],[{{units: 100000}}],[{{units: 8}}]"
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + 900_000_000, hard))
@@ -208,7 +208,7 @@ def test_a_cell_that_needs_more_memory_than_there_is_fails_alone_and_says_so(har
 
 
 @pytest.mark.lean
-def test_a_diverged_cell_is_done_and_called_so(harness, capsys):
+def test_a_diverged_cell_is_done_and_has_the_status_diverged(harness, capsys):
     assert harness.main(*CELLS, "model=cnn_simple", "optim=sgd", "optim.lr=0.01,1e20") is None
     _, parent = cells_and_parent(harness)
     assert sorted(cell["status"] for cell in sweep_json(parent).values()) == ["diverged", "done"]
@@ -227,7 +227,7 @@ def rates_to_try(harness, optim: str) -> list[float]:
     return [float(rate) for rate in HydraConfig.get().sweeper.per_optim[optim].removeprefix("optim.lr=").split(",")]
 
 
-def test_tuning_tries_as_many_rates_at_the_same_distance_for_each_optimizer(harness):
+def test_tuning_tries_five_rates_at_equal_ratios_for_each_optimizer(harness):
     rates = {optim: rates_to_try(harness, optim) for optim in ("adam", "sgd", "adadelta")}
     ratios = np.array([np.diff(np.log10(each)) for each in rates.values()])
     np.testing.assert_allclose(ratios, np.full((3, 4), 0.5), atol=1e-4)
@@ -237,7 +237,7 @@ def test_tuning_tries_as_many_rates_at_the_same_distance_for_each_optimizer(harn
 
 
 @pytest.mark.slow
-def test_a_rate_that_is_the_optimizers_own_is_no_new_cell(harness, capsys):
+def test_the_default_rate_of_an_optimizer_is_not_a_new_cell(harness, capsys):
     usual = ("model=mlp", "data=mnist5k", "data.test_fraction=0.8", "trainer=smoke")
     assert harness.main("-m", "optim=adam,sgd,adadelta", *usual) is None
     capsys.readouterr()
@@ -253,7 +253,7 @@ def test_a_rate_that_is_the_optimizers_own_is_no_new_cell(harness, capsys):
 
 
 @pytest.mark.parametrize("seeds", ["0", "-1", "1.5", "two"])
-def test_a_bad_number_of_seeds_is_one_line(harness, seeds):
+def test_an_invalid_number_of_seeds_gets_one_line(harness, seeds):
     assert harness.main("sweep=smoke", f"sweep.seeds={seeds}") == (
         f"error: sweep.seeds={seeds}: must be a whole number from 1"
     )

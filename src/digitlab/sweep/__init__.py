@@ -1,1 +1,1 @@
-"""Many runs: what is done, what remains, how each came out."""
+"""Sweeps of many runs: what is done, what remains, the result of each."""

@@ -1,4 +1,4 @@
-"""Run what remains of a sweep, and say how every cell came out."""
+"""Run the remaining cells of a sweep, and report the status of every cell."""
 
 import json
 import time
@@ -31,11 +31,14 @@ Launch = Callable[[Sequence[Sequence[str]], int], Sequence[JobReturn]]
 
 @exit_on_signals()
 def sweep(cells: Sequence[Sequence[str]], compose: Compose, launch: Launch, one_by_one: bool) -> None:
-    """Run those of `cells` that are not done, as children of one parent run, and print how all of them stand.
+    """Run those of `cells` that are not done, as children of one parent run, and print the status of every cell.
 
-    A cell is the overrides of one run. `compose` makes its configuration of them; `launch` runs
-    cells, the first under the number given: all at once, or `one_by_one`. Raises UserError for a cell that cannot be,
-    before anything runs, and for cells that failed, after all have run.
+    - `cells`: the overrides of each run.
+    - `compose`: makes a configuration of overrides.
+    - `launch`: runs cells; its second argument is the number of the first of them.
+    - `one_by_one`: launch each cell on its own instead of all at once.
+
+    Raises UserError for an invalid cell, before any runs, and for cells that failed, after all have run.
     """
     console.prepare()
     planned = list({cell.fingerprint: cell for cell in (plan_cell(compose(cell), cell) for cell in cells)}.values())
@@ -80,36 +83,36 @@ def _run(store: Store, cells: Sequence[SweepCell], launch: Launch, parent: str, 
 
 
 def _launch(store: Store, cells: Sequence[SweepCell], launch: Launch, parent: str, number: int) -> None:
-    """Run `cells`, all of them whatever becomes of some, and note which failed and why."""
+    """Run all `cells`, even if some fail, and note which failed and why."""
     while cells:
         try:
             results = launch([[*cell.overrides, f"sweep.parent={parent}"] for cell in cells], number)
-        except Exception as error:  # when a process dies, joblib ends those beside it too and runs no more cells
+        except Exception as error:  # when a worker dies, joblib ends the other workers too and runs no more cells
             console.warn(one_line(error))
-            cells = _not_begun(store, cells, error)
+            cells = _not_started(store, cells, error)
             continue
         for cell, result in zip(cells, results, strict=True):
             if result.status is JobStatus.FAILED:
-                error = result._return_value  # its public name would raise it
+                error = result._return_value  # the public property would raise it
                 cell.status, cell.reason = "failed", one_line(error)
-                if not isinstance(error, UserError | OSError):  # whose line says it all
+                if not isinstance(error, UserError | OSError):  # for these one line is enough
                     traceback.print_exception(error)
                 console.warn(f"{cell.name} failed: {cell.reason}")
         return
 
 
-def _not_begun(store: Store, cells: Sequence[SweepCell], error: Exception) -> list[SweepCell]:
-    """Return those of `cells` that had not begun when the launcher broke down by `error`; UserError if that is all."""
-    not_begun = []
+def _not_started(store: Store, cells: Sequence[SweepCell], error: Exception) -> list[SweepCell]:
+    """Return those of `cells` that had not started when the launcher failed with `error`; UserError if none had."""
+    not_started = []
     for cell in cells:
         done, broken = queries.find(store, cell.fingerprint)
         if broken and broken.info.status == "RUNNING" and locks.mark_dead_run(store, broken) == "KILLED":
-            cell.reason = f"its process died, or one beside it ({type(error).__name__})"
+            cell.reason = f"its worker process died, or another one did ({type(error).__name__})"
         elif not done:
-            not_begun.append(cell)
-    if len(not_begun) == len(cells):
+            not_started.append(cell)
+    if len(not_started) == len(cells):
         raise UserError(f"no cell can be run: {one_line(error)}")
-    return not_begun
+    return not_started
 
 
 def _record(parent: Run, cells: Sequence[SweepCell]) -> None:

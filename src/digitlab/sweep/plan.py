@@ -1,4 +1,4 @@
-"""The cells of a sweep: which are done, which remain, how long they will take."""
+"""Plan a sweep: which cells are done, which remain, how long they will take."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ Compose = Callable[[Sequence[str]], DictConfig]
 
 @dataclass
 class SweepCell:
-    """One run that a sweep asks for: what it is called and known by, how it stands, what it came to."""
+    """One run of a sweep: its name and fingerprint, its status, its results."""
 
     name: str
     fingerprint: str
@@ -27,7 +27,7 @@ class SweepCell:
     model: str
     data: str
     epochs: int
-    status: str = "to run"  # to run, to resume, done, diverged; once the sweep is over, failed or killed too
+    status: str = "to run"  # to run, to resume, done, diverged; after the sweep also failed, killed
     reason: str = ""
     run_id: str | None = None
     val_acc: float | None = None
@@ -52,10 +52,10 @@ def name_by_hash(cells: Sequence[SweepCell]) -> str:
 
 
 def look_up(store: Store, cells: Sequence[SweepCell], is_over: bool = False, is_dry: bool = False) -> None:
-    """See in the store how each cell stands: what there is to do, or, when the sweep is over, what came of it."""
+    """Set the status of each cell by the store: what is to be done or, if the sweep `is_over`, the result."""
     for cell in cells:
         done, broken = queries.find(store, cell.fingerprint)
-        has_failed = is_over and (broken or cell.status == "failed")  # an older run may be done
+        has_failed = is_over and (broken or cell.status == "failed")  # even if an older run is done
         if done and not has_failed:
             cell.status = "diverged" if has_diverged(done.data.metrics["test/loss"]) else "done"
             cell.run_id = done.info.run_id
@@ -79,12 +79,12 @@ def announce(planned: Sequence[SweepCell], remaining: Sequence[SweepCell]) -> st
 
 
 def estimate_seconds(store: Store, cells: Sequence[SweepCell]) -> float | None:
-    """Return the seconds that `cells` will take by the store's own history of like ones; None where it has none."""
+    """Return the seconds that `cells` will take, by earlier runs of each network and data; None where one has none."""
     kinds = {(cell.model, cell.data) for cell in cells}
-    known = {kind: pace for kind in kinds if (pace := queries.seconds_per_epoch(store, *kind)) is not None}
-    if known.keys() != kinds:
+    rates = {kind: rate for kind in kinds if (rate := queries.seconds_per_epoch(store, *kind)) is not None}
+    if rates.keys() != kinds:
         return None
-    return sum(known[cell.model, cell.data] * cell.epochs for cell in cells)
+    return sum(rates[cell.model, cell.data] * cell.epochs for cell in cells)
 
 
 def duration(seconds: float | None) -> str:
