@@ -1,1 +1,1 @@
-"""One run, from the configuration to the tracked result."""
+"""Training one run, from the configuration to the tracked result."""

@@ -1,4 +1,4 @@
-"""Which callbacks want to see every optimizer step, and which cannot work here."""
+"""Which callbacks need every optimizer step, and which are not supported."""
 
 from pytorch_lightning import callbacks as lightning
 from pytorch_lightning.callbacks import Callback
@@ -21,16 +21,16 @@ UNSUPPORTED = {
 
 
 def sees_steps(callback: Callback) -> bool:
-    """Say whether a callback has a hook around batches, backward passes or optimizer steps, so that it must see each.
+    """Say whether a callback has a hook around batches, backward passes or optimizer steps, and so needs each step.
 
-    One that understands a chunk of steps as well says so by an attribute `takes_chunks`.
+    A callback that can also take a chunk of steps as one batch has a true attribute `takes_chunks`.
     """
     has_hook = any(getattr(type(callback), hook) is not getattr(Callback, hook) for hook in STEP_HOOKS)
     return has_hook and not getattr(callback, "takes_chunks", False)
 
 
 def refuse_unsupported(callback: Callback) -> None:
-    """Raise ValueError for a callback that would be accepted and have no effect, or a wrong one."""
+    """Raise ValueError for a callback that would run but have no effect, or a wrong one."""
     for kind, reason in UNSUPPORTED.items():
         if isinstance(callback, kind):
             raise ValueError(f"{kind.__name__} cannot work: {reason}")

@@ -1,4 +1,4 @@
-"""Make an interrupted run end as if nothing had happened: noise per epoch, checkpoints that survive."""
+"""Exact resumption: random numbers that depend on the epoch only, and checkpoints that survive any interruption."""
 
 import errno
 import io
@@ -21,28 +21,28 @@ from digitlab.training.lightning_internals import write_epoch_metrics
 
 
 class ReseedEveryEpoch(Callback):
-    """Seed every random generator at the start of each training epoch with a function of (seed, epoch) alone."""
+    """Seed every random generator at the start of each training epoch with a function of (seed, epoch)."""
 
     def __init__(self, seed: int):
         self.seed = seed
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # The trailing word keeps this stream apart from the one that orders the images (data.EpochOrder).
+        # The trailing 1 makes this stream differ from the one that orders the images (EpochOrder).
         words = np.random.SeedSequence([self.seed, trainer.current_epoch, 1]).generate_state(1)
         pl.seed_everything(int(words[0]), verbose=False)
 
 
 class EpochCheckpoint(Checkpoint):
-    """Save `last.ckpt` after each epoch, keeping the one before as `previous.ckpt`, and the best one as `best.ckpt`.
+    """Save each epoch as `last.ckpt`, keep the one before it as `previous.ckpt`, and the best one as `best.ckpt`.
 
-    Best is the lowest val/loss, the first of equals. Lightning's ModelCheckpoint remembers its best by an absolute path
-    and forgets it when the folder moves; this one remembers the number, and the id of the run that it saves.
+    The best epoch is the first with the lowest val/loss. Lightning's ModelCheckpoint stores the best one as an absolute
+    path, which is lost when the folder moves. This callback stores its number, and the id of the run.
     """
 
     folder: Path
     run: str
-    flush: Callable[[], None]  # writes the points of the epoch
-    share: Callable[[], None]  # brings the checkpoints to where the store keeps artifacts
+    flush: Callable[[], None]  # writes the metrics of the epoch
+    share: Callable[[], None]  # uploads the checkpoints, if the store is a server
 
     def __init__(self):
         self.best_loss, self.best_epoch, self.epoch, self.finished = math.inf, 0, 0, False
@@ -53,7 +53,7 @@ class EpochCheckpoint(Checkpoint):
         self.epoch = trainer.current_epoch + 1
         self.finished = trainer.should_stop or self.epoch == trainer.max_epochs
         write_epoch_metrics(trainer)
-        self.flush()  # points first: an epoch that has its checkpoint has its points
+        self.flush()  # before the checkpoint, so that every saved epoch has its metrics
         if self.best_epoch == 0 or loss < self.best_loss:
             self.best_loss, self.best_epoch = loss, self.epoch
             trainer.save_checkpoint(self.folder / "best.ckpt")
@@ -73,16 +73,16 @@ class EpochCheckpoint(Checkpoint):
 class DurableCheckpointIO(TorchCheckpointIO):
     """Write checkpoints atomically: a file is whole or not there, whatever happens while it is written.
 
-    Lightning writes in $TMPDIR and moves: without fsync, and across file systems onto the old file, so that a full disk
-    destroys the good checkpoint. This writes beside the target, syncs, reads back, then replaces. Whatever fails raises
-    an OSError that names the file, which stays as it was; nothing of what was half written is used again.
+    Lightning writes in $TMPDIR without fsync, then moves the file onto the old checkpoint; across file systems that is
+    a copy, so a full disk destroys the old checkpoint. This class writes beside the target, syncs, reads back, then
+    replaces. Any failure raises an OSError that names the file, which is unchanged, and removes the temporary file.
     """
 
     def save_checkpoint(self, checkpoint: dict, path: str | os.PathLike, storage_options=None) -> None:
         path = Path(path)
         temporary = path.with_name(f".{path.name}.new")
         content = io.BytesIO()
-        torch.save(checkpoint, content)  # writing to a file, it would tell of a full disk in words of its own
+        torch.save(checkpoint, content)  # not to the file: its error for a full disk has no errno
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:
@@ -95,16 +95,16 @@ class DurableCheckpointIO(TorchCheckpointIO):
         except (OSError, DamagedError) as error:
             with suppress(OSError):
                 temporary.unlink()
-            number, words = (error.errno, error.strerror) if isinstance(error, OSError) else (errno.EIO, str(error))
-            raise OSError(number, words, str(path)) from error
+            number, reason = (error.errno, error.strerror) if isinstance(error, OSError) else (errno.EIO, str(error))
+            raise OSError(number, reason, str(path)) from error
 
 
 class DamagedError(Exception):
-    """A checkpoint that does not read back as it was written, or is another run's."""
+    """A checkpoint cannot be read back as it was written, or is that of another run."""
 
 
 class Saved(NamedTuple):
-    """A checkpoint that reads back: its file, how many epochs it has behind it, whether its run needs no more."""
+    """An intact checkpoint: its file, the number of trained epochs, whether training is finished."""
 
     file: Path
     epoch: int
@@ -112,7 +112,7 @@ class Saved(NamedTuple):
 
 
 def saved_checkpoints(folder: Path, run: str) -> dict[str, Saved]:
-    """Return by name the checkpoints of `run` in `folder`; set aside, with a warning, what cannot be used."""
+    """Return by name the intact checkpoints of `run` in `folder`; rename the others, with a warning, to *.damaged."""
     found = {}
     for name in ("last", "previous", "best"):
         file = folder / f"{name}.ckpt"
@@ -120,16 +120,16 @@ def saved_checkpoints(folder: Path, run: str) -> dict[str, Saved]:
             try:
                 found[name] = read_checkpoint(file, run)
             except DamagedError as error:
-                aside = file.with_name(f"{file.name}.damaged")  # where it never takes the place of a good one
-                warnings.warn(f"{file} {error}: not used, set aside as {aside.name}", stacklevel=2)
-                os.replace(file, aside)
+                renamed = file.with_name(f"{file.name}.damaged")  # so that it is not rotated to previous.ckpt
+                warnings.warn(f"{file} {error}: not used, renamed to {renamed.name}", stacklevel=2)
+                os.replace(file, renamed)
     return found
 
 
 def newest_checkpoint(folder: Path, run: str, tested: str) -> Saved | None:
-    """Return the checkpoint that training continues from; None where it begins.
+    """Return the checkpoint from which training continues; None where it must start from the beginning.
 
-    Where the `tested` weights are the best ones and are gone, only training from the start brings them back.
+    Where the `tested` weights are "best" and best.ckpt is lost, only training from the start can restore them.
     """
     saved = saved_checkpoints(folder, run)
     if tested == "best" and "best" not in saved:
@@ -138,7 +138,7 @@ def newest_checkpoint(folder: Path, run: str, tested: str) -> Saved | None:
 
 
 def read_checkpoint(file: Path, run: str) -> Saved:
-    """Return what a checkpoint says of itself; raise DamagedError if it is not whole or not of `run`."""
+    """Return the epoch and state of a checkpoint; raise DamagedError if it is damaged or not of `run`."""
     state = load_whole(file).get("callbacks", {}).get(EpochCheckpoint.__qualname__, {})
     if state.get("run") != run:
         raise DamagedError("is not of this run")
@@ -146,12 +146,12 @@ def read_checkpoint(file: Path, run: str) -> Saved:
 
 
 def load_whole(file: Path) -> dict:
-    """Load a checkpoint; raise DamagedError if it does not read back as it was written."""
+    """Load a checkpoint; raise DamagedError if it cannot be read back as it was written."""
     try:
-        with zipfile.ZipFile(file) as archive:  # torch.load does not look at the checksums
+        with zipfile.ZipFile(file) as archive:  # torch.load does not check the checksums
             damaged = archive.testzip()
         content = torch.load(file, weights_only=True, map_location="cpu")
-    except Exception as error:  # what damage raises depends on where it is
+    except Exception as error:  # which one depends on where the damage is
         raise DamagedError("does not read back") from error
     if damaged:
         raise DamagedError("does not read back")

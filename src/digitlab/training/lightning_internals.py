@@ -1,16 +1,16 @@
-"""What reaches into private parts of Lightning; tests/training/test_lightning_internals.py fails when they change."""
+"""Every use of Lightning's private parts; tests/training/test_lightning_internals.py fails when they change."""
 
 import pytorch_lightning as pl
 from pytorch_lightning.trainer.states import TrainerFn
 
 
 def callbacks_of(trainer: pl.Trainer) -> list[pl.Callback]:
-    """Return the callbacks of a trainer, which gets this attribute from outside its class."""
+    """Return the callbacks of a trainer; the attribute is set from outside its class, where type checkers miss it."""
     return trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def count_optimizer_steps(trainer: pl.Trainer, count: int) -> None:
-    """Let `trainer.global_step` count `count` more optimizer steps: Lightning counts those of its own wrapper only."""
+    """Add `count` optimizer steps to `trainer.global_step`, because Lightning counts only those of its own wrapper."""
     progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
     for steps in (progress.total, progress.current):
         steps.ready += count
@@ -18,17 +18,17 @@ def count_optimizer_steps(trainer: pl.Trainer, count: int) -> None:
 
 
 def write_epoch_metrics(trainer: pl.Trainer) -> None:
-    """Send what callbacks logged over this epoch to the logger now, where Lightning would after every callback's end.
+    """Send what callbacks logged over this epoch to the logger now, before the checkpoint is written.
 
-    An epoch that has its checkpoint has its points, so they must come first. Lightning finds nothing left then.
+    Lightning would send it after every callback's on_train_epoch_end; then it finds nothing left to send.
     """
     trainer._logger_connector.update_train_epoch_metrics()
 
 
 def step_of_metrics(trainer: pl.Trainer) -> int:
-    """Return the step at which what is logged now belongs: optimizer steps inside an epoch, else finished epochs.
+    """Return the step for what is logged now: the optimizer steps within an epoch, the finished epochs after it.
 
-    Lightning's own step counts its batches, of which one may be many optimizer steps.
+    Lightning's own step counts its batches, each of which may be many optimizer steps.
     """
     if trainer.state.fn != TrainerFn.FITTING:
         return trainer.current_epoch

@@ -1,4 +1,4 @@
-"""Show how training goes on: a live bar in a terminal, and one line an epoch everywhere."""
+"""Show the progress of training: a live bar in a terminal, and one line an epoch everywhere."""
 
 import time
 from typing import Any
@@ -11,7 +11,7 @@ from rich.progress import Progress as Bar
 from digitlab.platform import console
 from digitlab.training.classifier import Classifier
 
-REFRESH = 4  # Lightning batches between two updates of the bar: reading the loss waits for the device
+REFRESH = 4  # Lightning batches between two updates of the bar, because reading the loss waits for the device
 
 
 class Progress(Callback):
@@ -20,7 +20,7 @@ class Progress(Callback):
     takes_chunks = True
 
     def __init__(self):
-        self.label = ""  # begins each line, where several runs speak at once
+        self.label = ""  # at the start of each line, where several runs print at once
         self.bar: Bar | None = None
         self.reported = 0
 
@@ -67,7 +67,7 @@ class Progress(Callback):
         self._stop()
 
     def _report(self, trainer: pl.Trainer) -> None:
-        """Print the epoch that ended last. Its numbers are there only after the callbacks' own end of epoch."""
+        """Print the last finished epoch. Its metrics are complete only after every callback's on_train_epoch_end."""
         if trainer.current_epoch == self.reported:
             return
         self.reported = trainer.current_epoch

@@ -1,4 +1,4 @@
-"""Write down what a run is and what it came to."""
+"""Record a run: its configuration and code, then its results."""
 
 import re
 import shlex
@@ -25,11 +25,11 @@ from digitlab.training.classifier import Classifier
 from digitlab.training.setup import Job
 
 STAGES = ("train", "val", "test")
-MISTAKES = 1000  # images that a run keeps at most of those that it got wrong
+MISTAKES = 1000  # misclassified images that a run stores at most
 
 
 def describe(run: Run, job: Job) -> None:
-    """Record what the run is: configuration, environment, layers, data."""
+    """Record the configuration, code, environment, layers and data of a run."""
     names, data, classifier = job.names, job.data, job.classifier
     layers = console.draw_layers(_layers(classifier))
     if not job.is_cell:
@@ -48,50 +48,49 @@ def describe(run: Run, job: Job) -> None:
         run.log_bytes(patch, "uncommitted.patch")
     run.log_text(layers, "model_summary.txt")
     run.log_dataset(data.ready.name, data.digest, data.sizes, source=str(data.root or data.ready.name))
-    some = np.random.default_rng(0).permutation(data.sizes["train"])[:40]  # the first ones may be all of one class
+    some = np.random.default_rng(0).permutation(data.sizes["train"])[:40]  # the first 40 may be of one class
     images, labels = (tensor[some].numpy() for tensor in data.splits["train"])
     figure = run_figures.samples(images, labels, data.classes, f"{data.ready.name}: training images")
     run.log_figure(figure, "figures/samples.png")
 
 
 def conclude(run: Run, job: Job, epoch: int) -> None:
-    """Record the predictions on the test images, the figures, and the model of `epoch`."""
+    """Record the predictions on the test images, the figures, and the model after `epoch`."""
     data, classifier = job.data, job.classifier
     images, labels = (tensor.numpy() for tensor in data.splits["test"])
     probabilities = classifier.probabilities
     predicted, classes = probabilities.argmax(1), np.array(data.classes)
-    misclassified = np.flatnonzero(predicted != labels)[:MISTAKES]  # with their images, for who has not got the data
+    misclassified = np.flatnonzero(predicted != labels)[:MISTAKES]  # with images, so that a report needs no data
     shown = {"misclassified": misclassified, "misclassified_images": images[misclassified]}
     run.log_arrays("predictions.npz", probabilities=probabilities, labels=labels, classes=classes, **shown)
 
-    said, truth = torch.from_numpy(predicted), torch.from_numpy(labels)
-    matrix = multiclass_confusion_matrix(said, truth, data.num_classes).numpy()
-    # a LoggedModel's name may hold no more
+    matrix = multiclass_confusion_matrix(torch.from_numpy(predicted), torch.from_numpy(labels), data.num_classes)
+    # The name of a LoggedModel may hold no other characters.
     model = re.sub(r"[^\w-]", "_", "{model}-{optim}-s{seed}".format_map(job.names))
     title = f"{model} on {data.ready.name}: {len(labels):,} test images, accuracy {classifier.results['test/acc']:.4f}"
     curves = {f"{stage}/{name}": run.history(f"{stage}/{name}") for name in ("loss", "acc") for stage in STAGES}
     legend = f"{model} on {data.ready.name}, most confident mistakes: predicted, not true: probability"
     run.log_figure(run_figures.curves(curves, f"{model} on {data.ready.name}"), "figures/curves.png")
-    run.log_figure(run_figures.confusion(matrix, data.classes, title), "figures/confusion.png")
+    run.log_figure(run_figures.confusion(matrix.numpy(), data.classes, title), "figures/confusion.png")
     run.log_figure(run_figures.mistakes(images, labels, probabilities, data.classes, legend), "figures/mistakes.png")
     run.log_model(model, Predictor(data.preprocess, classifier.network), images[:2], epoch, data.classes)
 
 
 def show_done(done: Any, ui_hint: str) -> None:
-    """Say that there is nothing to do, and what the run came to that is done already."""
+    """Print that a run is done already, and its results."""
     info, metrics = done.info, done.data.metrics
     console.say(f"{info.run_name} is done already (run {info.run_id}); rerun=true runs it again")
     console.say(f"test accuracy {metrics['test/acc']:.4f}, test loss {metrics['test/loss']:.4f}; see {ui_hint}")
 
 
 def summarize(run: Run, job: Job, weights: str, ui_hint: str) -> None:
-    """Print what the run came to."""
+    """Print the results of a run."""
     data, results = job.data, job.classifier.results
     sizes = ", ".join(f"{count:,} {stage}" for stage, count in data.sizes.items())
     total, acc = data.sizes["test"], results["test/acc"]
     low, high = wilson(round(acc * total), total)
     if not np.isfinite(results["test/loss"]):
-        console.warn("the loss is not a number any more: the run diverged; a lower optim.lr may help")
+        console.warn("the test loss is not finite: the run diverged; a lower optim.lr may help")
     accuracy = f"{acc:.4f}  (95 % interval {low:.4f} to {high:.4f}, n = {total:,})"
     if job.is_cell:
         console.say(f"{run.name}: test accuracy {accuracy}")
@@ -134,7 +133,7 @@ def command_line() -> str:
 
 
 def _code(cfg: DictConfig) -> tuple[dict[str, str], bytes]:
-    """Return, as tags, the commit that runs and whether the code differs from it, and the difference as a patch."""
+    """Return, as tags, the commit of the code and whether the code differs from it; and the difference as a patch."""
     inside = {each.stem for each in (REPOSITORY / "src").glob("*")}
     loaded = [module for name, module in list(sys.modules.items()) if name.partition(".")[0] in inside]
     ours = [Path(file) for module in loaded if (file := getattr(module, "__file__", None))]
