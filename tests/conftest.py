@@ -1,4 +1,4 @@
-"""What tests share: the command line, run in this process or in one of its own, on a store of their own."""
+"""Fixtures: the command line, run in this process or another one, each time with its own store."""
 
 import os
 import runpy
@@ -25,13 +25,13 @@ from digitlab.platform.signals import exit_on_signals
 from digitlab.tracking import store
 from digitlab.training.run import train
 
-# What a shell starts in the background ignores Ctrl-C, and so would every program that a test starts and interrupts.
+# A shell lets background processes ignore SIGINT, which would be inherited by the programs that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# An entry point used in this process must not end it: pytest would stop there, silently and as if all were well.
+# An entry point that runs in this process must not end it: pytest would stop silently, with exit code 0.
 startup.fast_exit = lambda: None
 
-# MLflow takes two seconds to make the tables of a store. In this process they are copied; programs make their own.
+# MLflow takes two seconds to create the tables of a store. In this process they are copied instead.
 store._create_schema = lambda file: file.write_bytes(empty_tables())
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -52,10 +52,10 @@ def mnist() -> Path:
 
 
 class Harness:
-    """A store in a folder of its own, and the ways to run things on it."""
+    """A store in its own folder, and the ways to run entry points on it."""
 
     def __init__(self, folder: Path, pictures: bool = True):
-        """Without `pictures`, what runs in this process leaves out figures and model."""
+        """Without `pictures`, runs in this process skip figures and model."""
         self.folder, self.pictures = folder, pictures
         self.uri = f"sqlite:///{folder / 'mlflow.db'}"
 
@@ -64,7 +64,7 @@ class Harness:
         return MlflowClient(self.uri)
 
     def compose(self, *overrides: str):
-        """Compose what the command line would, Hydra's own node set up as it would be."""
+        """Compose the configuration as the command line does, and set HydraConfig."""
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
             cfg = compose("train", [*overrides, f"tracking.uri={self.uri}"], return_hydra_config=True)
@@ -77,7 +77,7 @@ class Harness:
             return train(self.compose(*overrides))
 
     def cli(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
-        """Run `python src/train.py ...` in a process of its own, in a folder of its own."""
+        """Run `python src/train.py ...` in its own process and folder."""
         self.folder.mkdir(exist_ok=True)
         return subprocess.run(
             [sys.executable, REPOSITORY / "src" / "train.py", *arguments],
@@ -89,12 +89,12 @@ class Harness:
         )
 
     def main(self, *arguments: str, entry_point: str = "train") -> str | int | None:
-        """Run `src/train.py` or another in this process; return what it exits with: None, a code, or its last words.
+        """Run an entry point in this process; return what it exits with: None, a code, or an error line.
 
-        The entry point "digitlab" is the command, the first argument its subcommand.
+        It is a file of src/, or "digitlab" for the command, whose first argument is its subcommand.
         """
         GlobalHydra.instance().clear()
-        with self._patched() as patch, exit_on_signals():  # which puts back what the entry_point sets for good
+        with self._patched() as patch, exit_on_signals():  # which restores the handlers that it sets
             file = REPOSITORY / "src" / f"{entry_point}.py"
             patch.setattr(sys, "argv", [f"src/{file.name}" if file.exists() else entry_point, *arguments])
             patch.setattr(sys, "path", [*sys.path])
@@ -113,7 +113,7 @@ class Harness:
             yield patch
 
     def runs(self) -> list:
-        """Every run of the experiment, newest first."""
+        """Return every run of the experiment, newest first."""
         experiment = self.client.get_experiment_by_name("digitlab")
         return self.client.search_runs([experiment.experiment_id]) if experiment else []
 
@@ -125,7 +125,7 @@ def harness(tmp_path, request) -> Harness:
 
 @pytest.fixture(scope="session")
 def oracle(tmp_path_factory) -> Oracle:
-    """What a small run comes to that nothing happens to."""
+    """The results of a small run without a fault."""
     return Oracle(tmp_path_factory.mktemp("oracle"))
 
 

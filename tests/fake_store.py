@@ -1,4 +1,4 @@
-"""A store of made-up runs whose truth is known."""
+"""A store of made-up runs with known results."""
 
 import csv
 import json
@@ -19,7 +19,7 @@ IMAGES = 1000
 
 @cache
 def empty_tables() -> bytes:
-    """Return a store with nothing in it, as MLflow makes it."""
+    """Return the sqlite file of an empty store, as MLflow creates it."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "mlflow.db"
         MlflowClient(f"sqlite:///{file}").search_experiments()
@@ -27,7 +27,7 @@ def empty_tables() -> bytes:
 
 
 class FakeStore:
-    """A store that is written through MLflow's client alone: as many made-up runs as a test wants."""
+    """A store of made-up runs, written by MLflow's client only."""
 
     def __init__(self, harness: "Harness"):
         self.harness = harness
@@ -39,9 +39,9 @@ class FakeStore:
     def record(
         self, model, optim, seed, accuracy, *, done=True, loss=0.1, epochs=3, predictions=True, same=False, **params
     ) -> str:
-        """Record a run that gets `accuracy` of its 1,000 test images right, the first ones; return its id.
+        """Record a run that classifies `accuracy` of its 1,000 test images correctly, the first ones; return its id.
 
-        They are all of one class, or, with `same`, the answers are.
+        All labels are of one class or, with `same`, all predictions are.
         """
         client, started = self.harness.client, self.clock
         settings = {"data": "mnist5k", "optim.lr": "0.1", "data.batch_size": "100", "parameters": "1234"} | params
@@ -62,8 +62,8 @@ class FakeStore:
             wrong = np.arange(IMAGES) >= round(accuracy * IMAGES)
             with tempfile.TemporaryDirectory() as folder:
                 file = Path(folder) / "predictions.npz"
-                says, labels = (wrong * False, wrong) if same else (wrong, wrong * False)
-                probabilities = np.stack([~says, says], axis=1).astype(np.float32)
+                predicted, labels = (wrong * False, wrong) if same else (wrong, wrong * False)
+                probabilities = np.stack([~predicted, predicted], axis=1).astype(np.float32)
                 arrays = {"probabilities": probabilities, "labels": labels.astype(np.int64), "classes": ["0", "1"]}
                 images = np.full((sum(wrong), 28, 28), 200, np.uint8)
                 np.savez_compressed(file, **arrays, misclassified=np.flatnonzero(wrong), misclassified_images=images)
@@ -75,7 +75,7 @@ class FakeStore:
         return run.run_id
 
     def sweep(self, name: str, *ids: str, overrides: dict[str, list[str]] | None = None) -> str:
-        """Record the parent of a sweep over these runs, the cells' `overrides` by run; return its id."""
+        """Record the parent run of a sweep over these runs, with the `overrides` of each; return its id."""
         client, fingerprint = self.harness.client, f"sweep-{name}"
         tags = {"fingerprint": fingerprint, "sweep": name, "done": "true"}
         parent = client.create_run(self.experiment, self.clock, tags, run_name=name).info.run_id

@@ -1,4 +1,4 @@
-"""The architecture: who may import what, who owns which library, how long a file may be."""
+"""The architecture: which folder may import which, which modules may use which library, how long a file may be."""
 
 import ast
 import re
@@ -41,11 +41,11 @@ def imports(file: Path) -> set[str]:
 
 
 def modules_imported(name: str) -> set[str]:
-    """The modules of the package that another of its modules imports."""
+    """Return the modules of the package that its module `name` imports."""
     return {each.removeprefix("digitlab.") for each in imports(MODULES[name])} & set(MODULES)
 
 
-def test_every_folder_has_its_floor():
+def test_every_folder_is_on_a_floor():
     folders = {name.partition(".")[0] for name in MODULES if "." in name}
     assert folders == {folder for floor in FLOORS for folder in floor}
     assert {name for name in MODULES if "." not in name} == TOP
@@ -60,7 +60,7 @@ def test_nothing_imports_upward(level):
             assert not upward, f"{name} imports {upward}"
 
 
-def test_no_imports_in_a_circle():
+def test_there_are_no_circular_imports():
     done: set[str] = set()
 
     def visit(name: str, path: tuple[str, ...]) -> None:
@@ -75,11 +75,11 @@ def test_no_imports_in_a_circle():
 
 
 @pytest.mark.parametrize("library", OWNERS)
-def test_each_library_that_is_another_world_has_its_owner(library):
+def test_only_its_owners_import_a_library(library):
     importers = {name for name in MODULES if any(each.partition(".")[0] == library for each in imports(MODULES[name]))}
     owners = OWNERS[library]
-    strangers = {name for name in importers if not {name, name.partition(".")[0]} & owners}
-    assert not strangers
+    others = {name for name in importers if not {name, name.partition(".")[0]} & owners}
+    assert not others
     idle = {owner for owner in owners if not any(owner in (name, name.partition(".")[0]) for name in importers)}
     assert not idle
 
@@ -96,13 +96,13 @@ def test_every_imported_package_is_declared():
     assert not undeclared - {"digitlab", "hydra_plugins"}
 
 
-def test_no_file_is_long():
+def test_no_file_is_too_long():
     tests = MODULES["__init__"].parents[2] / "tests"
     files = [*PACKAGE.parent.rglob("*.py"), *tests.rglob("*.py")]
     assert not {file.name: count for file in files if (count := len(file.read_text().splitlines())) > LONGEST}
 
 
-def test_a_folder_says_in_a_line_what_it_is():
+def test_every_folder_has_one_line_that_describes_it():
     for name, file in MODULES.items():
         if name.endswith(".__init__"):
             assert len(file.read_text().splitlines()) == 1, name

@@ -1,4 +1,4 @@
-"""MLflow's UI in a real browser, as `make ui` serves it: a user finds there what the runs recorded."""
+"""MLflow's UI in a real browser, as `make ui` serves it: it shows everything that the runs recorded."""
 
 import os
 import shutil
@@ -43,7 +43,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser, address) -> Iterator[Page]:
-    """The list of runs, as a new user reaches it; nothing may throw, or ask for what is not on this machine."""
+    """The list of runs, as a new user reaches it; no script may fail or request anything from another machine."""
     errors, outside = [], []
     context = browser.new_context(base_url=address, viewport={"width": 1400, "height": 900})
     context.on("weberror", lambda error: errors.append(str(error.error)))
@@ -79,7 +79,7 @@ def check_rows(page: Page, values: dict, *keys: str) -> None:
 
 
 def check_charts(page: Page, harness: Harness, runs: list, *metrics: str) -> None:
-    """Find each metric's chart, a legend that names the runs, and every point that they recorded."""
+    """Check each metric's chart: a legend that names the runs, and every point that they recorded."""
     for metric in metrics:
         page.get_by_placeholder("Search metric charts").fill(metric)
         card = page.get_by_test_id("experiment-view-compare-runs-card").filter(has_text=f"({metric})")
@@ -139,7 +139,7 @@ def test_the_artifacts_of_a_run_are_listed_and_shown(page, harness, shots):
     page.screenshot(path=shots / "artifacts.png")
 
 
-def test_the_model_of_a_run_shows_the_results_of_its_weights(page, harness):
+def test_the_model_of_a_run_has_the_results_of_its_weights(page, harness):
     run = harness.runs()[0]
     open_run(page, run)
     page.get_by_role("gridcell").get_by_role(

@@ -1,4 +1,4 @@
-"""What forges, hooks and citation tools read of the repository: by the rules of each, and true of the project."""
+"""Files for forges, hooks and citation tools: they follow the rules of each and agree with the project."""
 
 import re
 import subprocess
@@ -69,7 +69,7 @@ def test_the_changelog_has_the_form_of_keep_a_changelog_and_this_version():
     assert kinds <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
 
 
-def test_what_is_cited_is_the_newest_release():
+def test_the_citation_is_of_the_newest_release():
     citation = load("CITATION.cff")
     assert {"cff-version", "message", "title", "authors"} <= set(citation)  # that format 1.2.0 asks for
     assert citation["cff-version"] == "1.2.0"

@@ -1,4 +1,4 @@
-"""What a checkpoint file holds."""
+"""Read and compare the content of checkpoint files."""
 
 import hashlib
 import zipfile
@@ -17,7 +17,7 @@ def read(file: Path) -> dict | None:
 
 
 def digest(value: Any) -> str:
-    """Hash every number in a checkpoint, of weights, optimizer, scheduler and callbacks, but not the run's name."""
+    """Hash every value in a checkpoint, of weights, optimizer, scheduler and callbacks, except the id of the run."""
     hashed = hashlib.sha256()
 
     def visit(node: Any) -> None:

@@ -1,4 +1,4 @@
-"""Folders that are small disks, in a mount namespace of their own."""
+"""Small disks, mounted in their own mount namespace."""
 
 import ctypes
 import subprocess
@@ -8,7 +8,7 @@ import pytest
 
 
 class Disks:
-    """Folders that are small disks, seen only by the processes that enter the namespace kept here."""
+    """Small disks in a mount namespace that a keeper process holds; only processes that enter it see them."""
 
     def __init__(self):
         self.keeper = subprocess.Popen(
@@ -18,7 +18,7 @@ class Disks:
             text=True,
         )
         if self.keeper.stdout.readline() != "ready\n":
-            pytest.skip("no user namespaces here: small disks cannot be made")
+            pytest.skip("user namespaces are not available, so small disks cannot be mounted")
 
     def mount(self, folder: Path) -> None:
         self._enter("mount", "-t", "tmpfs", "tmpfs", folder)
@@ -27,7 +27,7 @@ class Disks:
         self._enter("mount", "-o", f"remount,{options}", folder)
 
     def seen(self, path: Path) -> Path:
-        """Where a path of the namespace is to be found from outside."""
+        """Return the path by which a path in the namespace is reached from outside."""
         return Path(f"/proc/{self.keeper.pid}/root{path}")
 
     def close(self) -> None:

@@ -1,6 +1,9 @@
-"""A bench for one small run: start it with a fault, look at what it left, start it again, and say what is wrong.
+"""Run a small training run with a fault, check what is left, start it again, and list what is wrong.
 
-What is right is taken from a run that nothing happened to, and read without MLflow or digitlab: from the files alone.
+The expected results are those of a run without a fault. They are read from its files, without MLflow or digitlab.
+What is wrong is named by the guarantee that it breaks: I1 every checkpoint is that of an epoch, I2 no saved epoch is
+lost, I3 the weights are as expected, I4 no saved epoch is trained again, I5 there is one run with the right status,
+I6 every metric point is there once, I7 database and folders are intact, I8 exit codes are right and no file is left.
 """
 
 import multiprocessing
@@ -42,7 +45,7 @@ PRELOAD = (
 )
 LEAN = ("hooks:skip_pictures",)
 NAMES = ("last", "previous", "best")
-TIMES = re.compile(r"time/|images_per_s|system/")  # what no two runs have alike
+TIMES = re.compile(r"time/|images_per_s|system/")  # metrics that differ between any two runs
 
 
 def _child(
@@ -53,7 +56,7 @@ def _child(
     for descriptor in (1, 2):
         os.dup2(log, descriptor)
     for name in [name for name in os.environ if name.startswith("PYTEST_")]:
-        del os.environ[name]  # MLflow behaves otherwise in its presence
+        del os.environ[name]  # MLflow behaves differently under pytest
     os.environ.update(environment)
     tempfile.tempdir = None
     trace = os.open(folder / "trace", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -69,11 +72,11 @@ def empty_store() -> bytes:
         return Path(folder, "mlflow.db").read_bytes()
 
 
-class Bench:
-    """A store in a folder of its own, and the starts of one run on it."""
+class FaultRun:
+    """A store in its own folder, and one run on it, which can be started several times."""
 
     context = multiprocessing.get_context("forkserver")  # forks from a process that has imported everything
-    # Every start reads the exit codes of processes that ended; where another thread reads the same one, it is told 255.
+    # Every start collects the exit codes of ended processes; a second thread that collects the same one gets 255.
     reading = threading.Lock()
 
     def __init__(
@@ -83,7 +86,7 @@ class Bench:
         disks: Disks | None = None,
         place: str = "",
     ):
-        """Lay an empty store, which takes a second to make, into `folder`; let `place` in it be one of `disks`."""
+        """Copy an empty store into `folder`; mount one of `disks` at the subfolder `place`."""
         self.folder, self.changes = folder, list(changes)
         self.disks = disks
         for name in ("tmp", "artifacts", "store"):
@@ -116,21 +119,21 @@ class Bench:
             process.start()
         return process
 
-    def run(self, fault: str = "", *overrides: str, meanwhile: Callable[[], None] | None = None) -> int:
-        """Start, wait for the end and return the exit code; do something `meanwhile`, where the fault is to STOP."""
+    def execute(self, fault: str = "", *overrides: str, meanwhile: Callable[[], None] | None = None) -> int:
+        """Start, wait for the end and return the exit code; call `meanwhile` while a STOP fault holds the process."""
         process = self.start(fault, *overrides)
         if meanwhile:
             while fault.partition("@")[2] not in self.trace or psutil.Process(process.pid).status() != "stopped":
-                assert not wait([process.sentinel], 0.01), self.says
+                assert not wait([process.sentinel], 0.01), self.output
             meanwhile()
             os.kill(process.pid, signal.SIGCONT)
-        assert wait([process.sentinel], 300), self.says
+        assert wait([process.sentinel], 300), self.output
         with self.reading:
             process.join()
         return process.exitcode
 
     @property
-    def says(self) -> str:
+    def output(self) -> str:
         return (self.folder / "log").read_text()
 
     @property
@@ -141,11 +144,11 @@ class Bench:
 
     @property
     def saves(self) -> int:
-        """How many times the newest start had finished to save an epoch."""
+        """How many epochs the newest start saved completely."""
         return sum(point.startswith("name-last:after") for point in self.trace)
 
     def ask(self, question: str) -> list[tuple]:
-        with tempfile.TemporaryDirectory() as folder:  # sqlite takes no path into a namespace
+        with tempfile.TemporaryDirectory() as folder:  # sqlite cannot open a path in another namespace
             for file in self.database.parent.glob("mlflow.db*"):
                 shutil.copy(file, folder)
             with closing(sqlite3.connect(Path(folder, "mlflow.db"))) as connection:
@@ -157,7 +160,7 @@ class Bench:
         return {run: (status, run in done) for run, status in self.ask("select run_uuid, status from runs")}
 
     def points(self) -> list[tuple[str, int, float, bool]]:
-        """Every point but those of time and machine: key, step, value, whether it is no number."""
+        """Every point except those of time and system metrics: key, step, value, whether it is nan."""
         rows = self.ask("select key, step, value, is_nan from metrics order by key, step, value")
         return [row for row in rows if not TIMES.match(row[0])]
 
@@ -167,123 +170,123 @@ class Bench:
         return self.seen(self.folder / "artifacts") / run / "artifacts" / "checkpoints"
 
     def saved(self) -> dict[str, dict | None]:
-        """The content of each checkpoint by name; None for one that does not read back."""
+        """The content of each checkpoint by name; None for a damaged one."""
         files = {name: self.checkpoints / f"{name}.ckpt" for name in NAMES} if self.runs() else {}
         return {name: read(file) for name, file in files.items() if file.exists()}
 
 
 class Oracle:
-    """What a run comes to that nothing happens to."""
+    """The results of a run without a fault."""
 
     def __init__(self, folder: Path, changes: Iterable[str] = LEAN, overrides: Iterable[str] = ()):
-        self.bench = Bench(folder / "run", [*changes, "hooks:keep_every_epoch"])
-        assert self.bench.run("", *overrides) == 0, self.bench.says
-        self.points = self.bench.points()
-        self.trace = self.bench.trace
-        kept = self.bench.checkpoints.with_name("epochs")
+        self.run = FaultRun(folder / "run", [*changes, "hooks:keep_every_epoch"])
+        assert self.run.execute("", *overrides) == 0, self.run.output
+        self.points = self.run.points()
+        self.trace = self.run.trace
+        kept = self.run.checkpoints.with_name("epochs")
         self.epochs = {digest(read(file)): int(file.stem) for file in kept.iterdir()}
-        (self.tested,) = self.bench.saved().items()
+        (self.tested,) = self.run.saved().items()
 
     def epoch(self, checkpoint: dict | None) -> int:
-        """Which epoch's checkpoint this is, to the last bit; 0 for none."""
+        """Return the epoch whose checkpoint is bit-identical to this one; 0 for none."""
         return self.epochs.get(digest(checkpoint), 0)
 
-    def faults(self, bench: Bench, at_least: int) -> list[str]:
-        """Say what a start that was broken off may not leave: lost or damaged checkpoints, lost points, a false end."""
+    def check_interrupted(self, run: FaultRun, at_least: int) -> list[str]:
+        """List what is wrong after an interrupted start: lost or damaged checkpoints, lost points, a false status."""
         wrong = []
-        saved = bench.saved()
+        saved = run.saved()
         epochs = {name: self.epoch(checkpoint) for name, checkpoint in saved.items()}
         wrong += [f"I1: {name} is not what an epoch gives" for name, epoch in epochs.items() if not epoch]
-        is_tested = any(row[0] == "test/acc" for row in bench.points())  # then its weights are all it needs
+        is_tested = any(row[0] == "test/acc" for row in run.points())  # then only the tested weights are needed
         if max(epochs.values(), default=0) < (self.epoch(self.tested[1]) if is_tested else at_least):
             wrong.append(f"I2: {at_least} epochs were saved, {epochs} are there")
         for name, epoch in epochs.items():
             expected = {row for row in self.points if row[1] <= epoch and row[0] in ("train/loss", "val/loss")}
-            if expected - set(bench.points()):
+            if expected - set(run.points()):
                 wrong.append(f"I6: {name} is of epoch {epoch}, whose points are not all there")
-        wrong += self._structure(bench)
-        if len(bench.runs()) > 1:
-            wrong.append(f"I5: {len(bench.runs())} runs")
+        wrong += self._structure(run)
+        if len(run.runs()) > 1:
+            wrong.append(f"I5: {len(run.runs())} runs")
         return wrong
 
-    def remains(self, bench: Bench) -> list[str]:
-        """Say how a run that came to its end differs from one that nothing happened to."""
-        wrong = self._structure(bench)
-        if list(bench.runs().values()) != [("FINISHED", True)]:
-            wrong.append(f"I5: {bench.runs()}")
+    def check_finished(self, run: FaultRun) -> list[str]:
+        """List how a finished run differs from one without a fault."""
+        wrong = self._structure(run)
+        if list(run.runs().values()) != [("FINISHED", True)]:
+            wrong.append(f"I5: {run.runs()}")
             return wrong
         name, checkpoint = self.tested
-        files = sorted(file.name for file in bench.checkpoints.iterdir())
+        files = sorted(file.name for file in run.checkpoints.iterdir())
         if files != [f"{name}.ckpt"]:
             wrong.append(f"I8: {files} in the checkpoints")
-        if digest(bench.saved().get(name)) != digest(checkpoint):
+        if digest(run.saved().get(name)) != digest(checkpoint):
             wrong.append("I3: other weights")
-        if bench.points() != self.points:
-            wrong.append(f"I6: points differ: {sorted(set(bench.points()) ^ set(self.points))[:4]}")
-        repeated = bench.ask("select key, step from metrics group by run_uuid, key, step having count(*) > 1")
+        if run.points() != self.points:
+            wrong.append(f"I6: points differ: {sorted(set(run.points()) ^ set(self.points))[:4]}")
+        repeated = run.ask("select key, step from metrics group by run_uuid, key, step having count(*) > 1")
         wrong += [f"I6: twice: {each}" for each in repeated]
-        wrong += [f"I8: {file.name} is left" for file in bench.database.parent.glob(".mlflow.db*")]
+        wrong += [f"I8: {file.name} is left" for file in run.database.parent.glob(".mlflow.db*")]
         return wrong
 
     @staticmethod
-    def _structure(bench: Bench) -> list[str]:
+    def _structure(run: FaultRun) -> list[str]:
         wrong = []
-        if bench.ask("pragma integrity_check") != [("ok",)]:
+        if run.ask("pragma integrity_check") != [("ok",)]:
             wrong.append("I7: the database is damaged")
-        known = {run for (run,) in bench.ask("select run_uuid from runs")} | {"models"}
-        folders = {each.name for each in bench.seen(bench.folder / "artifacts").iterdir()}
+        known = {run_id for (run_id,) in run.ask("select run_uuid from runs")} | {"models"}
+        folders = {each.name for each in run.seen(run.folder / "artifacts").iterdir()}
         wrong += [f"I7: a folder of no run: {each}" for each in folders - known]
         return wrong
 
 
-def fault_run(
-    bench: Bench,
+def check_fault(
+    run: FaultRun,
     oracle: Oracle,
     fault: str = "",
     meanwhile: Callable[[], None] | None = None,
-    mend: Callable[[], None] | None = None,
+    repair: Callable[[], None] | None = None,
 ) -> list[str]:
-    """Start with a fault, start again when it is mended, and say what is wrong with what came of it."""
-    code = bench.run(fault, meanwhile=meanwhile)
+    """Start with a fault, repair it, start again, and list what is wrong after each start."""
+    code = run.execute(fault, meanwhile=meanwhile)
     for each in fault.split(";"):
         place = each.partition("@")[2]
-        if place and place not in bench.trace:
-            return [f"{place} was not reached: {bench.says[-300:]}"]
+        if place and place not in run.trace:
+            return [f"{place} was not reached: {run.output[-300:]}"]
     wrong = []
-    if code or not (meanwhile or mend):
-        wrong = [f"after the fault: {each}" for each in oracle.faults(bench, at_least=bench.saves)]
-        wrong += _manners(bench, fault, code)
-    saves = bench.saves
-    (bench.folder / "trace").rename(bench.folder / "first-trace")
-    print(f"{fault or bench.folder}: exit code {code} after {saves} saves: {(bench.says.splitlines() or [''])[-1]}")
-    if mend:
-        mend()
-    code = bench.run()
+    if code or not (meanwhile or repair):
+        wrong = [f"after the fault: {each}" for each in oracle.check_interrupted(run, at_least=run.saves)]
+        wrong += _check_exit(run, fault, code)
+    saves = run.saves
+    (run.folder / "trace").rename(run.folder / "first-trace")
+    print(f"{fault or run.folder}: exit code {code} after {saves} saves: {(run.output.splitlines() or [''])[-1]}")
+    if repair:
+        repair()
+    code = run.execute()
     if code:
-        return [*wrong, f"I8: starting again ends with {code}: {bench.says[-300:]}"]
-    if saves + bench.saves > EPOCHS:
-        wrong.append(f"I4: {saves} epochs had been saved, {bench.saves} were trained again")
-    return wrong + [f"after the recovery: {each}" for each in oracle.remains(bench)]
+        return [*wrong, f"I8: starting again ends with {code}: {run.output[-300:]}"]
+    if saves + run.saves > EPOCHS:
+        wrong.append(f"I4: {saves} epochs had been saved, {run.saves} were trained again")
+    return wrong + [f"after the recovery: {each}" for each in oracle.check_finished(run)]
 
 
-def _manners(bench: Bench, fault: str, code: int) -> list[str]:
-    """Say what is wrong with how a start ended that `fault` happened to: exit code, last words, status."""
+def _check_exit(run: FaultRun, fault: str, code: int) -> list[str]:
+    """List what is wrong with the exit of a start with `fault`: exit code, last line, status."""
     action = re.split("[*@]", fault)[0]
     codes = {"KILL": -signal.SIGKILL, "TERM": 143, "INT": 130}
     status = {"KILL": {"RUNNING"}, "TERM": {"KILLED"}, "INT": {"KILLED"}}.get(action, {"FAILED"})
     if not action or action == "STOP":
-        status = {"FAILED", "RUNNING"}  # which could not be written
+        status = {"FAILED", "RUNNING"}  # the status itself could not be written
     wrong = [] if code == codes.get(action, 1) else [f"I8: exit code {code}"]
-    if any(done for _, done in bench.runs().values()) and "@done:after" not in fault:
+    if any(done for _, done in run.runs().values()) and "@done:after" not in fault:
         wrong.append("I5: tagged done")
-    found = {each for each, _ in bench.runs().values()}
+    found = {each for each, _ in run.runs().values()}
     if found - status and "@terminate:after" not in fault and "@done" not in fault:
         wrong.append(f"I5: status {found}, not {status}")
     if action in codes or action == "MemoryError":
         return wrong
-    last = (bench.says.splitlines() or [""])[-1]
+    last = (run.output.splitlines() or [""])[-1]
     if not re.fullmatch(r"error: .* \(free: [\d,]+ bytes in /.*\)", last):
-        wrong.append(f"not one line that names a place and its free bytes: {bench.says[-300:]}")
-    if "Traceback" in bench.says:
-        wrong.append(f"a traceback: {bench.says[-2000:]}")
+        wrong.append(f"not one line that names a place and its free bytes: {run.output[-300:]}")
+    if "Traceback" in run.output:
+        wrong.append(f"a traceback: {run.output[-2000:]}")
     return wrong

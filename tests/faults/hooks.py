@@ -1,10 +1,13 @@
-"""Run an entry point where things go wrong: `python tests/faults/hooks.py ACTION@POINT#N+CHANGE src/train.py ...`.
+"""Run an entry point with faults: `python tests/faults/hooks.py ACTION@POINT#N+CHANGE src/train.py ...`.
 
-ACTION is what goes wrong when POINT is passed for the Nth time: a signal (`KILL`, `TERM`, `INT`, `STOP`) that the
-process sends itself, an errno (`EIO`, `ENOSPC`, ...) that the call fails with, `MemoryError`, or `ROT`, a bit that the
-disk changes; `TERM*@...` is the signal again and again until the process is gone, `A@...;B@...` two faults. Points are
-the calls by which a run leaves something behind, before and after they do their work: open, write, fsync and rename of
-a checkpoint, and MLflow's own. CHANGEs are functions that are called first. Nothing in src/ knows of it.
+ACTION happens when POINT is passed for the Nth time:
+
+- `KILL`, `TERM`, `INT`, `STOP`: the process sends itself the signal; `TERM*` repeats it until the process has ended.
+- `EIO`, `ENOSPC` or another errno: the call fails with it. `MemoryError` likewise.
+- `FLIP`: one bit of the file changes, as on a bad disk.
+
+`A@...;B@...` are two faults. Points are before and after every call that stores something: open, write, fsync and
+rename of a checkpoint, and calls of MLflow. CHANGEs are functions that are called first. src/ has no code for this.
 """
 
 import errno
@@ -27,7 +30,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 class Fault:
-    """What goes wrong, and where: `KILL@write:half#2`."""
+    """An action and the point where it happens: `KILL@write:half#2`."""
 
     def __init__(self, text: str):
         action, _, self.place = text.partition("@")
@@ -36,7 +39,7 @@ class Fault:
     def strike(self) -> None:
         if self.action == "MemoryError":
             raise MemoryError
-        if self.action == "ROT":
+        if self.action == "FLIP":
             flip_bit()
             return
         if hasattr(errno, self.action):
@@ -53,7 +56,7 @@ class Fault:
 
 
 def flip_bit() -> None:
-    """Change a bit of every checkpoint that is being written, as a bad disk would."""
+    """Flip a bit of every checkpoint that is being written, as a bad disk would."""
     for descriptor in Path("/proc/self/fd").iterdir():
         with suppress(OSError):
             file = descriptor.readlink()
@@ -64,7 +67,7 @@ def flip_bit() -> None:
 
 
 class Points:
-    """Count how often each point is passed, tell of it in a file, and let the faults strike."""
+    """Count how often each point is passed, write that to a file, and trigger the faults."""
 
     def __init__(self, faults: list[Fault], trace: int):
         self.faults, self.trace = faults, trace
@@ -72,7 +75,7 @@ class Points:
 
     def reach(self, name: str) -> None:
         if threading.current_thread() is not threading.main_thread():
-            return  # the thread that measures the machine is not repeatable
+            return  # the thread of the system metrics is not deterministic
         self.counts[name] += 1
         place = f"{name}#{self.counts[name]}"
         os.write(self.trace, f"{place}\n".encode())
@@ -81,7 +84,7 @@ class Points:
                 fault.strike()
 
     def around(self, owner: object, function: str, name: Callable[..., str | None]) -> None:
-        """Make every call of `owner.function` pass NAME:before and NAME:after; no name, no points."""
+        """Let every call of `owner.function` pass NAME:before and NAME:after, unless `name` returns None."""
         real = getattr(owner, function)
 
         def call(*args, **kwargs):
@@ -97,7 +100,7 @@ class Points:
 
 
 def install_hooks(points: Points) -> None:
-    """Put the points around the calls by which a run leaves something behind."""
+    """Install points around every call that stores something."""
     import mlflow.pytorch
     import torch
     from mlflow import MlflowClient
@@ -156,7 +159,7 @@ def install_hooks(points: Points) -> None:
 
 
 def skip_pictures(change: Callable[[object, str, object], None] = setattr) -> None:
-    """Leave out figures and model, which take most of a small run's time."""
+    """Skip figures and model, which take most of the time of a small run."""
     from digitlab.plots import run_figures
     from digitlab.tracking import run
 
@@ -190,7 +193,7 @@ def clock_a_day_ahead() -> None:
 
 
 def clock_jumps_back() -> None:
-    """As when the clock is set in mid-run."""
+    """Set the clock back in the middle of a run."""
     _shift_clock(lambda calls: -600 if calls > 100 else 0)
 
 
@@ -202,11 +205,11 @@ def _shift_clock(shift: Callable[[int], float]) -> None:
 
 
 def main(fault: str, trace: int, arguments: list[str], changes: list[str]) -> None:
-    """Do what `python src/train.py ARGUMENTS` does, `fault` happening and the `changes` named made to the process.
+    """Do what `python src/train.py ARGUMENTS` does, with `fault` and after the `changes`.
 
-    Points passed go to the open file `trace`; a change is a function, as MODULE:NAME, that is called before all.
+    Passed points are written to the file descriptor `trace`. A change is a function, as MODULE:NAME, to call first.
     """
-    import digitlab.training.run  # noqa: F401  so that what is wrapped is there
+    import digitlab.training.run  # noqa: F401  the functions to hook must exist
 
     install_hooks(Points([Fault(each) for each in fault.split(";")], trace))
     for change in changes:

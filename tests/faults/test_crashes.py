@@ -1,4 +1,4 @@
-"""A power cut at any moment: what is on the disk then, if what was not synced is lost, is replayed and looked at."""
+"""Power cuts: replay the recorded system calls, and check every state of the disk in which unsynced data is lost."""
 
 import os
 import re
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 from content import read
-from fault_run import LEAN, NAMES, REPOSITORY, SETTINGS, Bench, Oracle
+from fault_run import LEAN, NAMES, REPOSITORY, SETTINGS, FaultRun, Oracle
 
 pytestmark = pytest.mark.slow
 
@@ -21,7 +21,7 @@ TEXT = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')
 
 
 class State(NamedTuple):
-    """What a disk would hold, the number of epochs that were saved for good, and the step that led there."""
+    """The files that a disk would hold, the number of completely saved epochs, and the step after which it is."""
 
     files: dict[str, bytes]
     saves: int
@@ -29,17 +29,17 @@ class State(NamedTuple):
 
 
 class Disk:
-    """A folder as the kernel saw it being written, and as it would be after a crash."""
+    """The folder of checkpoints after each system call: as written, and as synced."""
 
     def __init__(self):
-        self.contents: list[bytes] = []  # of each file that was ever made, by number
+        self.contents: list[bytes] = []  # of each file that was ever created, by number
         self.synced: list[bytes] = []
         self.names: dict[str, int] = {}
-        self.possible: list[dict[str, int]] = [{}]  # what the folder may read since it was synced last: each change
+        self.possible: list[dict[str, int]] = [{}]  # what the folder may hold after a power cut
         self.open: dict[str, int | None] = {}  # descriptor -> number of the file; None for the folder itself
 
     def call(self, name: str, descriptor: str, flags: str, texts: list[str], data: bytes, result: str) -> bool:
-        """Take in a system call; return whether it changed anything."""
+        """Apply a system call; return whether it changed anything."""
         files = [Path(text).name for text in texts if Path(text).parent.name == "checkpoints"]
         if name == "openat" and files:
             if files[0] not in self.names:
@@ -88,7 +88,7 @@ class Disk:
 
 
 def states(log: Path) -> Iterator[State]:
-    """Every state that a kill or a power cut could leave, in the order of a run."""
+    """Yield every state that a kill or a power cut could leave, in order."""
     disk, named, saves, step = Disk(), 0, 0, "the start"
     for line in log.read_text().splitlines():
         matched = LINE.match(line)
@@ -102,7 +102,7 @@ def states(log: Path) -> Iterator[State]:
             if step.startswith("name-last:after"):
                 named += 1
             if step.startswith("epoch:after"):
-                saves = named  # for good: the save has returned
+                saves = named  # the save has returned
             if step.startswith("name-last:after"):
                 yield State(disk.after_kill(), named, step)
             continue
@@ -115,13 +115,13 @@ def states(log: Path) -> Iterator[State]:
 
 
 def record(folder: Path, *changes: str) -> Path:
-    """Run the small run under strace; return what its main thread asked of the kernel."""
-    bench = Bench(folder)
+    """Execute the small run under strace; return the log of its main thread's system calls."""
+    run = FaultRun(folder)
     strace = ["strace", "-ff", "-o", folder / "strace", "-xx", "-s", "1000000", "-e", f"trace={CALLS}"]
     hooks = [REPOSITORY / "tests" / "faults" / "hooks.py", "+".join(["", *LEAN, *changes]), "src/train.py"]
     subprocess.run(
         [*strace, sys.executable, *hooks, *SETTINGS],
-        env=os.environ | {"MLFLOW_TRACKING_URI": bench.uri, "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"MLFLOW_TRACKING_URI": run.uri, "OMP_NUM_THREADS": "1"},
         check=True,
         capture_output=True,
     )
@@ -131,7 +131,7 @@ def record(folder: Path, *changes: str) -> Path:
 
 
 def lost(log: Path, oracle: Oracle, folder: Path) -> tuple[int, list[str]]:
-    """Return how many states there are, and what is wrong with any of them."""
+    """Return the number of states, and what is wrong in any of them."""
     count, epochs, wrong = 0, {}, []
     for files, saves, step in states(log):
         count += 1
@@ -152,7 +152,7 @@ def lost(log: Path, oracle: Oracle, folder: Path) -> tuple[int, list[str]]:
     return count, wrong
 
 
-@pytest.mark.skipif(not shutil.which("strace"), reason="no strace here: the system calls cannot be recorded")
+@pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed, so system calls cannot be recorded")
 def test_a_power_cut_at_any_moment_leaves_every_saved_epoch(tmp_path, oracle):
     count, wrong = lost(record(tmp_path / "run"), oracle, tmp_path)
     print(f"{count} states")

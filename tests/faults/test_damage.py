@@ -1,4 +1,4 @@
-"""Checkpoints damaged while nobody looked, and clocks that jump: nothing of it is taken for good, or is fatal."""
+"""Checkpoints that were damaged on the disk are not used, and clocks that jump change no result."""
 
 import random
 import shutil
@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from content import digest
-from fault_run import EPOCHS, Bench, Oracle
+from fault_run import EPOCHS, FaultRun, Oracle
 
 from digitlab.training.checkpoint import DamagedError, DurableCheckpointIO, load_whole
 
-SETTINGS = ("evaluate_on=last",)  # what it takes to go on from any checkpoint, and not from the best one alone
+SETTINGS = ("evaluate_on=last",)  # otherwise a run whose best.ckpt is damaged starts from the beginning
 
 
 @pytest.fixture(scope="module")
@@ -22,11 +22,11 @@ def last_oracle(tmp_path_factory) -> Oracle:
 
 @pytest.fixture
 def broken(tmp_path):
-    """A run that died in its last epoch: last and best are of epoch 3, previous is of 2."""
-    bench = Bench(tmp_path / "run")
-    bench.run("KILL@batch:before#25", *SETTINGS)
-    assert sorted(bench.saved()) == ["best", "last", "previous"]
-    return bench
+    """A run that was killed in its last epoch: last and best are of epoch 3, previous is of epoch 2."""
+    run = FaultRun(tmp_path / "run")
+    run.execute("KILL@batch:before#25", *SETTINGS)
+    assert sorted(run.saved()) == ["best", "last", "previous"]
+    return run
 
 
 def cut(length: Callable[[int], int]) -> Callable[[Path], None]:
@@ -58,33 +58,34 @@ DAMAGES = {
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", [*DAMAGES, "another run's"])
 @pytest.mark.parametrize("names", [("last", "best"), ("last", "best", "previous")], ids=len)
-def test_damage_is_told_and_the_checkpoint_before_is_taken(broken, last_oracle, names, damage):
+def test_damage_is_reported_and_the_previous_checkpoint_used(broken, last_oracle, names, damage):
     for name in names:
         file = broken.checkpoints / f"{name}.ckpt"
         if damage == "another run's":
-            shutil.copy(last_oracle.bench.checkpoints / "last.ckpt", file)
+            shutil.copy(last_oracle.run.checkpoints / "last.ckpt", file)
         else:
             DAMAGES[damage](file)
-    assert broken.run("", *SETTINGS) == 0
+    assert broken.execute("", *SETTINGS) == 0
     for name in names:
-        assert f"warning: {broken.checkpoints / name}.ckpt " in broken.says
+        assert f"warning: {broken.checkpoints / name}.ckpt " in broken.output
     left = ["previous"][: 3 - len(names)]
-    assert ("after epoch 2 of 4" if left else "from the start: there is no checkpoint to continue from") in broken.says
+    continued = "after epoch 2 of 4" if left else "from the start: there is no checkpoint to continue from"
+    assert continued in broken.output
     assert broken.saves == (EPOCHS - 2 if left else EPOCHS)
-    assert last_oracle.remains(broken) == []
+    assert last_oracle.check_finished(broken) == []
 
 
 @pytest.mark.slow
-def test_without_the_best_weights_a_run_begins_anew_and_says_so(tmp_path, oracle):
-    bench = Bench(tmp_path / "run")
-    bench.run("KILL@batch:before#25")
-    (bench.checkpoints / "best.ckpt").write_bytes(b"torn")
-    assert bench.run() == 0
-    assert "from the start: there is no checkpoint to continue from" in bench.says
-    assert oracle.remains(bench) == []
+def test_a_run_whose_best_checkpoint_is_damaged_starts_from_the_beginning(tmp_path, oracle):
+    run = FaultRun(tmp_path / "run")
+    run.execute("KILL@batch:before#25")
+    (run.checkpoints / "best.ckpt").write_bytes(b"torn")
+    assert run.execute() == 0
+    assert "from the start: there is no checkpoint to continue from" in run.output
+    assert oracle.check_finished(run) == []
 
 
-def test_a_flipped_bit_anywhere_is_refused_or_changes_nothing(tmp_path):
+def test_a_flipped_bit_anywhere_is_detected_or_changes_nothing(tmp_path):
     file, places = tmp_path / "last.ckpt", random.Random(0)
     DurableCheckpointIO().save_checkpoint({"weights": torch.arange(20_000.0), "epoch": 3}, file)
     whole, content = digest(load_whole(file)), file.read_bytes()
@@ -97,19 +98,19 @@ def test_a_flipped_bit_anywhere_is_refused_or_changes_nothing(tmp_path):
             assert digest(load_whole(file)) == whole
         except DamagedError:
             refused += 1
-    assert refused > 90  # the rest are in bytes that nothing reads
+    assert refused > 90  # the others are in bytes that are never read
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("change", ["hooks:clock_an_hour_back", "hooks:clock_a_day_ahead", "hooks:clock_jumps_back"])
-def test_a_clock_that_is_wrong_changes_no_result(tmp_path, oracle, change):
-    bench = Bench(tmp_path / "run")
-    assert bench.run("KILL@name-last:before#2") != 0
-    bench.changes.append(change)
-    assert bench.run("EIO@name-last:before#2") == 1
-    assert bench.saves == 1
-    assert bench.run() == 0
-    assert oracle.remains(bench) == []
-    assert min(value for (value,) in bench.ask("select value from metrics where key = 'time/epoch_s'")) > 0
-    ((seconds,),) = bench.ask("select value from tags where key = 'seconds'")
+def test_a_wrong_clock_changes_no_result(tmp_path, oracle, change):
+    run = FaultRun(tmp_path / "run")
+    assert run.execute("KILL@name-last:before#2") != 0
+    run.changes.append(change)
+    assert run.execute("EIO@name-last:before#2") == 1
+    assert run.saves == 1
+    assert run.execute() == 0
+    assert oracle.check_finished(run) == []
+    assert min(value for (value,) in run.ask("select value from metrics where key = 'time/epoch_s'")) > 0
+    ((seconds,),) = run.ask("select value from tags where key = 'seconds'")
     assert 0 < float(seconds) < 600

@@ -1,4 +1,4 @@
-"""Death at any moment, in real processes: SIGKILL at random, then the same command, until the run is done."""
+"""SIGKILL at random in real processes, then the same command again, until the run is done."""
 
 import os
 import random
@@ -23,7 +23,7 @@ COMMON = ["data=mnist5k", "trainer=cpu", "trainer.max_epochs=5"]
 
 
 class Program:
-    """`python src/train.py ...` in a process group of its own, what it says in a file."""
+    """`python src/train.py ...` in its own process group, with its output in a file."""
 
     def __init__(self, harness: Harness, *overrides: str):
         harness.folder.mkdir(exist_ok=True)
@@ -37,17 +37,17 @@ class Program:
                 start_new_session=True,
             )
 
-    def says(self) -> str:
+    def output(self) -> str:
         return self.log.read_text()
 
     def wait(self, timeout: float = 120) -> int:
         return self.process.wait(timeout)
 
     def wait_for(self, words: str) -> bool:
-        """Wait until it says `words`; return whether it lived to say them."""
-        while words not in self.says() and self.process.poll() is None:
+        """Wait until it prints `words`; return whether it did before it ended."""
+        while words not in self.output() and self.process.poll() is None:
             time.sleep(0.02)
-        return words in self.says()
+        return words in self.output()
 
     def kill(self) -> bool:
         """Kill it; return whether it was still alive."""
@@ -57,7 +57,7 @@ class Program:
 
 
 def outcome(harness: Harness) -> tuple[dict, dict]:
-    """The one run's evaluated weights and every point of its metrics."""
+    """Return the tested weights of the only run, and every point of its metrics."""
     (run,) = harness.runs()
     assert run.info.status == "FINISHED"
     assert run.data.tags["done"] == "true"
@@ -72,7 +72,7 @@ def outcome(harness: Harness) -> tuple[dict, dict]:
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_killed_at_random_until_done_it_ends_as_if_never_interrupted(tmp_path, name):
+def test_a_run_killed_at_random_until_done_gives_the_same_results(tmp_path, name):
     whole, broken = Harness(tmp_path / "whole"), Harness(tmp_path / "broken")
     assert Program(whole, *SETTINGS[name]).wait() == 0
 
@@ -93,32 +93,32 @@ def test_killed_at_random_until_done_it_ends_as_if_never_interrupted(tmp_path, n
     assert sqlite3.connect(broken.folder / "mlflow.db").execute("pragma integrity_check").fetchone() == ("ok",)
 
 
-def test_cells_run_side_by_side_on_a_fresh_store(harness):
+def test_cells_run_in_parallel_on_a_new_store(harness):
     program = Program(
         harness, "sweep=smoke", "trainer.max_epochs=1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"
     )
     assert program.wait(timeout=300) == 0
-    assert "6 of 6 cells are done" in program.says()
+    assert "6 of 6 cells are done" in program.output()
     runs = [run for run in harness.runs() if "model" in run.data.tags]
     assert len(runs) == 6
     assert {len(harness.client.get_metric_history(run.info.run_id, "train/loss_step")) for run in runs} == {32}
 
 
-def test_a_sweep_killed_again_and_again_does_every_cell_once(harness):
+def test_a_sweep_killed_repeatedly_runs_every_cell_once(harness):
     moments = random.Random(1)
     cells = ["sweep=smoke", "data.test_fraction=0.5", "trainer.max_epochs=2"]
     finished: set[str] = set()
     for _ in range(3):
         program = Program(harness, *cells)
         assert program.wait_for("cell 2 of")
-        time.sleep(moments.uniform(0, 0.5))  # less than a cell takes, so that every start leaves cells to the next
+        time.sleep(moments.uniform(0, 0.5))  # less than a cell takes, so that cells remain for the next start
         assert program.kill()
         now = {run.info.run_id for run in harness.runs() if run.data.tags.get("done") == "true"}
-        assert finished < now  # each time further, and nothing undone
+        assert finished < now  # progress in each start, and no cell undone
         finished = now
     program = Program(harness, *cells)
     assert program.wait() == 0
-    assert "6 of 6 cells are done" in program.says()
+    assert "6 of 6 cells are done" in program.output()
     runs = [run for run in harness.runs() if "model" in run.data.tags]
     assert len(runs) == 6
     assert finished < {run.info.run_id for run in runs}
@@ -128,17 +128,17 @@ def test_a_sweep_killed_again_and_again_does_every_cell_once(harness):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_ctrl_c_and_sigterm_end_the_program_at_once_with_the_shells_code(harness, number, code):
+def test_ctrl_c_and_sigterm_end_the_program_with_the_shells_exit_code(harness, number, code):
     program = Program(harness, "trainer.max_epochs=500", "model=mlp")
     assert program.wait_for("epoch   2/500")
     program.process.send_signal(number)
     assert program.wait(timeout=15) == code
-    assert "Traceback" not in program.says()
+    assert "Traceback" not in program.output()
     (run,) = harness.runs()
     assert run.info.status == "KILLED"
 
 
-def test_eight_processes_open_a_fresh_store_together(harness):
+def test_eight_processes_open_a_new_store_at_once(harness):
     programs = [Program(harness, "trainer.max_epochs=1", "model=mlp", f"seed={seed}") for seed in range(8)]
     assert [program.wait(timeout=300) for program in programs] == [0] * 8
     runs = harness.runs()
@@ -146,22 +146,22 @@ def test_eight_processes_open_a_fresh_store_together(harness):
     assert all(len(harness.client.get_metric_history(run.info.run_id, "train/loss_step")) == 32 for run in runs)
 
 
-def test_the_same_run_twice_at_once_is_run_once(harness):
+def test_two_processes_with_the_same_run_train_it_once(harness):
     programs = [Program(harness, "model=cnn_pool", "trainer.max_epochs=2") for _ in range(2)]
     assert [program.wait() for program in programs] == [0, 0]
     assert len(harness.runs()) == 1
-    words = [program.says() for program in programs]
+    words = [program.output() for program in programs]
     assert sum("another process runs the same; waiting for it to end" in each for each in words) == 1
     assert sum("is done already" in each for each in words) == 1
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_while_it_starts_leaves_nothing_in_the_way(harness, number, code):
+def test_a_signal_during_start_up_does_not_affect_the_next_start(harness, number, code):
     for delay in (0.3, 0.6, 1.0, 2.0, 3.0):  # while Hydra, torch and digitlab load; before that Python may end with 1
         program = Program(harness, "trainer.max_epochs=2", "model=mlp")
         time.sleep(delay)
         program.process.send_signal(number)
-        assert program.wait(timeout=15) in (code, -number)  # which is the same to a shell
+        assert program.wait(timeout=15) in (code, -number)  # to a shell these are the same
     assert Program(harness, "trainer.max_epochs=2", "model=mlp").wait() == 0
     (run,) = harness.runs()
     assert run.data.tags["done"] == "true"

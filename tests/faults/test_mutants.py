@@ -1,10 +1,10 @@
-"""The tests of faults are tested: each way of breaking what they guard is seen by one of them."""
+"""Each mutant, which breaks one guarantee, is caught by a check of faults."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fault_run import LEAN, Bench, Oracle, fault_run
+from fault_run import LEAN, FaultRun, Oracle, check_fault
 from test_crashes import lost, record
 from test_damage import flip
 
@@ -14,7 +14,7 @@ Check = Callable[[Path, Oracle, str], list[str]]
 
 
 def fault(text: str) -> Check:
-    return lambda folder, oracle, mutant: fault_run(Bench(folder, changes=(*LEAN, mutant)), oracle, text)
+    return lambda folder, oracle, mutant: check_fault(FaultRun(folder, changes=(*LEAN, mutant)), oracle, text)
 
 
 def power_cut(folder: Path, oracle: Oracle, mutant: str) -> list[str]:
@@ -22,13 +22,13 @@ def power_cut(folder: Path, oracle: Oracle, mutant: str) -> list[str]:
 
 
 def damage(folder: Path, oracle: Oracle, mutant: str) -> list[str]:
-    """Let a run die in its last epoch, change a bit of two of its checkpoints, and see it go on from the third."""
-    bench = Bench(folder, changes=(*LEAN, mutant))
-    bench.run("KILL@batch:before#25", "evaluate_on=last")
+    """Kill a run in its last epoch, flip a bit in two of its checkpoints, check that it continues from the third."""
+    run = FaultRun(folder, changes=(*LEAN, mutant))
+    run.execute("KILL@batch:before#25", "evaluate_on=last")
     for name in ("last", "best"):
-        flip(bench.checkpoints / f"{name}.ckpt")
-    code = bench.run("", "evaluate_on=last")
-    return [] if code == 0 and "after epoch 2 of 4" in bench.says else [bench.says]
+        flip(run.checkpoints / f"{name}.ckpt")
+    code = run.execute("", "evaluate_on=last")
+    return [] if code == 0 and "after epoch 2 of 4" in run.output else [run.output]
 
 
 CHECKS: dict[str, Check] = {
@@ -36,7 +36,7 @@ CHECKS: dict[str, Check] = {
     "no_folder_fsync": power_cut,
     "written_in_place": fault("KILL@write:half#3"),
     "error_swallowed": fault("EIO@sync-file:before#3"),
-    "not_read_back": fault("ROT@sync-file:after#3"),
+    "not_read_back": fault("FLIP@sync-file:after#3"),
     "damage_not_seen": damage,
     "no_rotation": damage,
     "not_resumed": fault("KILL@name-last:after#2"),
@@ -54,10 +54,10 @@ def test_every_mutant_is_caught(tmp_path, oracle, mutant):
 
 
 @pytest.mark.parametrize("mutant", ["no_rotation", "second_signal_interrupts"])
-def test_without_the_mutant_nothing_is_wrong(tmp_path, oracle, mutant):
-    assert CHECKS[mutant](tmp_path / "run", oracle, LEAN[0]) == []  # test_faults and test_crashes say so of the rest
+def test_without_the_mutant_the_check_passes(tmp_path, oracle, mutant):
+    assert CHECKS[mutant](tmp_path / "run", oracle, LEAN[0]) == []  # test_faults and test_crashes have the others
 
 
-def test_the_page_on_reliability_gives_as_many(repository):
+def test_the_page_on_reliability_has_this_number_of_mutants(repository):
     text = " ".join((repository / "docs" / "reliability.md").read_text().split())
     assert f"{len(CHECKS)} of {len(CHECKS)} mutants" in text

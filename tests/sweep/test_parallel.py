@@ -1,4 +1,4 @@
-"""Many processes on one store: sweeps side by side, broken off and continued; the same run twice; fresh stores."""
+"""Many processes on one store: parallel cells, interrupted and continued; the same run twice; new stores."""
 
 import multiprocessing
 import os
@@ -14,10 +14,11 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from test_kills import Program
 
+from digitlab.tracking import locks
 from digitlab.tracking.run import begin
 from digitlab.tracking.store import Store
 
-# Seven that can be trained, and one that needs more memory than there is.
+# Seven cells that can be trained, and one that needs more memory than there is.
 EIGHT = (
     "hydra.mode=MULTIRUN", "model=mlp", "optim=sgd", "data.test_fraction=0.8", "trainer.max_epochs=2",
     f"model.hidden={','.join(f'[{{units: {2**i}}}]' for i in range(3, 10))},[{{units: {10**13}}}]",
@@ -29,7 +30,7 @@ def workers(program: Program) -> list[psutil.Process]:
     found = []
     with suppress(psutil.NoSuchProcess):
         for child in psutil.Process(program.process.pid).children(recursive=True):
-            with suppress(psutil.NoSuchProcess):  # git, say, which was gone before it could be asked
+            with suppress(psutil.NoSuchProcess):  # a child such as git may have ended meanwhile
                 found += [child] if "LokyProcess" in " ".join(child.cmdline()) else []
     return found
 
@@ -53,7 +54,7 @@ def is_intact(harness: Harness) -> bool:
 
 
 def test_a_launcher_that_is_not_installed_names_its_extra(harness, monkeypatch):
-    classes = Plugins.instance().class_name_to_class  # they are loaded now
+    classes = Plugins.instance().class_name_to_class  # this loads them
     launchers = ConfigStore.instance().repo["hydra"]["launcher"]
     monkeypatch.delitem(launchers, "joblib.yaml")
     end = harness.main("sweep=smoke", "hydra/launcher=joblib")
@@ -75,13 +76,13 @@ def test_a_signal_stops_all_workers_and_the_same_command_continues(harness, numb
     assert program.wait_for("epoch  2/20")
     running = workers(program)
     assert len(running) == 2
-    if whole_group:  # as a terminal does it
+    if whole_group:  # as a terminal does
         os.killpg(program.process.pid, number)
     else:
         program.process.send_signal(number)
     assert program.wait(timeout=20) == code
     wait_until_gone(running, 5)
-    assert "Traceback" not in program.says()
+    assert "Traceback" not in program.output()
     assert parent(harness).info.status == "KILLED"
     assert {run.info.status for run in cells(harness)} == {"KILLED"}
     before = {run.info.run_id for run in cells(harness)}
@@ -89,8 +90,8 @@ def test_a_signal_stops_all_workers_and_the_same_command_continues(harness, numb
 
     program = Program(harness, *command)
     assert program.wait() == 0
-    assert f"3 cells: 0 done, {len(before)} to resume, {3 - len(before)} to run" in program.says()
-    assert "Done   3 out of   3" in program.says() or "Done 3 out of 3" in program.says()
+    assert f"3 cells: 0 done, {len(before)} to resume, {3 - len(before)} to run" in program.output()
+    assert "Done   3 out of   3" in program.output() or "Done 3 out of 3" in program.output()
     after = cells(harness)
     assert before < {run.info.run_id for run in after}
     assert {run.data.tags["done"] for run in after} == {"true"}
@@ -111,17 +112,17 @@ def test_workers_do_not_outlive_a_sweep_that_is_killed(harness):
     wait_until_gone(running, 5)
     program = Program(harness, *command)
     assert program.wait() == 0
-    assert "another process runs the same" not in program.says()  # their locks are free at once
-    assert "3 of 3 cells are done" in program.says()
+    assert "another process runs the same" not in program.output()  # the locks of dead workers are free at once
+    assert "3 of 3 cells are done" in program.output()
     assert len(cells(harness)) == 3
 
 
 @pytest.mark.slow
-def test_eight_cells_two_at_once_killed_at_each_quarter_are_done_once(harness):
+def test_a_parallel_sweep_killed_at_each_quarter_runs_every_cell_once(harness):
     done: dict[str, int] = {}
     for count in (2, 4, 6):
         program = Program(harness, *EIGHT, *TWO_AT_ONCE)
-        while program.process.poll() is None and program.says().count("test accuracy") < 2:
+        while program.process.poll() is None and program.output().count("test accuracy") < 2:
             time.sleep(0.05)
         running = workers(program)
         program.process.kill()
@@ -137,14 +138,14 @@ def test_eight_cells_two_at_once_killed_at_each_quarter_are_done_once(harness):
         time.sleep(0.1)
     time.sleep(3)
     for worker in running[:1]:
-        with suppress(psutil.NoSuchProcess):  # where all cells were done by then
+        with suppress(psutil.NoSuchProcess):  # all cells may be done by then
             worker.kill()
-    assert program.wait() == 1  # for the cell that cannot be
+    assert program.wait() == 1  # because of the cell that cannot be built
     program = Program(harness, *EIGHT, *TWO_AT_ONCE)
     assert program.wait() == 1
-    assert "7 of 8 cells are done" in program.says()
-    assert "error: 1 of 8 cells failed; the same command tries them again" in program.says()
-    assert "can't allocate memory" in program.says()
+    assert "7 of 8 cells are done" in program.output()
+    assert "error: 1 of 8 cells failed; the same command tries them again" in program.output()
+    assert "can't allocate memory" in program.output()
     runs = cells(harness)
     assert len(runs) == 7
     ends = {run.info.run_id: run.info.end_time for run in runs}
@@ -164,7 +165,7 @@ def train_each_round(folder, barrier, rounds: int) -> None:
 
 
 @pytest.mark.slow
-def test_the_same_run_in_two_processes_is_run_once_ten_times_over(harness):
+def test_ten_runs_started_by_two_processes_at_once_are_each_trained_once(harness):
     spawn = multiprocessing.get_context("spawn")
     barrier = spawn.Barrier(2)
     processes = [spawn.Process(target=train_each_round, args=(harness.folder, barrier, 10)) for _ in range(2)]
@@ -179,7 +180,7 @@ def test_the_same_run_in_two_processes_is_run_once_ten_times_over(harness):
 
 
 def hold(uri: str, ready) -> None:
-    with Store(uri, "digitlab").owner("f"):
+    with locks.owner(Store(uri, "digitlab"), "f"):
         ready.set()
         time.sleep(600)
 
@@ -194,7 +195,7 @@ def test_the_lock_of_a_killed_process_is_free_at_once(harness):
     process.kill()
     process.join()
     began = time.monotonic()
-    with Store(harness.uri, "digitlab").owner("f"):  # a warning that it waits would fail this test
+    with locks.owner(Store(harness.uri, "digitlab"), "f"):  # the warning that it waits would fail this test
         assert time.monotonic() - began < 1
 
 
@@ -227,7 +228,7 @@ def together(count: int, target, *arguments) -> None:
 
 
 @pytest.mark.slow
-def test_sixteen_processes_open_a_fresh_store_together(tmp_path):
+def test_sixteen_processes_open_a_new_store_at_once(tmp_path):
     together(16, open_each, tmp_path, 6)
     for number in range(6):
         with sqlite3.connect(tmp_path / str(number) / "mlflow.db") as file:
@@ -237,7 +238,7 @@ def test_sixteen_processes_open_a_fresh_store_together(tmp_path):
 
 
 @pytest.mark.slow
-def test_ten_processes_write_two_hundred_rows_each_and_none_is_lost(harness):
+def test_ten_processes_write_points_at_once_and_none_is_lost(harness):
     together(10, write_rows, harness.uri, 200)
     for run in harness.runs():
         points = harness.client.get_metric_history(run.info.run_id, "loss")

@@ -1,4 +1,4 @@
-"""The LightningModule: losses against NumPy and scikit-learn, metrics under the right steps."""
+"""The LightningModule: losses against NumPy and scikit-learn, metrics at the right steps."""
 
 from collections import defaultdict
 
@@ -16,10 +16,10 @@ from digitlab.models.networks import ConvNet
 from digitlab.training.classifier import Classifier, clipped_cross_entropy
 
 
-class Notebook(Logger):
-    """Any logger but MLflow's: the module must not depend on ours."""
+class MemoryLogger(Logger):
+    """Keep all points in memory: the module must not depend on our MLflow logger."""
 
-    name, version = "notebook", "0"
+    name, version = "memory", "0"
 
     def __init__(self):
         super().__init__()
@@ -58,7 +58,7 @@ def linear(**settings) -> Classifier:
     return Classifier(network, torch.optim.SGD(network.parameters(), lr=0.1), **settings)
 
 
-def test_clipped_loss_is_kerass(data):
+def test_the_clipped_loss_is_that_of_keras(data):
     generator = np.random.default_rng(0)
     logits = generator.normal(0, 20, (200, 10)).astype(np.float32)
     labels = generator.integers(0, 10, 200)
@@ -69,20 +69,20 @@ def test_clipped_loss_is_kerass(data):
     assert ours.item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_what_the_clipped_loss_clips_has_no_gradient():
+def test_clipped_probabilities_have_no_gradient():
     logits = torch.tensor([[100.0, 0.0], [1.0, 0.0]], requires_grad=True)
     clipped_cross_entropy(logits, torch.tensor([1, 1])).backward()
     assert logits.grad[0].abs().max() == 0
     assert logits.grad[1].abs().min() > 0
 
 
-def test_metrics_are_scikit_learns_and_steps_count_epochs(data):
-    classifier, notebook = linear(), Notebook()
-    runner = trainer(max_epochs=2, logger=notebook)
+def test_metrics_match_scikit_learn_and_steps_count_epochs(data):
+    classifier, logged = linear(), MemoryLogger()
+    runner = trainer(max_epochs=2, logger=logged)
     runner.validate(classifier, data, verbose=False)
     runner.fit(classifier, data)
     runner.test(classifier, data, verbose=False)
-    points = notebook.points
+    points = logged.points
     assert [step for step, _ in points["val/loss"]] == [0, 1, 2]
     assert [step for step, _ in points["val/acc"]] == [0, 1, 2]
     assert [step for step, _ in points["train/loss"]] == [1, 2]
@@ -99,16 +99,16 @@ def test_metrics_are_scikit_learns_and_steps_count_epochs(data):
     assert classifier.results["test/loss"] == pytest.approx(log_loss(labels, probabilities), rel=1e-5)
 
 
-def test_epoch_means_weigh_steps_by_their_images(data):
-    classifier, notebook = linear(), Notebook()
-    trainer(max_epochs=1, logger=notebook).fit(classifier, data)
-    mean = np.average([loss for _, loss in notebook.points["train/loss_step"]], weights=[300] * 13 + [100])
-    ((_, loss),), ((_, accuracy),) = notebook.points["train/loss"], notebook.points["train/acc"]
+def test_epoch_means_are_weighted_by_batch_size(data):
+    classifier, logged = linear(), MemoryLogger()
+    trainer(max_epochs=1, logger=logged).fit(classifier, data)
+    mean = np.average([loss for _, loss in logged.points["train/loss_step"]], weights=[300] * 13 + [100])
+    ((_, loss),), ((_, accuracy),) = logged.points["train/loss"], logged.points["train/acc"]
     assert loss == pytest.approx(mean, rel=1e-6)
-    assert 400 < accuracy * 4000 == pytest.approx(round(accuracy * 4000), abs=1e-6)  # it counts images
+    assert 400 < accuracy * 4000 == pytest.approx(round(accuracy * 4000), abs=1e-6)  # a number of images
 
 
-def test_it_works_without_a_logger(data):
+def test_training_works_without_a_logger(data):
     classifier = linear(loss="clipped_cross_entropy")
     runner = trainer(max_epochs=1, logger=False)
     runner.fit(classifier, data)
@@ -116,18 +116,18 @@ def test_it_works_without_a_logger(data):
 
 
 @pytest.mark.parametrize("settings", [{"limit_val_batches": 0}, {"check_val_every_n_epoch": 2}])
-def test_an_epoch_that_is_not_validated_has_its_time(data, settings):
-    classifier, notebook = linear(), Notebook()
-    trainer(max_epochs=2, logger=notebook, **settings).fit(classifier, data)
-    (_, first), (_, second) = notebook.points["time/epoch_s"]
+def test_an_epoch_without_validation_is_timed(data, settings):
+    classifier, logged = linear(), MemoryLogger()
+    trainer(max_epochs=2, logger=logged, **settings).fit(classifier, data)
+    (_, first), (_, second) = logged.points["time/epoch_s"]
     assert first > 0 < second != first
 
 
-def test_a_scheduler_moves_at_every_step(data):
-    classifier, notebook = linear(), Notebook()
+def test_a_scheduler_steps_at_every_optimizer_step(data):
+    classifier, logged = linear(), MemoryLogger()
     classifier.scheduler = torch.optim.lr_scheduler.LinearLR(classifier.optimizer, 1.0, 0.5, total_iters=28)
-    trainer(max_epochs=2, logger=notebook).fit(classifier, data)
-    assert [value for _, value in notebook.points["lr"]] == pytest.approx([0.075, 0.05])
+    trainer(max_epochs=2, logger=logged).fit(classifier, data)
+    assert [value for _, value in logged.points["lr"]] == pytest.approx([0.075, 0.05])
 
 
 def convolutional(**settings) -> Classifier:
@@ -138,13 +138,13 @@ def convolutional(**settings) -> Classifier:
     return Classifier(network, optimizer, scheduler, **settings)
 
 
-def test_any_number_of_steps_per_execution_gives_the_same_run_to_the_last_bit():
+def test_steps_per_execution_changes_no_bit_of_the_results():
     def outcome(steps):
         data = ImageData(sources.mnist5k, batch_size=130, steps_per_execution=steps)
-        classifier, notebook = convolutional(clip=0.5), Notebook()
-        runner = trainer(max_epochs=2, logger=notebook)
+        classifier, logged = convolutional(clip=0.5), MemoryLogger()
+        runner = trainer(max_epochs=2, logger=logged)
         runner.fit(classifier, data)
-        points = {key: values for key, values in notebook.points.items() if not key.startswith(("time", "images"))}
+        points = {key: values for key, values in logged.points.items() if not key.startswith(("time", "images"))}
         return runner.global_step, points, [weight.detach() for weight in classifier.parameters()]
 
     steps, points, weights = outcome(1)
@@ -155,7 +155,7 @@ def test_any_number_of_steps_per_execution_gives_the_same_run_to_the_last_bit():
         assert all(torch.equal(one, other) for one, other in zip(weights, others[2], strict=True))
 
 
-def test_the_run_is_that_of_a_plain_loop():
+def test_training_is_bit_identical_to_a_plain_loop():
     data = ImageData(sources.mnist5k, batch_size=130)
     classifier = convolutional(clip=0.5)
     trainer(max_epochs=1, logger=False).fit(classifier, data)
@@ -172,11 +172,11 @@ def test_the_run_is_that_of_a_plain_loop():
     assert all(torch.equal(a, b) for a, b in zip(classifier.parameters(), plain.parameters(), strict=True))
 
 
-def test_another_loaders_batches_are_welcome(data):
+def test_batches_of_any_dataloader_can_be_trained_on(data):
     images, labels = data.splits["train"]
     pairs = torch.utils.data.TensorDataset(images[:900, None] / 255, labels[:900])
-    classifier, notebook = linear(), Notebook()
-    runner = trainer(max_epochs=1, logger=notebook)
+    classifier, logged = linear(), MemoryLogger()
+    runner = trainer(max_epochs=1, logger=logged)
     loader = torch.utils.data.DataLoader(pairs, batch_size=300)
     runner.fit(classifier, loader, data.val_dataloader())
-    assert runner.global_step == len(notebook.points["train/loss_step"]) == 3
+    assert runner.global_step == len(logged.points["train/loss_step"]) == 3

@@ -1,4 +1,4 @@
-"""The private parts of Lightning that we touch are what they were: each test fails where a release changes them."""
+"""The private parts of Lightning that we use behave as expected: this fails where a release changes them."""
 
 import pytest
 import pytorch_lightning as pl
@@ -10,8 +10,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from digitlab.training.lightning_internals import count_optimizer_steps, step_of_metrics, write_epoch_metrics
 
 
-class Kept(Logger):
-    name, version = "kept", "0"
+class CallLogger(Logger):
+    name, version = "calls", "0"
 
     def __init__(self):
         super().__init__()
@@ -25,7 +25,7 @@ class Kept(Logger):
 
 
 class ByHand(pl.LightningModule):
-    """Takes its steps without Lightning's wrapper, two a batch, and notes what it is told of where it stands."""
+    """Take two optimizer steps a batch without Lightning's wrapper, and record `step_of_metrics`."""
 
     def __init__(self):
         super().__init__()
@@ -43,7 +43,7 @@ class ByHand(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-class AtTheEnd(Callback):
+class EpochEnd(Callback):
     def on_train_batch_end(self, trainer, module, outputs, batch, index):
         module.steps.append(step_of_metrics(trainer))
 
@@ -53,10 +53,10 @@ class AtTheEnd(Callback):
 
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")
-def test_steps_are_counted_and_epoch_metrics_are_written_once_when_we_say_so():
-    module, logger = ByHand(), Kept()
+def test_steps_are_counted_and_epoch_metrics_are_written_once_on_request():
+    module, logger = ByHand(), CallLogger()
     trainer = pl.Trainer(
-        max_epochs=2, accelerator="cpu", logger=logger, callbacks=[AtTheEnd()], enable_checkpointing=False,
+        max_epochs=2, accelerator="cpu", logger=logger, callbacks=[EpochEnd()], enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, log_every_n_steps=1,
     )  # fmt: skip
     loader = DataLoader(TensorDataset(torch.zeros(3, 1)))

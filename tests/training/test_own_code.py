@@ -1,4 +1,4 @@
-"""A network of the user's own, in a checkout of its own: what is trained again, and what of it is stored."""
+"""A user's own network in its own checkout: when it is trained again, and which code is stored with the run."""
 
 import importlib
 import subprocess
@@ -41,7 +41,7 @@ def checkout(tmp_path, monkeypatch):
 
 
 def forget_modules():
-    """Import the user's modules anew, as another process would."""
+    """Make the next import read the user's modules again, as another process would."""
     for name in [name for name in sys.modules if name.startswith("own_")]:
         del sys.modules[name]
     importlib.invalidate_caches()
@@ -52,7 +52,7 @@ def patch_of(run) -> str:
 
 
 @pytest.mark.lean
-def test_a_changed_helper_is_trained_again_and_its_change_stored(harness, checkout, capsys):
+def test_a_changed_helper_module_is_trained_again_and_stored_as_a_patch(harness, checkout, capsys):
     (checkout / "note.txt").write_text("a stray note")
     harness.train(*OWN)
     (clean,) = harness.runs()
@@ -77,7 +77,7 @@ def test_a_changed_helper_is_trained_again_and_its_change_stored(harness, checko
 
 
 @pytest.mark.lean
-def test_an_imported_file_that_git_does_not_know_is_stored(harness, checkout):
+def test_an_imported_untracked_file_is_stored(harness, checkout):
     network = checkout / "src" / "own_network.py"
     network.write_text(NETWORK.replace("own_parts.activation", "own_new"))
     (checkout / "src" / "own_new.py").write_text(ACTIVATION)
@@ -92,7 +92,7 @@ def test_an_imported_file_that_git_does_not_know_is_stored(harness, checkout):
 
 
 @pytest.mark.lean
-def test_outside_git_a_run_says_nothing_of_it(harness, checkout, monkeypatch):
+def test_without_git_a_run_has_no_git_tags(harness, checkout, monkeypatch):
     monkeypatch.setenv("PATH", "")
     harness.train(*OWN)
     (run,) = harness.runs()

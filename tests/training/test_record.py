@@ -1,4 +1,4 @@
-"""What a run writes down: params, metrics, artifacts, figures, model."""
+"""What a run records: params, metrics, artifacts, figures, model."""
 
 import json
 import re
@@ -58,7 +58,7 @@ def grid(tmp_path_factory):
 @pytest.mark.parametrize("optim", ["adam", "sgd", "adadelta"])
 @pytest.mark.parametrize("model", MODELS)
 def test_every_network_learns_with_every_optimizer(grid, digits, model, optim, monkeypatch):
-    monkeypatch.setattr(training_run, "evaluate", lambda *_: None)  # they have tests of their own
+    monkeypatch.setattr(training_run, "evaluate", lambda *_: None)  # tested elsewhere
     monkeypatch.setattr(record, "summarize", lambda *_: None)
     wide = model in ("cnn_wide", "cnn_pool_wide")
     grid.train(
@@ -75,7 +75,7 @@ def test_every_network_learns_with_every_optimizer(grid, digits, model, optim, m
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """One whole run, and its harness."""
+    """A finished run, and its harness."""
     harness = Harness(tmp_path_factory.mktemp("finished"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["src/train.py", "tracking.uri=http://me:secret@host"])
@@ -88,7 +88,7 @@ def record_one(harness):
     return harness, harness.runs()[0], result
 
 
-def test_a_run_is_recorded_under_the_names_of_the_interface(finished):
+def test_names_tags_and_params_of_a_run_are_those_of_the_interface(finished):
     harness, run, result = finished
     assert run.info.run_name == "cnn_simple-adam-s3-mnist5k-" + "-".join(
         [
@@ -116,7 +116,7 @@ def test_a_run_is_recorded_under_the_names_of_the_interface(finished):
     assert result == max(value for step, value in history(harness, run, "val/acc") if step > 0)
 
 
-def test_every_epoch_and_every_step_is_there_once(finished):
+def test_every_epoch_and_step_is_recorded_once(finished):
     harness, run, _ = finished
     steps = {key: [step for step, _ in history(harness, run, key)] for key in run.data.metrics}
     assert steps["val/loss"] == steps["val/acc"] == [0, 1, 2]
@@ -136,7 +136,7 @@ def test_the_data_is_a_tracked_input(finished):
     assert re.fullmatch(r"[0-9a-f]{12}", dataset.digest)
 
 
-def test_artifacts_tell_the_whole_story(finished):
+def test_artifacts_are_those_of_the_interface(finished):
     harness, run, _ = finished
     files = {each.path for each in harness.client.list_artifacts(run.info.run_id)}
     if run.data.tags["git.dirty"] == "true":  # this checkout's own
@@ -155,7 +155,7 @@ def test_artifacts_tell_the_whole_story(finished):
     )
 
 
-def test_predictions_and_the_served_model_agree_with_the_metric(finished):
+def test_predictions_and_the_logged_model_agree_with_the_metric(finished):
     harness, run, _ = finished
     path = mlflow.artifacts.download_artifacts(f"{run.info.artifact_uri}/predictions.npz")
     stored = np.load(path)
@@ -178,7 +178,7 @@ def test_predictions_and_the_served_model_agree_with_the_metric(finished):
     assert [file.path for file in weights_files] == ["data/model.pt2"]  # no pickle
 
 
-def test_what_is_done_is_not_run_again(finished, capsys):
+def test_a_done_run_is_not_run_again(finished, capsys):
     harness, run, result = finished
     again = harness.train("optim.lr=0.002", *TINY, "seed=3", "model=cnn_simple", "data.augment.shift=1")
     assert again == result

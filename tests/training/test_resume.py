@@ -1,4 +1,4 @@
-"""Checkpoints that survive: damage is seen, a full disk leaves the old one, signals end what runs."""
+"""Durable checkpoints: damage is detected, and a failed save keeps the old checkpoint."""
 
 import os
 import random
@@ -39,30 +39,30 @@ def saved(tmp_path):
     return file
 
 
-def test_what_is_saved_reads_back_and_leaves_nothing_beside_it(saved):
+def test_a_saved_checkpoint_can_be_read_and_is_the_only_file(saved):
     assert torch.equal(torch.load(saved, weights_only=True)["weights"], STATE["weights"])
     assert os.listdir(saved.parent) == ["last.ckpt"]
 
 
 @pytest.mark.parametrize("length", [0, 1, 0.5, -1])
-def test_a_cut_checkpoint_is_not_whole(saved, length):
+def test_a_truncated_checkpoint_is_detected(saved, length):
     content = saved.read_bytes()
     saved.write_bytes(content[: int(len(content) * length) if length == 0.5 else length])
     assert not is_whole(saved)
 
 
-def test_a_changed_bit_is_seen(saved):
+def test_a_flipped_bit_is_detected(saved):
     content, positions = saved.read_bytes(), random.Random(0)
-    seen = 0
+    detected = 0
     for _ in range(100):
         damaged = bytearray(content)
         damaged[positions.randrange(1000, 70_000)] ^= 1 << positions.randrange(8)  # in the weights
         saved.write_bytes(damaged)
-        seen += not is_whole(saved)
-    assert seen == 100
+        detected += not is_whole(saved)
+    assert detected == 100
 
 
-def test_what_cannot_be_used_is_named_and_set_aside(tmp_path):
+def test_a_damaged_checkpoint_is_named_and_renamed(tmp_path):
     files = {name: tmp_path / f"{name}.ckpt" for name in ("last", "previous", "best")}
     for epoch, file in enumerate(files.values(), 1):
         DurableCheckpointIO().save_checkpoint(state(epoch), file)
@@ -80,7 +80,7 @@ def test_what_cannot_be_used_is_named_and_set_aside(tmp_path):
         assert saved_checkpoints(tmp_path, "another") == {}
 
 
-def test_a_full_disk_leaves_the_old_checkpoint_and_no_scrap(saved):
+def test_a_full_disk_leaves_the_old_checkpoint_and_no_temporary_file(saved):
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, hard))
     try:
@@ -92,7 +92,7 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_no_scrap(saved):
     assert os.listdir(saved.parent) == ["last.ckpt"]
 
 
-def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+def test_a_checkpoint_is_synced_before_it_gets_its_name(tmp_path, monkeypatch):
     done = []
     for name in ("fsync", "replace"):
         real = getattr(os, name)
@@ -101,7 +101,7 @@ def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatc
     assert done == ["fsync", "replace", "fsync"]  # the file, its name, the folder
 
 
-def test_what_does_not_read_back_never_gets_the_name(saved, monkeypatch):
+def test_a_checkpoint_that_does_not_read_back_never_replaces_the_old_one(saved, monkeypatch):
     def fail(file):
         raise DamagedError("does not read back")
 

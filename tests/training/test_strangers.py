@@ -1,4 +1,4 @@
-"""Other people's pieces: a Lightning module on our data, a loader on our module, callbacks and metrics in our runs."""
+"""Code from elsewhere: any Lightning module on our data, users' callbacks and metrics in our runs."""
 
 import pytest
 import pytorch_lightning as pl
@@ -17,7 +17,7 @@ STEPS = 7  # of an epoch: 800 images in batches of 128
 
 
 class Stranger(pl.LightningModule):
-    """What any tutorial on Lightning has: automatic optimization, self.log, a shape printed nowhere."""
+    """A module as in any tutorial on Lightning, with automatic optimization and self.log."""
 
     def __init__(self):
         super().__init__()
@@ -42,7 +42,7 @@ class Stranger(pl.LightningModule):
         return torch.optim.Adam(self.parameters())
 
 
-def test_a_strangers_module_trains_on_our_data():
+def test_any_lightning_module_trains_on_our_data():
     data, module = ImageData(sources.mnist5k, batch_size=128, augment={"shift": 1}), Stranger()
     trainer = pl.Trainer(
         max_epochs=3, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
@@ -57,7 +57,7 @@ def test_a_strangers_module_trains_on_our_data():
 
 
 class Watcher(Callback):
-    """Logs in every way that a callback may: by step, by epoch, of validation, through a metric of torchmetrics."""
+    """Log in every way that a callback can: by step, by epoch, in validation, through a torchmetrics metric."""
 
     seen: list[int]
 
@@ -84,7 +84,7 @@ class Watcher(Callback):
 
 
 class Gradients(Callback):
-    """Calls of each hook around a step, in order."""
+    """Record the calls of the hooks around a step, in order."""
 
     calls: list[str]
 
@@ -108,7 +108,7 @@ class Gradients(Callback):
 
 @pytest.fixture
 def own_callbacks(monkeypatch):
-    """Let this file's callbacks be targets, as those of a module in src/ are."""
+    """Allow this file's callbacks as targets, as a module in src/ would be."""
     monkeypatch.setattr("digitlab.config.build.PACKAGES", ("digitlab", "torch", "pytorch_lightning", "test_strangers"))
 
 
@@ -118,7 +118,7 @@ def points(harness, key: str) -> list[tuple[int, float]]:
 
 
 @pytest.mark.lean
-def test_what_a_callback_logs_arrives_once_at_its_step(harness, own_callbacks):
+def test_what_a_callback_logs_is_stored_once_at_its_step(harness, own_callbacks):
     harness.train(*SMALL, "+trainer.callbacks.own={_target_: test_strangers.Watcher}")
     every_step = list(range(1, 2 * STEPS + 1))
     assert Watcher.seen == every_step
@@ -140,7 +140,7 @@ def test_the_hooks_around_a_step_are_called_in_lightnings_order(harness, own_cal
 
 @pytest.mark.lean
 @pytest.mark.parametrize("watched", [False, True])
-def test_watching_changes_no_number(harness, own_callbacks, watched):
+def test_a_callback_with_step_hooks_changes_no_number(harness, own_callbacks, watched):
     harness.train(*SMALL)
     alone = points(harness, "train/loss_step")
     callbacks = ["+trainer.callbacks.own={_target_: test_strangers.Gradients}"] if watched else []
@@ -149,16 +149,15 @@ def test_watching_changes_no_number(harness, own_callbacks, watched):
 
 
 @pytest.mark.lean
-def test_an_average_of_weights_does_not_hang_on_the_steps_per_execution(harness):
-    """And is what the hand-written average of the same run's weights gives."""
+def test_steps_per_execution_does_not_change_an_average_of_weights(harness):
     average = "+trainer.callbacks.ema={_target_: pytorch_lightning.callbacks.EMAWeightAveraging, decay: 0.8}"
-    accuracies = set()
+    losses = set()
     for steps in ("null", "1", "5"):
         harness.train(*SMALL, average, f"data.steps_per_execution={steps}", "rerun=true", "evaluate_on=last")
-        accuracies.add(harness.runs()[0].data.metrics["test/loss"])
+        losses.add(harness.runs()[0].data.metrics["test/loss"])
     harness.train(*SMALL, "evaluate_on=last")
-    assert len(accuracies) == 1
-    assert accuracies != {harness.runs()[0].data.metrics["test/loss"]}
+    assert len(losses) == 1
+    assert losses != {harness.runs()[0].data.metrics["test/loss"]}
     assert issubclass(EMAWeightAveraging, Callback)
 
 
@@ -171,7 +170,7 @@ def test_an_average_of_weights_does_not_hang_on_the_steps_per_execution(harness)
          "StochasticWeightAveraging cannot work: it changes the weights after the last checkpoint"),
     ],
 )  # fmt: skip
-def test_what_cannot_work_is_refused_by_name_before_a_run_exists(harness, node, words):
+def test_an_unsupported_callback_is_refused_by_name_before_a_run_exists(harness, node, words):
     said = harness.main(*SMALL, f"+trainer.callbacks.own={node}")
     assert said.startswith(f"error: trainer.callbacks.own: {words}")
     assert not harness.folder.exists()

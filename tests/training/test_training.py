@@ -1,4 +1,4 @@
-"""Whole runs, through the command line's own configuration: what they compute, record, skip and continue."""
+"""Whole runs, configured as by the command line: what they compute, skip and continue."""
 
 import os
 import platform
@@ -29,7 +29,7 @@ def history(harness: Harness, run, key: str) -> list[tuple[int, float]]:
 
 
 def same_numbers(harness: Harness, one, other) -> None:
-    """Two runs agree to the last bit: weights, every point of every metric that is not a time."""
+    """Check that two runs have bit-identical weights and metrics, except those of time."""
     ours, theirs = weights(harness, one), weights(harness, other)
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
@@ -48,7 +48,7 @@ def same_numbers(harness: Harness, one, other) -> None:
 
 
 @pytest.mark.lean
-def test_the_same_seed_gives_the_same_numbers_to_the_last_bit(harness):
+def test_the_same_seed_gives_bit_identical_results(harness):
     for _ in range(2):
         harness.train(*TINY, "model=cnn_pool", "optim=adadelta", "rerun=true", "data.augment.rotate=5")
     second, first = harness.runs()
@@ -70,7 +70,7 @@ class CrashError(Exception):
         ("adadelta", ["scheduler=cosine", "data.augment.shift=2"]),
     ],
 )
-def test_a_broken_run_continues_in_place_as_if_nothing_had_happened(harness, optim, extra, monkeypatch):
+def test_a_failed_run_is_resumed_with_bit_identical_results(harness, optim, extra, monkeypatch):
     settings = (*TINY, "trainer.max_epochs=4", "model=cnn_pool", f"optim={optim}", *extra)
     save, saved = EpochCheckpoint.on_train_epoch_end, []
 
@@ -103,8 +103,7 @@ def test_points_of_an_epoch_without_its_checkpoint_are_not_stored_twice(harness,
     settings = (*TINY, "model=cnn_simple")
 
     def crash(self, trainer, module):
-        for logger in trainer.loggers:
-            logger.save()
+        trainer.logger.flush()
         raise CrashError
 
     with monkeypatch.context() as patch:
@@ -119,7 +118,7 @@ def test_points_of_an_epoch_without_its_checkpoint_are_not_stored_twice(harness,
 
 
 @pytest.mark.lean
-def test_early_stopping_stops_and_stays_stopped(harness, monkeypatch):
+def test_early_stopping_stops_and_a_resumed_run_stays_stopped(harness, monkeypatch):
     settings = (*TINY, "trainer.max_epochs=9", "early_stopping.patience=1", "optim=sgd", "optim.lr=3", "model=mlp")
     with monkeypatch.context() as patch:
         patch.setattr(training_run, "evaluate", lambda *_: (_ for _ in ()).throw(CrashError))
@@ -128,7 +127,7 @@ def test_early_stopping_stops_and_stays_stopped(harness, monkeypatch):
     before = history(harness, harness.runs()[0], "val/loss")
     assert 2 < len(before) < 10
     losses = [value for _, value in before[1:]]
-    assert min(losses) == losses[-2]  # patience 1: one epoch without a better one ends it
+    assert min(losses) == losses[-2]  # patience 1: one epoch without improvement ends it
     harness.train(*settings)
     assert history(harness, harness.runs()[0], "val/loss") == before
 
@@ -149,7 +148,7 @@ def test_last_or_best_weights_are_tested_as_asked(harness):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signals_end_a_run_as_killed_with_the_shells_code(harness, number, code, monkeypatch):
+def test_signals_end_a_run_as_killed_with_the_shells_exit_code(harness, number, code, monkeypatch):
     monkeypatch.setattr(EpochCheckpoint, "on_train_epoch_end", lambda *_: os.kill(os.getpid(), number))
     handler = signal.getsignal(number)
     with pytest.raises(SystemExit) as end:
@@ -167,13 +166,13 @@ def test_a_diverged_run_is_a_result_not_an_error(harness):
 
 
 @pytest.mark.lean
-def test_the_clipped_loss_lives_through_raw_pixels(harness):
+def test_the_clipped_loss_stays_finite_on_raw_pixels(harness):
     harness.train(*TINY, "model=cnn_dense1000", "optim=sgd", "data.normalize=false", "loss=clipped_cross_entropy")
     assert all(np.isfinite(value) for _, value in history(harness, harness.runs()[0], "val/loss"))
 
 
 @pytest.mark.filterwarnings("ignore:.*emulated here")  # as it is on a processor without bf16
-def test_precision_is_a_choice_of_its_own(harness):
+def test_precision_changes_the_results_slightly(harness):
     for precision in ("32-true", "bf16-mixed"):
         harness.train(*TINY, "model=mlp", f"trainer.precision={precision}")
     half, full = harness.runs()
@@ -183,7 +182,7 @@ def test_precision_is_a_choice_of_its_own(harness):
 
 @pytest.mark.lean
 @pytest.mark.parametrize(("flags", "taken"), [("fpu avx2", "32-true"), ("fpu avx512_bf16", "bf16-mixed")])
-def test_auto_takes_bf16_where_the_processor_computes_in_it(harness, monkeypatch, flags, taken):
+def test_auto_precision_is_bf16_where_the_hardware_has_it(harness, monkeypatch, flags, taken):
     monkeypatch.setattr(machine, "_cpu_info", lambda field: flags)
     harness.train(*TINY, "model=mlp", "trainer.precision=auto", "trainer.accelerator=cpu")
     assert harness.runs()[0].data.params["trainer.precision"] == taken
@@ -191,7 +190,7 @@ def test_auto_takes_bf16_where_the_processor_computes_in_it(harness, monkeypatch
 
 @pytest.mark.lean
 @pytest.mark.filterwarnings("always:.*emulated here")
-def test_bf16_without_hardware_for_it_is_warned_of(harness, monkeypatch, capsys):
+def test_bf16_without_hardware_support_gives_a_warning(harness, monkeypatch, capsys):
     monkeypatch.setattr(machine, "_cpu_info", lambda field: "fpu avx2")
     harness.train(*TINY, "model=mlp", "trainer.precision=bf16-mixed", "trainer.accelerator=cpu")
     said = " ".join(capsys.readouterr().out.split())
@@ -200,7 +199,7 @@ def test_bf16_without_hardware_for_it_is_warned_of(harness, monkeypatch, capsys)
 
 @pytest.mark.lean
 @pytest.mark.filterwarnings("always:.*Using the embedded")
-def test_the_fallback_runs_under_the_name_of_what_it_trained_on(harness, tmp_path, monkeypatch, capsys):
+def test_a_run_on_the_fallback_has_the_name_of_the_fallback(harness, tmp_path, monkeypatch, capsys):
     from torchvision import datasets
 
     monkeypatch.setattr(datasets.MNIST, "mirrors", ["http://127.0.0.1:9/"])
@@ -217,17 +216,17 @@ def test_the_fallback_runs_under_the_name_of_what_it_trained_on(harness, tmp_pat
 
 
 @pytest.mark.lean
-def test_no_optimizer_step_asks_nvml_for_a_gpu(harness, monkeypatch):
-    asked = []
+def test_optimizer_steps_do_not_query_nvml(harness, monkeypatch):
+    queries = []
     monkeypatch.setenv("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # as Lightning leaves it, and no run before this one
-    monkeypatch.setattr(torch.cuda, "_raw_device_count_nvml", lambda: asked.append(True) or -1)
+    monkeypatch.setattr(torch.cuda, "_raw_device_count_nvml", lambda: queries.append(True) or -1)
     harness.train(*TINY, "model=mlp")
     steps = harness.client.get_metric_history(harness.runs()[0].info.run_id, "train/loss_step")
-    assert len(asked) < len(steps)
+    assert len(queries) < len(steps)
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told to keep memory")
-def test_freed_memory_is_kept_until_it_is_given_back(repository):
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these settings")
+def test_freed_memory_is_kept_until_it_is_trimmed(repository):
     code = (
         "import psutil, torch; from digitlab.platform import machine\n"
         "def used(): return psutil.Process().memory_info().rss >> 20\n"
