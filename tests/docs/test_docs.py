@@ -14,6 +14,8 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from servers import ui
 
+from digitlab.config.schema import Claim
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONF = REPOSITORY / "conf"
 GUIDE = ("start", "train", "sweep", "report", "your-claim", "own", "use-a-model", "team")  # pages whose commands run
@@ -101,8 +103,8 @@ def test_the_guide_names_every_choice(page, group):
 
 @pytest.fixture(scope="module")
 def keys() -> set[str]:
-    """Every key that a configuration has, dots in it: of a run, of a report, and of each launcher."""
-    known = set()
+    """Every key that a configuration has, dots in it: of a run, of a report, of a claim, and of each launcher."""
+    known = {f"claim.{name}" for name in Claim.model_fields}
     for app, *overrides in (
         ["train"],
         ["train", "hydra/launcher=joblib"],
