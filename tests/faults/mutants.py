@@ -61,13 +61,13 @@ def not_resumed() -> None:
 
 
 def points_after_the_checkpoint() -> None:
-    real, write = EpochCheckpoint.on_train_epoch_end, RunLogger.flush
+    real = EpochCheckpoint.on_train_epoch_end
 
     def save(self, trainer, module) -> None:
-        RunLogger.flush = lambda self: None
+        write, self.flush = self.flush, lambda: None
         real(self, trainer, module)
-        RunLogger.flush = write
-        trainer.logger.flush()
+        self.flush = write
+        write()
 
     EpochCheckpoint.on_train_epoch_end = save
 
