@@ -66,7 +66,7 @@ test: setup  ## run the fast tests (offline, under 4 minutes on 2 cores)
 test-all: setup  ## run every test: kills, outages, browser and README too
 	$(PYTEST) $(ARGS)
 
-docs: setup  ## check every link of README and guide, and run every command in them (5 minutes)
+docs: setup  ## check every link of README and guide, and run every command in them (6 minutes)
 	$(PYTEST) tests/docs
 
 record-losses: setup  ## write the table of recorded losses anew, after a change of results that is meant
