@@ -112,6 +112,10 @@ class Harness:
                 hooks.skip_pictures(patch.setattr)
             yield patch
 
+    def history(self, run, key: str) -> list[tuple[int, float]]:
+        """Return the points of a metric of a run: step and value."""
+        return [(point.step, point.value) for point in self.client.get_metric_history(run.info.run_id, key)]
+
     def runs(self) -> list:
         """Return every run of the experiment, newest first."""
         experiment = self.client.get_experiment_by_name("digitlab")

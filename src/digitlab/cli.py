@@ -106,11 +106,11 @@ def _maintain(task: str, is_dry: bool) -> None:
     from digitlab.config.errors import one_line_errors, user_errors
     from digitlab.platform.startup import fast_exit, fast_imports
 
-    with one_line_errors(), fast_imports():
-        from digitlab.platform import console
-        from digitlab.tracking import maintenance
-        from digitlab.tracking.store import Store
     with one_line_errors():
+        with fast_imports():
+            from digitlab.platform import console
+            from digitlab.tracking import maintenance
+            from digitlab.tracking.store import Store
         with user_errors("store"):
             store = Store(os.environ.get("MLFLOW_TRACKING_URI"), "digitlab")
             if is_dry:

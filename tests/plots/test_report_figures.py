@@ -1,45 +1,16 @@
 """Figures of reports: lines, bands, texts; and that they can be drawn for any input."""
 
-import io
-
 import numpy as np
 import pytest
+from figures import DIGITS, contrast, lines, png, texts_over_images
 from matplotlib.colors import to_rgb
 
 from digitlab.plots import report_figures
-
-DIGITS = [str(digit) for digit in range(10)]
-
-
-def png(fig):
-    buffer = io.BytesIO()
-    fig.savefig(buffer, format="png")
-    assert buffer.getvalue().startswith(b"\x89PNG")
-    return buffer.getvalue()
-
-
-def texts_over_images(fig):
-    return [text.get_text() for text in fig.axes[0].texts]
-
-
-def lines(ax):
-    return {line.get_label(): line for line in ax.lines}
 
 
 @pytest.fixture
 def images():
     return np.random.default_rng(0).integers(0, 256, (50, 28, 28), dtype=np.uint8)
-
-
-def contrast(one, other):
-    """Return the WCAG contrast of two sRGB colours; 4.5 is the limit for text."""
-
-    def luminance(color):
-        color = np.asarray(color)
-        return np.where(color <= 0.04045, color / 12.92, ((color + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
-
-    dark, light = sorted([luminance(one), luminance(other)])
-    return (light + 0.05) / (dark + 0.05)
 
 
 def ticks_lie_inside(ax):

@@ -1,31 +1,19 @@
 """Figures of runs: texts, counts, line data; and that they can be drawn for any input."""
 
-import io
 import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from figures import DIGITS, contrast, lines, png, texts_over_images
 from matplotlib import rc_context
 from matplotlib.colors import to_rgb
 from sklearn.metrics import confusion_matrix
 
 from digitlab.plots import run_figures
 
-DIGITS = [str(digit) for digit in range(10)]
 LONG = [f"a very long class name: {letter}" for letter in "abcdefghijklmnopqrstuvwxyz"]
-
-
-def png(fig):
-    buffer = io.BytesIO()
-    fig.savefig(buffer, format="png")
-    assert buffer.getvalue().startswith(b"\x89PNG")
-    return buffer.getvalue()
-
-
-def texts_over_images(fig):
-    return [text.get_text() for text in fig.axes[0].texts]
 
 
 def images_under_texts(fig):
@@ -40,10 +28,6 @@ def images_under_texts(fig):
         tile[:] = 255
     assert (rest == 255).all()
     return shown
-
-
-def lines(ax):
-    return {line.get_label(): line for line in ax.lines}
 
 
 def cell_counts(fig, size):
@@ -175,17 +159,6 @@ def test_one_mistake_in_a_thousand_is_visible_and_every_count_legible():
         column, row = text.get_position()
         assert contrast(colors[row, column], to_rgb(text.get_color())) > 4.5
     png(fig)
-
-
-def contrast(one, other):
-    """Return the WCAG contrast of two sRGB colours; 4.5 is the limit for text."""
-
-    def luminance(color):
-        color = np.asarray(color)
-        return np.where(color <= 0.04045, color / 12.92, ((color + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
-
-    dark, light = sorted([luminance(one), luminance(other)])
-    return (light + 0.05) / (dark + 0.05)
 
 
 def test_counts_have_contrast_on_every_shade():

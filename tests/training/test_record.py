@@ -31,10 +31,6 @@ MODELS = (
 TINY = ("data=mnist5k", "data.test_fraction=0.6", "data.val_fraction=0.3", "trainer.max_epochs=2", "trainer=cpu")
 
 
-def history(harness: Harness, run, key: str) -> list[tuple[int, float]]:
-    return [(point.step, point.value) for point in harness.client.get_metric_history(run.info.run_id, key)]
-
-
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
     """100 real images, ten of each digit, as a folder of class folders."""
@@ -69,7 +65,7 @@ def test_every_network_learns_with_every_optimizer(grid, digits, model, optim, m
     run = grid.runs()[0]
     assert run.data.params["model"] == model
     assert run.data.params["optim"] == optim
-    losses = [loss for _, loss in history(grid, run, "val/loss")]
+    losses = [loss for _, loss in grid.history(run, "val/loss")]
     assert min(losses[1:]) < losses[0]
 
 
@@ -113,12 +109,12 @@ def test_names_tags_and_params_of_a_run_are_those_of_the_interface(finished):
     assert json.loads(params["model.blocks"])[1] == {"channels": 64, "kernel": 3, "pool": 2, "dropout": 0.5}
     assert params["trainer.accelerator"] == "cpu"
     assert not any(key.startswith("tracking") for key in params)  # an address may hold a password
-    assert result == max(value for step, value in history(harness, run, "val/acc") if step > 0)
+    assert result == max(value for step, value in harness.history(run, "val/acc") if step > 0)
 
 
 def test_every_epoch_and_step_is_recorded_once(finished):
     harness, run, _ = finished
-    steps = {key: [step for step, _ in history(harness, run, key)] for key in run.data.metrics}
+    steps = {key: [step for step, _ in harness.history(run, key)] for key in run.data.metrics}
     assert steps["val/loss"] == steps["val/acc"] == [0, 1, 2]
     for key in ("train/loss", "train/acc", "time/epoch_s", "images_per_s"):
         assert steps[key] == [1, 2]

@@ -3,7 +3,6 @@
 import pytest
 import pytorch_lightning as pl
 import torch
-from mlflow import MlflowClient
 from pytorch_lightning.callbacks import Callback, EMAWeightAveraging
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassF1Score
@@ -113,8 +112,7 @@ def own_callbacks(monkeypatch):
 
 
 def points(harness, key: str) -> list[tuple[int, float]]:
-    history = MlflowClient(harness.uri).get_metric_history(harness.runs()[0].info.run_id, key)
-    return sorted((point.step, point.value) for point in history)
+    return sorted(harness.history(harness.runs()[0], key))
 
 
 @pytest.mark.lean

@@ -24,10 +24,6 @@ def weights(harness: Harness, run) -> dict[str, torch.Tensor]:
     return torch.load(checkpoint, weights_only=True)["state_dict"]
 
 
-def history(harness: Harness, run, key: str) -> list[tuple[int, float]]:
-    return [(point.step, point.value) for point in harness.client.get_metric_history(run.info.run_id, key)]
-
-
 def same_numbers(harness: Harness, one, other) -> None:
     """Check that two runs have bit-identical weights and metrics, except those of time."""
     ours, theirs = weights(harness, one), weights(harness, other)
@@ -44,7 +40,7 @@ def same_numbers(harness: Harness, one, other) -> None:
         "test/acc",
     }
     for key in keys:
-        assert history(harness, one, key) == history(harness, other, key)
+        assert harness.history(one, key) == harness.history(other, key)
 
 
 @pytest.mark.lean
@@ -113,7 +109,7 @@ def test_points_of_an_epoch_without_its_checkpoint_are_not_stored_twice(harness,
     harness.train(*settings)
     run = harness.runs()[0]
     for key in ("train/loss", "val/loss", "train/loss_step"):
-        steps = [step for step, _ in history(harness, run, key)]
+        steps = [step for step, _ in harness.history(run, key)]
         assert steps == sorted(set(steps))
 
 
@@ -124,12 +120,12 @@ def test_early_stopping_stops_and_a_resumed_run_stays_stopped(harness, monkeypat
         patch.setattr(training_run, "evaluate", lambda *_: (_ for _ in ()).throw(CrashError))
         with pytest.raises(CrashError):
             harness.train(*settings)
-    before = history(harness, harness.runs()[0], "val/loss")
+    before = harness.history(harness.runs()[0], "val/loss")
     assert 2 < len(before) < 10
     losses = [value for _, value in before[1:]]
     assert min(losses) == losses[-2]  # patience 1: one epoch without improvement ends it
     harness.train(*settings)
-    assert history(harness, harness.runs()[0], "val/loss") == before
+    assert harness.history(harness.runs()[0], "val/loss") == before
 
 
 @pytest.mark.lean
@@ -138,8 +134,8 @@ def test_last_or_best_weights_are_tested_as_asked(harness):
     harness.train(*settings)
     harness.train(*settings, "evaluate_on=last")
     last, best = harness.runs()
-    losses = dict(history(harness, best, "val/loss")[1:])
-    (best_epoch, _), (last_epoch, _) = history(harness, best, "test/acc")[0], history(harness, last, "test/acc")[0]
+    losses = dict(harness.history(best, "val/loss")[1:])
+    (best_epoch, _), (last_epoch, _) = harness.history(best, "test/acc")[0], harness.history(last, "test/acc")[0]
     assert best_epoch == min(losses, key=losses.get)
     assert last_epoch == 3
     assert [each.path for each in harness.client.list_artifacts(last.info.run_id, "checkpoints")] == [
@@ -162,13 +158,13 @@ def test_a_diverged_run_is_a_result_not_an_error(harness):
     harness.train(*TINY, "model=cnn_simple", "optim=sgd", "optim.lr=1e20", "loss=cross_entropy")
     run = harness.runs()[0]
     assert run.data.tags["done"] == "true"
-    assert not np.isfinite(history(harness, run, "train/loss")[-1][1])
+    assert not np.isfinite(harness.history(run, "train/loss")[-1][1])
 
 
 @pytest.mark.lean
 def test_the_clipped_loss_stays_finite_on_raw_pixels(harness):
     harness.train(*TINY, "model=cnn_dense1000", "optim=sgd", "data.normalize=false", "loss=clipped_cross_entropy")
-    assert all(np.isfinite(value) for _, value in history(harness, harness.runs()[0], "val/loss"))
+    assert all(np.isfinite(value) for _, value in harness.history(harness.runs()[0], "val/loss"))
 
 
 @pytest.mark.filterwarnings("ignore:.*emulated here")  # as it is on a processor without bf16

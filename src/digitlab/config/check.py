@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from digitlab.config.build import check_special, special_keys
 from digitlab.config.errors import UserError
 from digitlab.config.leaves import as_text
-from digitlab.config.published import current
+from digitlab.config.published import current, rename_targets
 from digitlab.platform.startup import fast_imports
 
 logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # it says in ten lines what ends as one of ours
@@ -21,7 +21,7 @@ def check(cfg: DictConfig) -> DictConfig:
     content = OmegaConf.to_container(cfg, resolve=True)
     for key, name, value in special_keys(content):
         check_special(key, name, value)
-    content = _of_today(content)
+    content = rename_targets(content, current)  # files that were written for 0.1 go on working
     cfg = DictConfig(content)
     missing = [key for key in OmegaConf.missing_keys(cfg) if not key.startswith("scheduler.")]
     if missing:
@@ -51,15 +51,6 @@ def check_claimed_data(cfg: DictConfig, name: str) -> None:
         raise UserError(
             f"claim.data={claimed}: must be {name}, the data of the run; give claim.data={name} to train all the same"
         )
-
-
-def _of_today(node: Any) -> Any:
-    """Return `node` with the names that targets have now: files that were written for 0.1 go on working."""
-    if isinstance(node, list):
-        return [_of_today(each) for each in node]
-    if not isinstance(node, dict):
-        return node
-    return {key: current(value) if key == "_target_" else _of_today(value) for key, value in node.items()}
 
 
 def _validate(model: str, content: Any, *above: str) -> None:

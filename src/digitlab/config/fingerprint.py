@@ -10,8 +10,8 @@ from omegaconf import DictConfig
 
 from digitlab.config.build import special_keys
 from digitlab.config.code import own_modules
-from digitlab.config.leaves import as_text, canonical, leaves_of
-from digitlab.config.published import as_published
+from digitlab.config.leaves import as_text, canonical, is_within, leaves_of
+from digitlab.config.published import as_published, rename_targets
 
 RESULTS = 2  # raise it with every change of the code that changes what a run of the same configuration gives
 # What cannot change a run's result.
@@ -35,8 +35,7 @@ NO_SETTING_NODES = (*IRRELEVANT, "data.root", "data.fallback", "data.source")
 
 def is_setting(key: str) -> bool:
     """Say whether `key` is a choice that runs may be compared by, and must agree in where they are not."""
-    inside = any(key == node or key.startswith(f"{node}.") for node in NO_SETTING_NODES)
-    return key not in NO_SETTINGS and not inside
+    return key not in NO_SETTINGS and not is_within(key, NO_SETTING_NODES)
 
 
 def differences(cfg: DictConfig, base: DictConfig) -> dict[str, str]:
@@ -53,7 +52,7 @@ def differences(cfg: DictConfig, base: DictConfig) -> dict[str, str]:
 def fingerprint(cfg: DictConfig, digest: str) -> str:
     """Hash what in the resolved `cfg` can change a run's result, the data standing as the `digest` of its splits."""
     relevant = _relevant(cfg)
-    settings = {key: _as_published(key, canonical(value)) for key, value in relevant.items()}
+    settings = rename_targets({key: canonical(value) for key, value in relevant.items()}, as_published)
     targets, code = _targets(relevant), {}
     for name, file in own_modules(targets).items():
         hashed = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -79,22 +78,9 @@ def own_code(cfg: DictConfig) -> dict[str, Path]:
 
 def _relevant(cfg: DictConfig) -> dict[str, Any]:
     skipped = (*IRRELEVANT, *(f"data.{name}" for name in IN_DIGEST))
-    return {
-        key: value
-        for key, value in leaves_of(cfg).items()
-        if not any(key == each or key.startswith(f"{each}.") for each in skipped)
-    }
+    return {key: value for key, value in leaves_of(cfg).items() if not is_within(key, skipped)}
 
 
 def _targets(relevant: dict[str, Any]) -> list[str]:
     inner = [value for _, name, value in special_keys(list(relevant.values())) if name == "_target_"]
     return [value for key, value in relevant.items() if key.endswith("._target_")] + inner
-
-
-def _as_published(key: str, value: Any) -> Any:
-    """Return `value` with the names that digitlab's targets had in 0.1, so that its runs are found."""
-    if isinstance(value, dict):
-        return {name: _as_published(name, each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_as_published("", each) for each in value]
-    return as_published(value) if key.endswith("_target_") else value

@@ -1,6 +1,7 @@
 """Every value of a configuration under its dotted key."""
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -36,3 +37,8 @@ def canonical(value: Any) -> Any:
 def as_text(value: Any) -> str:
     """Write a value as it would be typed."""
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def is_within(key: str, nodes: Iterable[str]) -> bool:
+    """Say whether a dotted key is one of `nodes` or lies in one."""
+    return any(key == node or key.startswith(f"{node}.") for node in nodes)

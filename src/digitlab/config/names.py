@@ -6,6 +6,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from digitlab.config.fingerprint import IRRELEVANT
+from digitlab.config.leaves import is_within
 
 GROUPS = ("model", "optim", "data", "scheduler", "trainer")
 NAMED = ("model", "optim", "data", "trainer", "seed", "data.root", "data.fallback")  # in a run's name already, or not
@@ -35,11 +36,6 @@ def record(cfg: DictConfig, hydra: Any) -> None:
         elif key not in NAMED and not is_within(key, IRRELEVANT):
             changes.append(f"{key}={value}" if "=" in override else key)
     write(cfg, chosen, changes)
-
-
-def is_within(key: str, nodes: Iterable[str]) -> bool:
-    """Say whether a dotted key is one of `nodes` or lies in one."""
-    return any(key == node or key.startswith(f"{node}.") for node in nodes)
 
 
 def write(cfg: DictConfig, groups: dict[str, str], deviations: Iterable[str]) -> None:

@@ -1,5 +1,8 @@
 """Know the names that were published by those that the code has now."""
 
+from collections.abc import Callable
+from typing import Any
+
 MOVED = {  # module of 0.1 -> where its classes and functions are now
     "digitlab.networks": "digitlab.models.networks",
     "digitlab.layers": "digitlab.models.layers",
@@ -18,6 +21,20 @@ def current(name: str) -> str:
 def as_published(name: str) -> str:
     """Return what 0.1 called what is now called `name`; any other name as it is."""
     return _rename(name, PUBLISHED)
+
+
+def rename_targets(node: Any, rename: Callable[[str], str]) -> Any:
+    """Return `node` with every `_target_` in it renamed, the last part of a dotted key too."""
+    if isinstance(node, list):
+        return [rename_targets(each, rename) for each in node]
+    if not isinstance(node, dict):
+        return node
+    return {
+        key: rename(value)
+        if isinstance(value, str) and str(key).rpartition(".")[2] == "_target_"
+        else rename_targets(value, rename)
+        for key, value in node.items()
+    }
 
 
 def _rename(name: str, modules: dict[str, str]) -> str:

@@ -8,8 +8,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from digitlab import CONF
 from digitlab.config.fingerprint import IRRELEVANT, differences
-from digitlab.config.leaves import canonical
-from digitlab.config.names import GROUPS, PLAIN_TRAINERS, is_within, write
+from digitlab.config.leaves import canonical, is_within
+from digitlab.config.names import GROUPS, PLAIN_TRAINERS, write
 
 
 def named(cfg: DictConfig) -> DictConfig:

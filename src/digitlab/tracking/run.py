@@ -1,6 +1,7 @@
 """One run in progress in MLflow: its status, points, checkpoints and artifacts."""
 
 import errno
+import io
 import json
 import os
 import shutil
@@ -132,9 +133,9 @@ class Run:
 
     def log_arrays(self, file: str, **arrays: np.ndarray) -> None:
         """Record arrays as one compressed npz file."""
-        with tempfile.TemporaryDirectory() as folder:
-            np.savez_compressed(Path(folder) / file, allow_pickle=False, **arrays)
-            self.client.log_artifact(self.id, str(Path(folder) / file))
+        content = io.BytesIO()
+        np.savez_compressed(content, allow_pickle=False, **arrays)
+        self.log_bytes(content.getvalue(), file)
 
     def log_dataset(self, name: str, digest: str, sizes: Mapping[str, int], source: str) -> None:
         """Record the data as an input of the run."""
