@@ -50,11 +50,11 @@ class Process:
     out: str
 
 
-def python(*arguments: str) -> Process:
-    """Run Python on `arguments` in the repository to its end; end this process too where it fails."""
+def python(*arguments: str, cwd: Path = REPOSITORY) -> Process:
+    """Run Python on `arguments` in a checkout to its end; end this process too where it fails."""
     with TemporaryFile("w+") as out:
         start, peak = time.perf_counter(), 0
-        process = subprocess.Popen([sys.executable, *arguments], cwd=REPOSITORY, stdout=out)
+        process = subprocess.Popen([sys.executable, *arguments], cwd=cwd, stdout=out)
         status = Path(f"/proc/{process.pid}/status")
         ended = 0
         while not ended:

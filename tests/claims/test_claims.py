@@ -16,6 +16,7 @@ def test_a_claim_overrides_the_groups_and_the_command_line_overrides_both(harnes
     assert harness.compose("claim=simple_004", "trainer.max_epochs=2").trainer.max_epochs == 2
 
 
+@pytest.mark.slow
 def test_a_sweep_of_claims_is_reported_with_its_counterparts(harness, tmp_path, capsys):
     small = ["sweep.seeds=1", "data=mnist5k", "claim.data=mnist5k"]
     assert harness.main("sweep=claims", "claim=cnn_pool_000_first_epoch", *small) is None

@@ -41,6 +41,7 @@ def all_wrong(folder: Path, oracle: Oracle, faults: Iterable[str], **settings) -
     return {fault: wrong for fault, wrong in found.items() if wrong}
 
 
+@pytest.mark.slow
 def test_a_kill_a_full_disk_and_a_signal_during_a_save(tmp_path, oracle):
     faults = ("KILL@write:half#3", "ENOSPC@sync-file:before#4", "TERM@name-last:before#2")
     assert all_wrong(tmp_path, oracle, faults) == {}

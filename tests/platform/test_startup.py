@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 
 def test_doors_are_short(repository):
     for entry_point in (repository / "src").glob("*.py"):
@@ -39,6 +41,7 @@ def test_what_leaves_does_first_what_was_asked_for_the_end_and_writes_all_it_sai
     assert (process.returncode, process.stdout, process.stderr) == (0, "said\nat the end\n", "")
 
 
+@pytest.mark.slow
 def test_what_a_run_loads_is_without_scipy_stats_which_is_there_for_who_asks(repository):
     code = (
         f"import sys; sys.path.insert(0, {str(repository / 'src')!r})\n"

@@ -41,6 +41,7 @@ def test_a_dry_run_prints_the_plan_and_does_nothing(harness, capsys):
     assert not harness.folder.exists()
 
 
+@pytest.mark.slow
 def test_cells_leave_nothing_in_memory(harness, monkeypatch):
     fit, trainers, trimmed = pl.Trainer.fit, [], []
 
@@ -215,7 +216,13 @@ def test_a_diverged_cell_is_done_and_has_the_status_diverged(harness, capsys):
 
 
 @pytest.mark.parametrize(
-    ("name", "seeds", "count"), [("grid", 1, 21), ("grid_full", 1, 27), ("smoke", 3, 18), ("tune", 2, 30)]
+    ("name", "seeds", "count"),
+    [
+        ("smoke", 3, 18),
+        pytest.param("grid", 1, 21, marks=pytest.mark.slow),
+        pytest.param("grid_full", 1, 27, marks=pytest.mark.slow),
+        pytest.param("tune", 2, 30, marks=pytest.mark.slow),
+    ],
 )
 def test_sweep_files_have_their_cells(harness, capsys, name, seeds, count):
     assert harness.main(f"sweep={name}", "data=mnist5k", "sweep.dry_run=true", f"sweep.seeds={seeds}") is None

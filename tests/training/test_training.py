@@ -62,8 +62,8 @@ class CrashError(Exception):
     ("optim", "extra"),
     [
         ("adam", ["scheduler=one_cycle"]),
-        ("sgd", ["early_stopping.patience=3", "optim.lr=0.5"]),
-        ("adadelta", ["scheduler=cosine", "data.augment.shift=2"]),
+        pytest.param("sgd", ["early_stopping.patience=3", "optim.lr=0.5"], marks=pytest.mark.slow),
+        pytest.param("adadelta", ["scheduler=cosine", "data.augment.shift=2"], marks=pytest.mark.slow),
     ],
 )
 def test_a_failed_run_is_resumed_with_bit_identical_results(harness, optim, extra, monkeypatch):
@@ -168,6 +168,7 @@ def test_the_clipped_loss_stays_finite_on_raw_pixels(harness):
 
 
 @pytest.mark.filterwarnings("ignore:.*emulated here")  # as it is on a processor without bf16
+@pytest.mark.slow
 def test_precision_changes_the_results_slightly(harness):
     for precision in ("32-true", "bf16-mixed"):
         harness.train(*TINY, "model=mlp", f"trainer.precision={precision}")
