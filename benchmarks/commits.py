@@ -69,7 +69,11 @@ def main() -> None:
             medians = [f"{statistics.median(each):.2f}" for each in values.values()]
             rows.append([case, *medians, verdict(values["this"], values["other"])])
             print(*rows[-1], file=sys.stderr, flush=True)
-    show(f"This code against {OTHER.name}, n = {ROUNDS} rounds in turn", ["case", "this: s", "other: s", "this / other"], rows)
+    show(
+        f"This code against {OTHER.name}, n = {ROUNDS} rounds in turn",
+        ["case", "this: s", "other: s", "this / other"],
+        rows,
+    )
 
 
 if __name__ == "__main__":

@@ -146,7 +146,7 @@ def test_the_surface_of_keys_is_frozen(harness):
         "sweep.name", "sweep.seeds", "sweep.dry_run", "sweep.parent",
         "model._target_", "model.blocks", "model.hidden", "model.dropout", "model.init",
         "optim._target_", "optim._partial_", "optim.lr", "optim.betas", "optim.eps", "optim.fused",
-        "data._target_", "data.root", "data.batch_size", "data.steps_per_execution", "data.split", "data.val_fraction",
+        "data._target_", "data.root", "data.size", "data.color", "data.batch_size", "data.steps_per_execution", "data.split", "data.val_fraction",
         "data.test_fraction", "data.skip_first", "data.split_seed", "data.seed", "data.normalize",
         "data.augment.shift", "data.augment.rotate", "data.source._target_", "data.source._partial_",
         "data.source.dataset", "data.source.name", "data.fallback._target_", "data.fallback._partial_",

@@ -10,6 +10,7 @@ from torchvision import datasets, transforms
 from digitlab.data import sources
 from digitlab.data.augment import affine_augment
 from digitlab.data.datamodule import ImageData
+from digitlab.data.folders import image_folder
 
 
 def full(mnist, **settings) -> ImageData:
@@ -140,7 +141,7 @@ def test_classes_and_shape_come_from_the_data(tmp_path):
         (tmp_path / name).mkdir()
         for number in range(10):
             Image.new("L", (20, 20), shade + number % 5).save(tmp_path / name / f"{number}.png")
-    data = ImageData(partial(sources.image_folder, size=16), root=tmp_path)
+    data = ImageData(partial(image_folder, size=16), root=tmp_path)
     data.setup()
     assert (data.num_classes, data.classes, data.input_shape) == (3, ("a", "b", "c"), (1, 16, 16))
     assert data.sizes == {"train": 24, "val": 3, "test": 3}

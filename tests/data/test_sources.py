@@ -1,4 +1,4 @@
-"""Sources of data: idx files against torchvision's parser, downloads from a local mirror, image folders."""
+"""Sources of data: idx files against torchvision's parser, downloads from a local mirror."""
 
 import functools
 import gzip
@@ -9,7 +9,6 @@ import threading
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torchvision import datasets
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
@@ -150,42 +149,3 @@ def test_the_embedded_set_is_500_mnist_training_images_of_each_digit(mnist):
     pairs = {(image.numpy().tobytes(), int(label)) for image, label in zip(*whole.train, strict=True)}
     ours = [(image.numpy().tobytes(), int(label)) for image, label in zip(*embedded.train, strict=True)]
     assert all(pair in pairs for pair in ours)
-
-
-def draw(folder, name, shade, size=(28, 28), mode="L"):
-    folder.mkdir(parents=True, exist_ok=True)
-    Image.new(mode, size, shade).save(folder / name)
-
-
-def test_a_folder_of_class_folders(tmp_path):
-    draw(tmp_path / "dark", "a.png", 10)
-    draw(tmp_path / "dark", "b.png", (20, 20, 20), size=(56, 30), mode="RGB")
-    draw(tmp_path / "light", "c.jpg", 200)
-    images = sources.image_folder(tmp_path)
-    assert images.classes == ("dark", "light")
-    assert images.train[0].shape == (3, 28, 28)
-    assert images.train[0][:, 14, 14].tolist() == [10, 20, 200]
-    assert images.train[1].tolist() == [0, 0, 1]
-
-
-def test_16_bit_pixels_are_scaled_and_transparent_ones_white(tmp_path):
-    draw(tmp_path / "a", "deep.png", 128 * 257, mode="I;16")
-    draw(tmp_path / "b", "ink.png", (0, 0, 0, 0), mode="RGBA")
-    images = sources.image_folder(tmp_path)
-    assert images.train[0][:, 14, 14].tolist() == [128, 255]
-
-
-def test_folders_that_cannot_be_used_are_refused(tmp_path):
-    with pytest.raises(OSError, match="nowhere"):
-        sources.image_folder(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="has 0 class folders"):
-        sources.image_folder(tmp_path)
-    draw(tmp_path / "one", "a.png", 0)
-    with pytest.raises(ValueError, match="has 1 class folders"):
-        sources.image_folder(tmp_path)
-    (tmp_path / "two").mkdir()
-    with pytest.raises(ValueError, match="two has no images in it"):
-        sources.image_folder(tmp_path)
-    (tmp_path / "two" / "broken.png").write_bytes(b"not a picture")
-    with pytest.raises(OSError, match=r"broken\.png is not a readable image"):
-        sources.image_folder(tmp_path)

@@ -21,6 +21,9 @@ REFUSED = {
 }  # fmt: skip
 # Where `_target_` may lead, besides to modules of SOURCES, where a user's own network lies.
 PACKAGES = ("digitlab", "torch", "pytorch_lightning")
+SOURCE_FUNCTIONS = tuple(
+    f"digitlab.data.{name}" for name in ("sources.torchvision_mnist", "sources.mnist5k", "folders.image_folder")
+)
 
 
 def build(cfg: DictConfig, key: str, *args: Any, **kwargs: Any) -> Any:
@@ -81,9 +84,9 @@ def _check_object(key: str, target: str) -> None:
     with user_errors(key):
         found = get_object(target)
     is_ours = _is_ours(f"{getattr(found, '__module__', None)}.x")
-    is_source = inspect.isfunction(found) and found.__module__ == "digitlab.data.sources" and found.__name__[0] != "_"
+    is_source = inspect.isfunction(found) and f"{found.__module__}.{found.__name__}" in SOURCE_FUNCTIONS
     if not (is_ours and (is_source or (inspect.isclass(found) and issubclass(found, kinds)))):
-        allowed = f"{', '.join(kind.__name__ for kind in kinds)} or a function of digitlab.data.sources"
+        allowed = f"{', '.join(kind.__name__ for kind in kinds)} or {', '.join(SOURCE_FUNCTIONS)}"
         raise UserError(f"{key}._target_={target}: must be a class of {allowed}")
 
 

@@ -69,9 +69,16 @@ class Augment(Keys):
 
 
 class Data(Built):
-    source: Built = Field(description="the function of digitlab.data.sources that reads the images, with its arguments")
+    source: Built = Field(description="the function of digitlab.data that reads the images, with its arguments")
     root: str | None = Field(
         default=None, description="folder of the files; null: the repository's data/; $DIGITLAB_DATA by default"
+    )
+    size: Count | None = Field(
+        default=None,
+        description="width and height of the images in pixels; null: their own, of a folder at most 64",
+    )
+    color: bool | None = Field(
+        default=None, description="three channels or one; null: as the images are, a folder in colour if any image is"
     )
     fallback: Built | Literal[False] | None = Field(
         default=None,
@@ -85,7 +92,7 @@ class Data(Built):
     split: Literal["auto", "last", "stratified", "test"] = Field(
         default="auto",
         description="where validation comes from: the last training images, a draw of them, or the test set; "
-        "auto: the last, or a draw if they are sorted by class or there is no test set",
+        "auto: the source's own, else the last, or a draw if they are sorted by class or there is no test set",
     )
     val_fraction: Share = Field(default=0.1, description="share for validation, of the images for training")
     test_fraction: Share = Field(

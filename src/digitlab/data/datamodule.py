@@ -1,5 +1,6 @@
 """The LightningDataModule: one data set as batches on the training device."""
 
+import inspect
 import json
 import math
 import warnings
@@ -12,7 +13,8 @@ import torch
 from digitlab import REPOSITORY
 from digitlab.data.batches import Batches, Chunks, EpochOrder
 from digitlab.data.preprocess import Preprocess
-from digitlab.data.sources import Images, Pairs, UnavailableError
+from digitlab.data.resize import resize
+from digitlab.data.sources import Images, Pairs, UnavailableError, warn_of_identical
 from digitlab.data.splits import Division, Splits
 
 # By device: the evaluation batch, small enough for a CPU's cache, and the optimizer steps in one Lightning batch.
@@ -26,6 +28,7 @@ class ImageData(pl.LightningDataModule):
     Batches are float32 (B, C, H, W) and int64 (B,) on the training device, where the whole set lies as uint8.
 
     - `source` is called with `root`; `fallback` is a source to use where it is unavailable.
+    - `size` of the images in pixels, which become squares, and whether they have `color`; None: as the source has them.
     - `split`, `val_fraction`, `test_fraction`, `skip_first`, `split_seed`: see `Division`.
     - `normalize`, `mean`, `std`: see `Preprocess`.
     - `seed` determines the order of each epoch.
@@ -38,6 +41,8 @@ class ImageData(pl.LightningDataModule):
         self,
         source: Callable[..., Images],
         root: str | None = None,
+        size: int | None = None,
+        color: bool | None = None,
         fallback: Callable[[], Images] | bool | None = None,
         batch_size: int = 128,
         steps_per_execution: int | None = 1,
@@ -56,6 +61,7 @@ class ImageData(pl.LightningDataModule):
         if fallback and not callable(fallback):
             raise ValueError(f"fallback={json.dumps(fallback)}: must be false, null or a source")
         self.source, self.root, self.fallback = source, root, fallback or None
+        self.form = {name: value for name, value in {"size": size, "color": color}.items() if value is not None}
         self.batch_size, self.steps_per_execution, self.seed = batch_size, steps_per_execution, seed
         self.division = Division(split, val_fraction, test_fraction, skip_first, split_seed)
         self.preprocess = Preprocess(normalize, mean, std)
@@ -65,7 +71,9 @@ class ImageData(pl.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Load and split the images, once; OSError if they cannot be loaded, ValueError if they cannot be split."""
         if self.loaded is None:
-            self.loaded = self.division.apply(self._load())
+            images = self._load()
+            warn_of_identical(images)
+            self.loaded = self.division.apply(images)
 
     @property
     def ready(self) -> Splits:
@@ -84,7 +92,7 @@ class ImageData(pl.LightningDataModule):
 
     @property
     def splits(self) -> Mapping[str, Pairs]:
-        """The stored images and labels of `train`, `val` and `test`: uint8 (N, H, W), int64 (N,)."""
+        """The stored images and labels of `train`, `val` and `test`: uint8 (N, H, W) or (N, H, W, 3), int64 (N,)."""
         return self.ready.pairs
 
     @property
@@ -124,14 +132,15 @@ class ImageData(pl.LightningDataModule):
 
     def _load(self) -> Images:
         root = Path(self.root).expanduser() if self.root else REPOSITORY / "data"
+        own = {name: value for name, value in self.form.items() if name in inspect.signature(self.source).parameters}
         try:
-            return self.source(root=root)
+            return resize(self.source(root=root, **own), **self.form)
         except UnavailableError as error:
             if not self.fallback:
                 raise
             images = self.fallback()
             warnings.warn(f"{error}. Using the embedded {images.name} instead", stacklevel=2)
-            return images
+            return resize(images, **self.form)
 
     def _on_device(self, stage: str) -> Pairs:
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")

@@ -1,4 +1,4 @@
-"""Read labelled images: MNIST and others in its format, image folders, the embedded set."""
+"""Read labelled images: MNIST and others in its format, and the embedded set."""
 
 import gzip
 import math
@@ -23,16 +23,35 @@ Pairs = tuple[Tensor, Tensor]  # uint8 or float32 images (N, ...), int64 labels 
 
 
 class Images(NamedTuple):
-    """The labelled images of a source: pairs of uint8 (N, H, W) and int64 (N,); `test` is None without a test set."""
+    """The labelled images of a source: pairs of uint8 (N, H, W) or (N, H, W, 3) and int64 (N,).
+
+    `test` and `val` are None where the source has no such set.
+    """
 
     name: str
     classes: tuple[str, ...]
-    train: tuple[Tensor, Tensor]
-    test: tuple[Tensor, Tensor] | None = None
+    train: Pairs
+    test: Pairs | None = None
+    val: Pairs | None = None
 
 
 class UnavailableError(OSError):
     """The data is neither on disk nor can be downloaded."""
+
+
+def warn_of_identical(images: Images) -> None:
+    """Warn where a class has several training images that are all the same, or all images are."""
+    pixels, labels = images.train
+    same = []
+    for label, name in enumerate(images.classes):
+        rows = (labels == label).nonzero().flatten()
+        first = pixels[rows[:1]]
+        if len(rows) > 1 and torch.equal(pixels[rows[1:2]], first) and bool((pixels[rows] == first).all()):
+            same.append(name)
+    if len(same) == len(images.classes):
+        warnings.warn(f"{images.name}: the images of each class are all the same", stacklevel=2)
+    elif same:
+        warnings.warn(f"{images.name}: all images of class {same[0]} are the same", stacklevel=2)
 
 
 def torchvision_mnist(root: Path, dataset: str = "MNIST", name: str = "mnist") -> Images:
@@ -66,46 +85,6 @@ def mnist5k(root: Path | None = None) -> Images:
     table = torch.from_numpy(np.loadtxt(file, delimiter=",", dtype=np.uint8))
     images, labels = table[:, :-1].reshape(-1, 28, 28), table[:, -1].long()
     return Images("mnist5k", tuple("0123456789"), (images.contiguous(), labels))
-
-
-def image_folder(root: Path, size: int = 28) -> Images:
-    """Read a folder with one folder of images for each class, as grayscale images of `size` x `size` pixels.
-
-    Raises OSError for a missing or unreadable folder or image, ValueError for an empty folder or fewer than two
-    classes.
-    """
-    from PIL import Image
-    from torchvision.datasets import folder
-
-    root = Path(root)
-    classes = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
-    if len(classes) < 2:
-        raise ValueError(f"{root} has {len(classes)} class folders; at least 2 are needed, one for each class")
-    images, labels = [], []
-    for label, name in enumerate(classes):
-        files = sorted(file for file in (root / name).iterdir() if file.suffix.lower() in folder.IMG_EXTENSIONS)
-        if not files:
-            raise ValueError(f"{root / name} has no images in it; allowed: {', '.join(folder.IMG_EXTENSIONS)}")
-        for file in files:
-            try:
-                with Image.open(file) as image:
-                    images.append(np.asarray(_grayscale(image).resize((size, size), Image.Resampling.BILINEAR)))
-            except Exception as error:  # each decoder has its own
-                raise OSError(f"{file} is not a readable image: {error}") from error
-            labels.append(label)
-    return Images(root.resolve().name, tuple(classes), (torch.from_numpy(np.stack(images)), torch.tensor(labels)))
-
-
-def _grayscale(image):
-    """Convert any PIL image to 8-bit grayscale: 16 bits are scaled, transparent pixels become white."""
-    from PIL import Image
-
-    if image.mode.startswith("I"):
-        return Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
-    if image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image.convert("RGBA"))
-    return image.convert("L")
 
 
 def read_idx(file: Path) -> Tensor:

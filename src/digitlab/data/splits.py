@@ -42,8 +42,9 @@ class Division:
 
     `split` says where the validation images come from: "last" takes the last training images, as Keras's
     validation_split does; "stratified" draws them; "test" takes the test set itself, as some tutorials do. "auto" is
-    "last", or "stratified" where the images are sorted by class or there is no test set. Both fractions are of the
-    source's training images, after the first `skip_first` are left out. `seed` is that of the draws.
+    the source's own validation set where it has one, else "last", or "stratified" where the images are sorted by class
+    or there is no test set. Both fractions are of the source's training images, after the first `skip_first` are left
+    out. `seed` is that of the draws.
     """
 
     split: str = "auto"
@@ -53,7 +54,7 @@ class Division:
     seed: int = 0
 
     def apply(self, images: Images) -> Splits:
-        """Split `images`; raise ValueError where a part would be empty."""
+        """Split `images`; raise ValueError where a part would be empty, or a class too small to be divided."""
         if self.split not in SPLITS:
             raise ValueError(f"split={self.split}: must be one of {', '.join(SPLITS)}")
         pixels, labels = (tensor[self.skip_first :] for tensor in images.train)
@@ -69,24 +70,43 @@ class Division:
                 raise ValueError(
                     f"test_fraction={self.test_fraction}: gives {count} of {len(labels)} images to the test"
                 )
-            rest, held_out = _stratify(labels, rest, count, self.seed)
+            rest, held_out = self._stratify(images, labels, rest, "test_fraction", count)
             test = pixels[held_out], labels[held_out]
-        if split == "test":
+        if images.val is not None and self.split != "auto":
+            raise ValueError(f"split={self.split}: the data has its own validation set; only auto is possible")
+        if images.val is not None:
+            val = images.val
+        elif split == "test":
             val = test
         else:
             count = round(self.val_fraction * len(labels))
             if not 0 < count < len(rest):
                 raise ValueError(f"val_fraction={self.val_fraction}: gives {count} of {len(rest)} images to validation")
-            last = rest[:-count], rest[-count:]
-            rest, held_out = last if split == "last" else _stratify(labels, rest, count, self.seed)
+            if split == "last":
+                rest, held_out = rest[:-count], rest[-count:]
+            else:
+                rest, held_out = self._stratify(images, labels, rest, "val_fraction", count)
             val = pixels[held_out], labels[held_out]
         pairs = {"train": (pixels[rest], labels[rest]), "val": val, "test": test}
         return Splits(images.name, images.classes, pairs)
 
+    def _stratify(
+        self, images: Images, labels: Tensor, rows: np.ndarray, key: str, count: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Draw `count` of `rows`, stratified by class; return the other rows and the drawn ones, each in order."""
+        from sklearn.model_selection import train_test_split  # slow to import, and plain MNIST does not need it
 
-def _stratify(labels: Tensor, rows: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw `count` of `rows`, stratified by class; return the other rows and the drawn ones, each in order."""
-    from sklearn.model_selection import train_test_split  # slow to import, and plain MNIST does not need it
-
-    rest, drawn = train_test_split(rows, test_size=count, stratify=labels[rows], random_state=seed)
-    return np.sort(rest), np.sort(drawn)
+        found, sizes = labels[rows].unique(return_counts=True)
+        if (smallest := int(sizes.min())) < 2:
+            name = images.classes[int(found[sizes.argmin()])]
+            raise ValueError(
+                f"class {name} has {smallest} image left, too few to be divided by {key}: give it more, or make the "
+                "splits yourself, in folders train, val and test"
+            )
+        if min(count, len(rows) - count) < len(found):
+            raise ValueError(
+                f"{key}={getattr(self, key)}: makes parts of {len(rows) - count} and {count} images; "
+                f"each needs one of each of the {len(found)} classes"
+            )
+        rest, drawn = train_test_split(rows, test_size=count, stratify=labels[rows], random_state=self.seed)
+        return np.sort(rest), np.sort(drawn)

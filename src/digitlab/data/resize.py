@@ -1,0 +1,33 @@
+"""Give stored images another size, or the other number of channels."""
+
+import torch
+from torch import Tensor
+
+from digitlab.data.pictures import to_gray
+from digitlab.data.sources import Images, Pairs
+
+
+def resize(images: Images, size: int | None = None, color: bool | None = None) -> Images:
+    """Return `images` as squares of `size` pixels, in colour or gray; None leaves either as it is."""
+
+    def convert(pair: Pairs | None) -> Pairs | None:
+        return pair and (_resize(_recolor(pair[0], color), size), pair[1])
+
+    parts = {part: convert(getattr(images, part)) for part in ("train", "test", "val")}
+    return images._replace(**parts)
+
+
+def _recolor(pixels: Tensor, color: bool | None) -> Tensor:
+    if color is None or color == (pixels.ndim == 4):
+        return pixels
+    return pixels[..., None].expand(-1, -1, -1, 3).contiguous() if color else torch.from_numpy(to_gray(pixels.numpy()))
+
+
+def _resize(pixels: Tensor, size: int | None) -> Tensor:
+    if size is None or tuple(pixels.shape[1:3]) == (size, size):
+        return pixels
+    from torchvision.transforms.v2.functional import resize
+
+    channels = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
+    resized = resize(channels, [size, size], antialias=True)
+    return resized[:, 0] if pixels.ndim == 3 else resized.permute(0, 2, 3, 1).contiguous()
