@@ -57,7 +57,7 @@ def no_rotation() -> None:
 
 
 def not_resumed() -> None:
-    training_run.newest_checkpoint = lambda *_: None
+    training_run.resume_from = lambda *_, **__: None
 
 
 def points_after_the_checkpoint() -> None:

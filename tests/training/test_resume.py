@@ -21,7 +21,7 @@ STATE = {"weights": torch.arange(20_000.0), "epoch": 3}
 
 
 def state(epoch: int, run: str = "this") -> dict:
-    return STATE | {"callbacks": {EpochCheckpoint.__qualname__: {"run": run, "epoch": epoch, "finished": False}}}
+    return STATE | {"callbacks": {EpochCheckpoint.__qualname__: {"run": run, "epoch": epoch, "best_epoch": epoch, "finished": False}}}
 
 
 def is_whole(checkpoint) -> bool:
@@ -67,7 +67,7 @@ def test_a_damaged_checkpoint_is_named_and_renamed(tmp_path):
     for epoch, file in enumerate(files.values(), 1):
         DurableCheckpointIO().save_checkpoint(state(epoch), file)
     assert saved_checkpoints(tmp_path, "this") == {
-        name: Saved(file, epoch, False) for epoch, (name, file) in enumerate(files.items(), 1)
+        name: Saved(file, epoch, epoch, False) for epoch, (name, file) in enumerate(files.items(), 1)
     }
     files["last"].write_bytes(b"torn")
     files["previous"].unlink()

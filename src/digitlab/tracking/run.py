@@ -6,8 +6,10 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from time import monotonic
@@ -47,6 +49,7 @@ class Run:
         self.id, self.name, self.artifacts = run.info.run_id, run.info.run_name, str(run.info.artifact_uri)
         self.experiment_id = run.info.experiment_id
         self.is_local = urlparse(self.artifacts).scheme in ("", "file")
+        self.files: dict[str, Callable[[], None] | None] = {}  # what it must have when it is done, and what writes it
 
     def __enter__(self) -> "Run":
         self.began = monotonic()
@@ -82,6 +85,7 @@ class Run:
             return
         try:
             self.logger.flush()
+            self._complete()
             self._log_seconds()
             self.client.set_terminated(self.id, "FINISHED")
             self.client.set_tag(self.id, "done", "true")
@@ -121,15 +125,40 @@ class Run:
         self.client.log_batch(self.id, tags=[RunTag(key, value) for key, value in tags.items()])
 
     def log_text(self, text: str, file: str) -> None:
-        self.client.log_text(self.id, text, file)
+        self._write(file, partial(self.client.log_text, self.id, text, file))
 
     def log_bytes(self, content: bytes, file: str) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / file).write_bytes(content)
-            self.client.log_artifact(self.id, str(Path(folder) / file))
+        def write() -> None:
+            with tempfile.TemporaryDirectory() as folder:
+                (Path(folder) / file).write_bytes(content)
+                self.client.log_artifact(self.id, str(Path(folder) / file))
+
+        self._write(file, write)
 
     def log_figure(self, figure: Any, file: str) -> None:
-        self.client.log_figure(self.id, figure, file)
+        self._write(file, partial(self.client.log_figure, self.id, figure, file))
+
+    def _write(self, file: str, write: Callable[[], None]) -> None:
+        write()
+        self.files[file] = write
+
+    def _complete(self) -> None:
+        """Write what somebody has removed since it was written; raise OSError where that is not possible."""
+        for file in self._missing():
+            if write := self.files[file]:
+                warnings.warn(f"{self.locate(file)} was removed; it is written again", stacklevel=2)
+                write()
+        for file in self._missing():
+            reason = "was removed; the same command makes it again"
+            raise OSError(errno.ENOENT, reason, self.locate(file))
+
+    def _missing(self) -> list[str]:
+        if self.is_local:
+            paths = {file: self.checkpoints.parent / file for file in self.files}
+            return [file for file, path in paths.items() if not (path.is_file() and path.stat().st_size)]
+        folders = {file.rpartition("/")[0] for file in self.files}
+        there = {each.path for folder in folders for each in self.client.list_artifacts(self.id, folder or None)}
+        return [file for file in self.files if file not in there]
 
     def log_arrays(self, file: str, **arrays: np.ndarray) -> None:
         """Record arrays as one compressed npz file."""
@@ -185,9 +214,10 @@ class Run:
 
     def keep_only(self, checkpoint: str) -> None:
         """Delete every checkpoint except the one named."""
+        self.files[f"checkpoints/{checkpoint}"] = None
         for file in self.checkpoints.iterdir():
             if file.name != checkpoint:
-                shutil.rmtree(file) if file.is_dir() else file.unlink()
+                shutil.rmtree(file) if file.is_dir() and not file.is_symlink() else file.unlink()
                 if not self.is_local:
                     get_artifact_repository(self.artifacts, tracking_uri=self.uri).delete_artifacts(
                         f"checkpoints/{file.name}"

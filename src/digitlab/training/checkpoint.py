@@ -104,10 +104,11 @@ class DamagedError(Exception):
 
 
 class Saved(NamedTuple):
-    """An intact checkpoint: its file, the number of trained epochs, whether training is finished."""
+    """An intact checkpoint: its file, the number of trained epochs, the best of them, whether training is finished."""
 
     file: Path
     epoch: int
+    best_epoch: int
     finished: bool
 
 
@@ -118,7 +119,7 @@ def saved_checkpoints(folder: Path, run: str) -> dict[str, Saved]:
         file = folder / f"{name}.ckpt"
         if file.exists():
             try:
-                found[name] = read_checkpoint(file, run)
+                found[name], _ = read_checkpoint(file, run)
             except DamagedError as error:
                 renamed = file.with_name(f"{file.name}.damaged")  # so that it is not rotated to previous.ckpt
                 warnings.warn(f"{file} {error}: not used, renamed to {renamed.name}", stacklevel=2)
@@ -126,23 +127,51 @@ def saved_checkpoints(folder: Path, run: str) -> dict[str, Saved]:
     return found
 
 
-def newest_checkpoint(folder: Path, run: str, tested: str) -> Saved | None:
+def resume_from(folder: Path, run: str, tested: str, recorded: int) -> Saved | None:
     """Return the checkpoint from which training continues; None where it must start from the beginning.
 
-    Where the `tested` weights are "best" and best.ckpt is lost, only training from the start can restore them.
+    It is the newest whose points the store has, which are those of `recorded` epochs, and whose `tested` weights are
+    there: "last" are its own, "best" those of its best epoch. Write TESTED.ckpt again where only another file has them.
     """
     saved = saved_checkpoints(folder, run)
-    if tested == "best" and "best" not in saved:
-        return None
-    return max(saved.values(), key=lambda each: each.epoch, default=None)
+    by_epoch = {each.epoch: each for each in saved.values()}
+    if max(by_epoch, default=0) > recorded:
+        warnings.warn(
+            f"the store has the points of {recorded} epochs, a checkpoint is of epoch {max(by_epoch)}: was the store "
+            "restored from an older copy? what it lacks is trained again",
+            stacklevel=2,
+        )
+
+    def weights(of: Saved) -> Saved | None:
+        return by_epoch.get(of.best_epoch) if tested == "best" else of
+
+    usable = [each for each in saved.values() if each.epoch <= recorded and weights(each)]
+    newest = max(usable, key=lambda each: each.epoch, default=None)
+    if newest and (newest.finished or tested == "best"):
+        source = weights(newest)
+        assert source  # else it would not be usable
+        if tested not in saved or saved[tested].epoch != source.epoch:
+            DurableCheckpointIO().save_checkpoint(load_whole(source.file), folder / f"{tested}.ckpt")
+    return newest
 
 
-def read_checkpoint(file: Path, run: str) -> Saved:
-    """Return the epoch and state of a checkpoint; raise DamagedError if it is damaged or not of `run`."""
-    state = load_whole(file).get("callbacks", {}).get(EpochCheckpoint.__qualname__, {})
+def load_tested(file: Path, run: str) -> tuple[int, dict]:
+    """Return epoch and weights of the checkpoint to be tested; raise OSError if it is damaged, gone or not of `run`."""
+    try:
+        saved, content = read_checkpoint(file, run)
+    except DamagedError as error:
+        reason = f"{error}; the same command trains the epochs again that are lost with it"
+        raise OSError(errno.EIO, reason, str(file)) from error
+    return saved.epoch, content["state_dict"]
+
+
+def read_checkpoint(file: Path, run: str) -> tuple[Saved, dict]:
+    """Return the state and the content of a checkpoint; raise DamagedError if it is damaged or not of `run`."""
+    content = load_whole(file)
+    state = content.get("callbacks", {}).get(EpochCheckpoint.__qualname__, {})
     if state.get("run") != run:
         raise DamagedError("is not of this run")
-    return Saved(file, state["epoch"], state["finished"])
+    return Saved(file, state["epoch"], state["best_epoch"], state["finished"]), content
 
 
 def load_whole(file: Path) -> dict:

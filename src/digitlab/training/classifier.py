@@ -26,6 +26,8 @@ def clipped_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 LOSSES = {"cross_entropy": F.cross_entropy, "clipped_cross_entropy": clipped_cross_entropy}
 
+LAST_POINT = "images_per_s"  # the last metric that an epoch writes: where it is stored, so are the others
+
 
 class Classifier(pl.LightningModule):
     """Fit `network` to (images, labels) batches with `optimizer`, which holds its parameters, and measure it.
@@ -133,9 +135,9 @@ class Classifier(pl.LightningModule):
             for step, loss in enumerate(losses.tolist(), self.global_step - len(losses) + 1):
                 self.logger.log_metrics({"train/loss_step": loss}, step)
         loss, acc = self.recent()
-        rates = {"time/epoch_s": seconds, "images_per_s": float(sizes.sum()) / seconds}
+        rates = {"time/epoch_s": seconds, LAST_POINT: float(sizes.sum()) / seconds}
         lr = {"lr": self.optimizer.param_groups[0]["lr"]} if self.scheduler else {}
-        self._publish({"train/loss": loss, "train/acc": acc, **rates, **lr}, self.current_epoch + 1)
+        self._publish({"train/loss": loss, "train/acc": acc, **lr, **rates}, self.current_epoch + 1)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         self._evaluate(batch)

@@ -9,7 +9,8 @@ from digitlab.tracking import locks, queries
 from digitlab.tracking.run import Run, begin
 from digitlab.tracking.store import Store
 from digitlab.training import record
-from digitlab.training.checkpoint import EpochCheckpoint, load_whole, newest_checkpoint, read_checkpoint
+from digitlab.training.checkpoint import EpochCheckpoint, load_tested, resume_from
+from digitlab.training.classifier import LAST_POINT
 from digitlab.training.lightning_internals import callbacks_of, step_of_metrics
 from digitlab.training.progress import Progress
 from digitlab.training.setup import Job, name_run, set_up
@@ -72,14 +73,15 @@ def fit(run: Run, job: Job) -> int:
             callback.flush, callback.share = run.logger.flush, run.share_checkpoints
         if isinstance(callback, Progress) and job.is_cell:
             callback.label = f"{run.name}: "
-    newest = newest_checkpoint(run.checkpoints, run.id, job.cfg.evaluate_on)
+    stored = run.logger.stored
+    newest = resume_from(run.checkpoints, run.id, job.cfg.evaluate_on, recorded=stored.get(LAST_POINT, 0))
     if newest:
         console.say(f"after epoch {newest.epoch} of {trainer.max_epochs}")
     else:
-        if run.logger.stored:
+        if stored:
             console.say("from the start: there is no checkpoint to continue from")
         trainer.validate(classifier, data, verbose=False)  # the untrained network: step 0 of the curves
-    if not newest or not (newest.finished or "test/acc" in run.logger.stored):
+    if not newest or not (newest.finished or newest.epoch == stored.get("test/acc")):
         try:
             trainer.fit(classifier, data, ckpt_path=newest and newest.file, weights_only=True)
         finally:
@@ -89,10 +91,9 @@ def fit(run: Run, job: Job) -> int:
 
 def evaluate(run: Run, job: Job) -> int:
     """Test the best or the last weights, once, and record what they came to; return their epoch."""
-    file = run.checkpoints / job.tested_checkpoint
-    epoch = read_checkpoint(file, run.id).epoch
+    epoch, weights = load_tested(run.checkpoints / job.tested_checkpoint, run.id)
     # Not by ckpt_path: a callback that averages weights would put those back that training goes on with.
-    job.classifier.load_state_dict(load_whole(file)["state_dict"])
+    job.classifier.load_state_dict(weights)
     run.logger.step_of_metrics = lambda: epoch
     job.trainer.test(job.classifier, job.data, verbose=False)
     run.logger.log_metrics(job.classifier.results, epoch)
