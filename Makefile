@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup train sweep claims report bench bench-gpu bench-peers ui relocate gc test test-all docs record-losses reference lint
+.PHONY: help setup train sweep claims report bench bench-gpu bench-peers ui relocate gc check restore test test-all docs record-losses reference lint
 PYTHON ?= python3
 PORT ?= 5000
 BIN := .venv/bin
@@ -59,6 +59,9 @@ relocate: setup  ## make runs find their artifacts again after mlruns/ was moved
 
 gc: setup  ## remove deleted runs and artifacts that no run needs (ARGS=--dry-run lists them)
 	PYTHONPATH=src $(BIN)/python -m digitlab store gc $(ARGS)
+
+check restore: setup  ## say whether the store is sound; put the daily copy in the place of a damaged one
+	PYTHONPATH=src $(BIN)/python -m digitlab store $@ $(ARGS)
 
 test: setup  ## run the fast tests (offline, under 4 minutes on 2 cores)
 	$(PYTEST) -m "not slow" $(ARGS)

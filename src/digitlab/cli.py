@@ -85,6 +85,19 @@ def gc(dry_run: bool) -> None:
     _maintain("collect_garbage", dry_run)
 
 
+@store.command()
+def check() -> None:
+    """Say whether the file of the store is sound, and of when its daily copy is."""
+    _maintain("check", is_dry=False)
+
+
+@store.command()
+@is_dry
+def restore(dry_run: bool) -> None:
+    """Put the daily copy in the place of a damaged store, which is kept."""
+    _maintain("restore", dry_run)
+
+
 def run() -> None:
     """Run the command that the program's arguments name; a mistake ends it with one line."""
     try:

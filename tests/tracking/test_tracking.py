@@ -2,8 +2,8 @@
 
 import pytest
 
+from digitlab.platform.process import this_process
 from digitlab.tracking import locks, queries
-from digitlab.tracking.locks import this_process
 from digitlab.tracking.queries import is_done
 from digitlab.tracking.run import Run, begin
 from digitlab.tracking.store import Store, redact

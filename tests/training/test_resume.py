@@ -21,7 +21,11 @@ STATE = {"weights": torch.arange(20_000.0), "epoch": 3}
 
 
 def state(epoch: int, run: str = "this") -> dict:
-    return STATE | {"callbacks": {EpochCheckpoint.__qualname__: {"run": run, "epoch": epoch, "best_epoch": epoch, "finished": False}}}
+    return STATE | {
+        "callbacks": {
+            EpochCheckpoint.__qualname__: {"run": run, "epoch": epoch, "best_epoch": epoch, "finished": False}
+        }
+    }
 
 
 def is_whole(checkpoint) -> bool:

@@ -46,11 +46,13 @@ def sweep(cells: Sequence[Sequence[str]], compose: Compose, launch: Launch, one_
     name = settings.sweep.name or name_by_hash(planned)
     with user_errors("tracking"):
         store = Store(settings.tracking.uri, settings.tracking.experiment)
-        is_new = settings.sweep.dry_run and not store.exists()
-        if not is_new:
+        if settings.sweep.dry_run:
+            is_new = not store.peek()
+        else:
+            is_new = False
             store.open()
-            if not settings.rerun:
-                look_up(store, planned, is_dry=settings.sweep.dry_run)
+        if not is_new and not settings.rerun:
+            look_up(store, planned, is_dry=settings.sweep.dry_run)
     remaining = [cell for cell in planned if not cell.is_over]
     left = duration(None if is_new else estimate_seconds(store, remaining))
     console.say(f"sweep {name}: {announce(planned, remaining)}, {left}")

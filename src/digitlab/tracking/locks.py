@@ -1,18 +1,17 @@
 """Locks: only one process at a time trains a run, and the run of a dead process is marked as killed."""
 
-import os
-import socket
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext
 from hashlib import sha256
 from pathlib import Path
 
-import psutil
 from filelock import FileLock, Timeout
 from mlflow import entities
 
+from digitlab.platform.process import is_running, this_process
+from digitlab.tracking.integrity import in_use
 from digitlab.tracking.store import Store, user_name
 
 
@@ -26,7 +25,8 @@ def owner(store: Store, fingerprint: str) -> Iterator[None]:
         warnings.warn("another process runs the same; waiting for it to end", stacklevel=2)
         lock.acquire()
     try:
-        yield
+        with in_use(store.file, fingerprint) if store.file else nullcontext():
+            yield
     finally:
         lock.release()
 
@@ -35,12 +35,8 @@ def is_owner_alive(store: Store, run: entities.Run) -> bool:
     """Say whether another process may be working on a run of a server without holding our lock."""
     if store.file or run.info.status != "RUNNING":
         return False  # a store in a file has its locks beside it, which all its users share
-    host, pid, started = run.data.tags.get("owner", "::").split(":")
-    if host != socket.gethostname():
-        return bool(host)  # assume that it is: another host cannot be checked from here
-    with suppress(psutil.Error):
-        return f"{psutil.Process(int(pid)).create_time():.0f}" == started and int(pid) != os.getpid()
-    return False
+    owner = run.data.tags.get("owner", "::")
+    return owner != this_process() and is_running(owner)
 
 
 def mark_dead_run(store: Store, run: entities.Run) -> str:
@@ -73,8 +69,3 @@ def _lock(store: Store, fingerprint: str) -> FileLock:
     folder.mkdir(parents=True, exist_ok=True)
     prefix = "" if store.file else f"{sha256(store.uri.encode()).hexdigest()[:8]}-"
     return FileLock(folder / f"{prefix}{fingerprint}.lock")
-
-
-def this_process() -> str:
-    """Return a unique name of this process: host, process id, start time in seconds."""
-    return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"

@@ -1,15 +1,16 @@
-"""Maintain a store that is a file: repair the paths in it after it was moved, and remove what no run needs."""
+"""Maintain a store that is a file: check and restore it, repair its paths after a move, remove what no run needs."""
 
 import shutil
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from digitlab.tracking import integrity, schema
 from digitlab.tracking.store import Store
 
 # Where MLflow stores absolute paths.
@@ -26,12 +27,13 @@ READY = 2  # MLflow's LoggedModelStatus
 def relocate(store: Store, is_dry: bool = False) -> Iterator[str]:
     """Change the stored paths of all artifacts after the store was moved; yield lines that say what was changed.
 
-    It is one transaction. Raises OSError where there is no store, it is not a file, or a run is in progress.
+    It is one transaction, for a dry run on a copy in memory. Raises OSError where there is no store, it is not a file,
+    it is damaged, or a run is in progress.
     """
-    file = _file(store)
+    file = _sound(store)
     here = (file.parent / "artifacts").as_uri()
     changed = 0
-    with _no_runs(file), closing(sqlite3.connect(file, isolation_level=None)) as database:
+    with nullcontext() if is_dry else _no_runs(file), _database(file, is_dry) as database:
         database.execute("begin immediate")
         elsewhere = "select distinct artifact_location from experiments where artifact_location like 'file:%/artifacts'"
         for (there,) in [row for row in database.execute(elsewhere) if row[0] != here]:
@@ -45,7 +47,7 @@ def relocate(store: Store, is_dry: bool = False) -> Iterator[str]:
                 changed += moved
                 if moved:
                     yield f"{moved:>6} {table}.{column}"
-        database.execute("rollback" if is_dry else "commit")
+        database.execute("commit")
     if not changed:
         yield f"nothing to do: the paths in the store are right, {here}"
 
@@ -53,12 +55,13 @@ def relocate(store: Store, is_dry: bool = False) -> Iterator[str]:
 def collect_garbage(store: Store, is_dry: bool = False) -> Iterator[str]:
     """Remove deleted runs, models that are incomplete or of deleted runs, artifacts without a run, and unused locks.
 
-    Yields a line for each. Raises OSError where there is no store, it is not a file, or a run is in progress.
+    Yields a line for each. Raises OSError where there is no store, it is not a file, it is damaged, or a run is in
+    progress.
     """
-    file = _file(store)
+    file = _sound(store)
     artifacts = file.parent / "artifacts"
     before = _size(file.parent)
-    with _no_runs(file):
+    with nullcontext() if is_dry else _no_runs(file):
         with closing(sqlite3.connect(file)) as database:
             deleted = dict(database.execute("select run_uuid, name from runs where lifecycle_stage = 'deleted'"))
             runs = {run for (run,) in database.execute("select run_uuid from runs")}
@@ -96,12 +99,86 @@ def collect_garbage(store: Store, is_dry: bool = False) -> Iterator[str]:
             yield f"{(before - _size(file.parent)) / 1e6:.1f} MB freed"
 
 
-def _file(store: Store) -> Path:
+def check(store: Store, is_dry: bool = False) -> Iterator[str]:
+    """Read the whole store; yield lines on it and its daily copy. Raises OSError where it is damaged or not a file."""
+    file = _file(store)
+    integrity.check(file, "integrity_check")
+    older = ", of an older MLflow: a run will upgrade it" if schema.is_older(file) else ""
+    with closing(sqlite3.connect(file)) as database:
+        (runs,) = database.execute("select count(*) from runs").fetchone()
+    yield f"{file}: sound, {runs:,} runs, {file.stat().st_size / 1e6:.1f} MB{older}"
+    copy = integrity.copy_of(file)
+    if copy.exists():
+        integrity.check(copy)
+        yield f"{copy}: sound, of {integrity.date(copy)}"
+    else:
+        yield "no daily copy yet: the next run makes one"
+
+
+def restore(store: Store, is_dry: bool = False) -> Iterator[str]:
+    """Put the daily copy in the place of a store that is damaged or gone; yield lines that say what was done.
+
+    Raises OSError where the store is sound, is not a file or has no sound copy, or a run is in progress.
+    """
+    file = _file(store, must_exist=False)
+    copy = integrity.copy_of(file)
+    if not copy.exists():
+        raise OSError(f"{copy} does not exist: there is no copy of the store")
+    integrity.check(copy)
+    with nullcontext() if is_dry else _no_runs(file):
+        if is_there := file.exists() and file.stat().st_size > 0:
+            try:
+                integrity.check(file)
+            except OSError:
+                pass
+            else:
+                raise OSError(
+                    f"{file} is sound; move it away to restore its copy of {integrity.date(copy)} all the same"
+                )
+        if is_there:
+            kept = integrity.free_name(file, "damaged")
+            yield f"the damaged file is kept as {kept}"
+            if not is_dry:
+                for ending in ("-journal", "-wal", "-shm", ""):  # what they hold belongs to the damaged file
+                    if (part := file.with_name(f"{file.name}{ending}")).exists():
+                        part.rename(f"{kept}{ending}")
+        if not is_dry:
+            integrity.copy_to(copy, file)
+            integrity.forget_unclean_ends(file)
+        yield f"{file} is as it was on {integrity.date(copy)}"
+        with closing(sqlite3.connect(copy)) as database:
+            known = {run for (run,) in database.execute("select run_uuid from runs")}
+        unknown = sum(folder.name not in known for folder in (file.parent / "artifacts").glob("?" * 32))
+        if unknown:
+            yield f"{unknown} later runs are not in it; their commands train them again, and gc removes their files"
+
+
+def _file(store: Store, must_exist: bool = True) -> Path:
     if store.file is None:
         raise OSError("is a server's; run this where the server keeps its files")
-    if not store.exists():
+    if must_exist and not store.exists():
         raise OSError(f"{store.file} does not exist; MLFLOW_TRACKING_URI=sqlite:///FILE names another")
     return store.file
+
+
+def _sound(store: Store) -> Path:
+    """Return the file of a store in which nothing is missing: what is not in it would be taken for garbage."""
+    file = _file(store)
+    integrity.check(file)
+    if schema.is_older(file):
+        raise OSError(f"{file} is of an older MLflow; a run upgrades it, after a copy")
+    return file
+
+
+@contextmanager
+def _database(file: Path, is_dry: bool) -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(file, isolation_level=None)) as database:
+        if not is_dry:
+            yield database
+            return
+        with closing(sqlite3.connect(":memory:", isolation_level=None)) as copy:
+            database.backup(copy)
+            yield copy
 
 
 def _size(folder: Path) -> int:

@@ -30,8 +30,8 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from torch import nn
 
+from digitlab.platform.process import this_process
 from digitlab.tracking import queries
-from digitlab.tracking.locks import this_process
 from digitlab.tracking.logger import RunLogger
 from digitlab.tracking.store import Store, user_name
 

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from getpass import getuser
@@ -18,6 +19,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from digitlab import IS_CHECKOUT, REPOSITORY
+from digitlab.tracking import integrity, schema
 
 OURS = f"sqlite:///{REPOSITORY / 'mlruns' / 'mlflow.db'}"
 SCHEMES = ("sqlite:///", "postgresql", "mysql", "mssql", "http://", "https://")
@@ -26,7 +28,7 @@ SCHEMES = ("sqlite:///", "postgresql", "mysql", "mssql", "http://", "https://")
 class Store:
     """A store of runs: an MLflow tracking URI, by default the sqlite file in mlruns/, and one experiment in it.
 
-    Nothing is created before `open`. Raises ValueError for a URI that MLflow cannot use.
+    Nothing is created or changed before `open`. Raises ValueError for a URI that MLflow cannot use.
     """
 
     def __init__(self, uri: str | None, experiment: str):
@@ -46,28 +48,54 @@ class Store:
         return self.file is None or self.file.exists()
 
     def open(self, create: bool = True) -> None:
-        """Connect to the store; create its schema and experiment where they are missing.
+        """Connect to the store; create its schema and experiment where they are missing, upgrade an older schema.
 
-        Raises OSError where the store does not answer within 15 s and, without `create`, ValueError where it or the
-        experiment does not exist.
+        Raises OSError where the store is damaged or does not answer within 15 s and, without `create`, ValueError where
+        it or the experiment does not exist.
         """
         if not create and not self.exists():
             raise ValueError(f"uri={self.uri}: there is no such file; no run has been recorded yet")
-        for name in ("mlflow", "alembic"):
-            logging.getLogger(name).setLevel(logging.WARNING)
-        # They log in many lines what `translate_errors` says in one.
-        for name in ("mlflow.store.db.utils", "mlflow.system_metrics"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)
+        _quieten()
         if self.file:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             # A new sqlite file breaks if several processes open it at once, or if the process that opens it is killed.
             with FileLock(f"{self.file}.lock"):
-                if not self.file.exists():
-                    _create_schema(self.file)
-                self._connect((self.file.parent / "artifacts").as_uri(), create)
+                self._prepare(self.file)
+                self._connect(create)
         else:
             with _short_timeouts():
-                self._connect(None, create)
+                self._connect(create)
+
+    def peek(self) -> bool:
+        """Connect to the store to read it only, and write nothing; return whether there is anything to read."""
+        _quieten()
+        if not self.file:
+            with _short_timeouts():
+                return self._find() is not None
+        if not self.exists():
+            return False
+        if schema.is_older(self.file):
+            warnings.warn(f"{self.file} is of an older MLflow: a run would upgrade it, after a copy", stacklevel=2)
+            return False
+        return self._find() is not None
+
+    def check(self) -> None:
+        """Raise OSError if the store is a damaged file."""
+        if self.file:
+            integrity.check(self.file)
+
+    @staticmethod
+    def _prepare(file: Path) -> None:
+        """Bring the file of the store to where MLflow can work with it; raise OSError where it is damaged."""
+        if file.exists() and file.stat().st_size:
+            if schema.is_older(file):
+                schema.upgrade(file)
+            integrity.check_after_unclean_end(file)
+            integrity.copy_daily(file)
+        elif integrity.copy_of(file).exists():
+            raise OSError(f"{file} is {'empty' if file.exists() else 'gone'}; {integrity.remedy(file)}")
+        else:
+            _create_schema(file)
 
     @contextmanager
     def translate_errors(self) -> Iterator[None]:
@@ -80,6 +108,8 @@ class Store:
             else:
                 inner = getattr(error.__cause__, "orig", error)  # the database's own message, without MLflow's
                 reason = str(inner).partition("\n")[0][:300] or type(inner).__name__
+                if self.file and integrity.is_damage(reason):
+                    reason = f"{reason}; {integrity.remedy(self.file)}"
                 reason = redact(reason if isinstance(error, OSError) else f"uri={self.uri}: {reason}")
                 places = [self.file, tempfile.gettempdir()] if self.file else []
             raise OSError(f"{reason}{_free(places)}") from error
@@ -93,26 +123,54 @@ class Store:
             return f"mlflow ui --backend-store-uri {redact(self.uri)}"
         return "make ui" if self.uri == OURS else f"MLFLOW_TRACKING_URI={redact(self.uri)} make ui"
 
-    def _connect(self, artifacts: str | None, create: bool) -> None:
-        try:
-            self.client = MlflowClient(self.uri)
-            found = self.client.get_experiment_by_name(self.experiment)
-            if found and found.lifecycle_stage == "deleted":
-                raise ValueError(f"experiment={self.experiment}: was deleted; restore it or choose another name")
-            if found and artifacts and _has_moved(found.artifact_location, artifacts):
-                raise ValueError(
-                    f"uri={self.uri}: was moved here from {found.artifact_location}; "
-                    f"{'make' if IS_CHECKOUT else 'digitlab store'} relocate repairs its paths"
-                )
+    @property
+    def _artifacts(self) -> str | None:
+        """Where the artifacts of a new experiment go; None where the server decides."""
+        return (self.file.parent / "artifacts").as_uri() if self.file else None
+
+    def _connect(self, create: bool) -> None:
+        found = self._find()
+        with self._answers():
             if not found and not create:
                 names = ", ".join(sorted(each.name for each in self.client.search_experiments()))
                 raise ValueError(f"experiment={self.experiment}: not found; there are: {names}")
-            self.experiment_id = (
-                found.experiment_id if found else self.client.create_experiment(self.experiment, artifacts)
+            if not found:
+                self.experiment_id = self.client.create_experiment(self.experiment, self._artifacts)
+
+    def _find(self) -> str | None:
+        """Connect, and return the id of the experiment, if there is one."""
+        with self._answers():
+            self.client = MlflowClient(self.uri)
+            found = self.client.get_experiment_by_name(self.experiment)
+        if not found:
+            return None
+        if found.lifecycle_stage == "deleted":
+            raise ValueError(f"experiment={self.experiment}: was deleted; restore it or choose another name")
+        if self._artifacts and _has_moved(found.artifact_location, self._artifacts):
+            raise ValueError(
+                f"uri={self.uri}: was moved here from {found.artifact_location}; "
+                f"{'make' if IS_CHECKOUT else 'digitlab store'} relocate repairs its paths"
             )
+        self.experiment_id = found.experiment_id
+        return found.experiment_id
+
+    @contextmanager
+    def _answers(self) -> Iterator[None]:
+        try:
+            yield
         except (MlflowException, SQLAlchemyError, OSError) as error:
+            if self.file and integrity.is_damage(str(error)):
+                raise OSError(f"{self.file} is damaged; {integrity.remedy(self.file)}") from error
             reason = redact(str(error).splitlines()[0][:200])
             raise OSError(f"uri={redact(self.uri)}: the store does not answer ({reason})") from error
+
+
+def _quieten() -> None:
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # They log in many lines what `translate_errors` says in one.
+    for name in ("mlflow.store.db.utils", "mlflow.system_metrics"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _create_schema(file: Path) -> None:

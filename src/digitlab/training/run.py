@@ -44,6 +44,7 @@ def train(cfg: DictConfig) -> float:
             epochs = fit(run, job)
             tested = evaluate(run, job)
             run.keep_only(job.tested_checkpoint)
+            store.check()
         record.summarize(run, job, f"epoch {tested} of {epochs}", store.ui_hint)
         machine.trim_malloc()
         return best_accuracy(run)
