@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from conftest import Harness
 from mlflow.entities import LoggedModelStatus
+from mlflow.tracking._tracking_service import utils
 
 from digitlab.tracking import locks
 from digitlab.tracking.store import Store
@@ -39,6 +40,7 @@ def template(tmp_path_factory):
 @pytest.fixture
 def moved(template, tmp_path):
     """The template's store, moved to a new folder; the old one does not exist."""
+    utils._artifact_repos_cache.clear()  # MLflow's, of this process, has the old paths
     shutil.copytree(template.folder, tmp_path / "moved to here")
     harness = Harness(tmp_path / "moved to here")
     with sqlite3.connect(harness.folder / "mlflow.db") as database:

@@ -9,8 +9,18 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from digitlab.platform.signals import exit_on_closed_output
+
+
+class _Console(Console):
+    """A console that ends the program, as SIGPIPE does elsewhere, when nobody reads its output any more."""
+
+    def on_broken_pipe(self) -> None:
+        exit_on_closed_output()
+
+
 # Output to a file is wide enough for whole names.
-console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
+console = _Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
 
 NOISE = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning 2.6 with torch 2.15

@@ -1,11 +1,8 @@
 """Say what this machine has, and choose for it what the configuration leaves to "auto"."""
 
 import ctypes
-import multiprocessing
 import os
 import platform
-import signal
-import sys
 import warnings
 from contextlib import suppress
 from functools import cache
@@ -104,12 +101,6 @@ def accelerators() -> list[str]:
     cpu = f"CPU: {model}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
     gpus = [f"GPU {i}: {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
     return [cpu, *(gpus or ["GPU: none found"])]
-
-
-def set_pdeathsig() -> None:
-    """Have a worker process killed when the process that started it dies; only Linux can."""
-    if sys.platform == "linux" and multiprocessing.parent_process():
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG of <sys/prctl.h>
 
 
 def environment() -> str:

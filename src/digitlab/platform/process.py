@@ -1,10 +1,7 @@
-"""Processes: a name that no other one has, whether it is still running, and ending with the one that started it."""
+"""Processes: a name that no other one has, and whether it is still running."""
 
-import ctypes
 import os
-import signal
 import socket
-import sys
 
 import psutil
 
@@ -24,11 +21,3 @@ def is_running(name: str) -> bool:
         return f"{process.create_time():.0f}" == started and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
-
-
-def end_with_parent(parent: int) -> None:
-    """Have this process killed when process `parent`, which started it, ends; only Linux can."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG of <sys/prctl.h>
-        if os.getppid() != parent:  # it has ended meanwhile
-            os._exit(1)

@@ -1,34 +1,48 @@
-"""End the program cleanly on SIGINT or SIGTERM, however many more signals follow."""
+"""End the program cleanly when it is asked to, however many more signals follow, and with the one that started it."""
 
+import ctypes
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, NoReturn
 
+ALWAYS = (signal.SIGINT, signal.SIGTERM)
+# Where nobody else uses them: nohup ignores the first, submitit takes SIGUSR2 for the end of a job's time.
+UNLESS_TAKEN = (
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGALRM,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGXCPU,
+    signal.SIGVTALRM,
+)
 _exiting_on: list[int] = []  # the signal that is ending the program
+_dropped: list[bool] = []  # set while a SystemExit has to be raised again
 
 
 def exit_at_once_on_signals() -> None:
-    """Let SIGINT and SIGTERM end the program at once with the shell's exit codes, 130 and 143.
+    """Let signals end the program at once with the shell's exit codes, such as 130 and 143.
 
     This is for while libraries load. Nothing needs cleaning up then, and an exception raised while C++ code
     initializes would abort the process.
     """
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, _exit_at_once)
+    _handle(_exit_at_once)
 
 
 @contextmanager
 def exit_on_signals() -> Iterator[None]:
-    """Let SIGINT and SIGTERM raise SystemExit with the shell's exit codes, 130 and 143, so every `finally` runs."""
-    handlers = {each: signal.signal(each, _exit) for each in (signal.SIGINT, signal.SIGTERM)}
-    handlers[signal.SIGALRM] = signal.signal(signal.SIGALRM, _exit_again)
+    """Let signals raise SystemExit with the shell's exit codes, such as 130 and 143, so every `finally` runs."""
+    handlers = _handle(_exit)
+    handlers.setdefault(signal.SIGALRM, signal.signal(signal.SIGALRM, _exit))
     previous_hook = sys.unraisablehook
 
     def exit_later(dropped) -> None:
         """Python drops a SystemExit raised in the callback of a weak reference: raise it again after the callback."""
         if _exiting_on and isinstance(dropped.exc_value, SystemExit):
+            _dropped.append(True)
             signal.setitimer(signal.ITIMER_REAL, 0.01)
         else:
             previous_hook(dropped)
@@ -44,9 +58,18 @@ def exit_on_signals() -> Iterator[None]:
             _exiting_on.clear()  # the process goes on after this context
 
 
+def _handle(handler: Callable) -> dict[int, Any]:
+    """Set the handler of each signal; return the ones before."""
+    free = [each for each in UNLESS_TAKEN if signal.getsignal(each) in (signal.SIG_DFL, _exit, _exit_at_once)]
+    return {each: signal.signal(each, handler) for each in (*ALWAYS, *free)}
+
+
 def _exit(number: int, _) -> None:
     if _is_first(number):
         sys.exit(128 + number)
+    if _dropped and number == signal.SIGALRM:
+        _dropped.clear()
+        sys.exit(128 + _exiting_on[0])
 
 
 def _exit_at_once(number: int, _) -> None:
@@ -54,15 +77,40 @@ def _exit_at_once(number: int, _) -> None:
         os._exit(128 + number)
 
 
-def _exit_again(*_) -> None:
-    if _exiting_on:
-        sys.exit(128 + _exiting_on[0])
-
-
 def _is_first(number: int) -> bool:
     """Say whether this is the first signal, and tell the user; further ones must not interrupt the clean-up."""
     if _exiting_on:  # not by SIG_IGN, because Lightning restores the handler that it found
         return False
     _exiting_on.append(number)
-    print("\ninterrupted; the same command continues after the last finished epoch", file=sys.stderr)
+    say_last("\ninterrupted; the same command continues after the last finished epoch")
     return True
+
+
+def say_last(text: str) -> None:
+    """Tell the user, if anybody reads it; else let what the program prints while it ends go nowhere."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:  # the terminal has hung up, or a pipe is closed
+        _discard(1, 2)
+
+
+def _discard(*descriptors: int) -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for each in descriptors:
+        os.dup2(nowhere, each)
+    os.close(nowhere)
+
+
+def exit_on_closed_output() -> NoReturn:
+    """End the program as SIGPIPE does elsewhere, which Python ignores for the sake of sockets."""
+    _discard(1)
+    say_last("interrupted: its output is no longer read; the same command continues after the last finished epoch")
+    sys.exit(128 + signal.SIGPIPE)
+
+
+def end_with_parent(parent: int) -> None:
+    """Have this process killed when process `parent`, which started it, ends; only Linux can."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG of <sys/prctl.h>
+        if os.getppid() != parent:  # it has ended meanwhile
+            os._exit(1)

@@ -3,7 +3,9 @@
 import json
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 
 from hydra.core.utils import JobReturn, JobStatus
@@ -26,6 +28,7 @@ from digitlab.tracking import locks, queries
 from digitlab.tracking.run import Run, open_parent
 from digitlab.tracking.store import Store
 
+DEATHS = 4  # of its workers, until a cell is given up
 Launch = Callable[[Sequence[Sequence[str]], int], Sequence[JobReturn]]
 
 
@@ -85,13 +88,33 @@ def _run(store: Store, cells: Sequence[SweepCell], launch: Launch, parent: str, 
 
 
 def _launch(store: Store, cells: Sequence[SweepCell], launch: Launch, parent: str, number: int) -> None:
-    """Run all `cells`, even if some fail, and note which failed and why."""
+    """Run all `cells`, even if some fail, and note which failed and why.
+
+    When worker processes die, joblib ends the others too and runs no more cells. New ones then go on with all cells but
+    those that were running `DEATHS` times when that happened.
+    """
+    deaths: Counter[str] = Counter()
     while cells:
         try:
             results = launch([[*cell.overrides, f"sweep.parent={parent}"] for cell in cells], number)
-        except Exception as error:  # when a worker dies, joblib ends the other workers too and runs no more cells
+        except Exception as error:
             console.warn(one_line(error))
-            cells = _not_started(store, cells, error)
+            running, rest = _interrupted(store, cells)
+            may_retry = isinstance(error, BrokenProcessPool)
+            if not running:
+                deaths["before any cell"] += 1
+                if not may_retry or deaths["before any cell"] >= DEATHS:
+                    raise UserError(f"no cell can be run: {one_line(error)}") from error
+            for cell in running:
+                deaths[cell.fingerprint] += 1
+                if may_retry and deaths[cell.fingerprint] < DEATHS:
+                    rest.append(cell)
+                else:
+                    times = f", {deaths[cell.fingerprint]} times" if may_retry else ""
+                    cell.reason = f"its worker process died, or another one did ({type(error).__name__}){times}"
+            cells = rest
+            if cells and may_retry:
+                console.say(f"starting new workers for {len(cells)} cells")
             continue
         for cell, result in zip(cells, results, strict=True):
             if result.status is JobStatus.FAILED:
@@ -103,18 +126,16 @@ def _launch(store: Store, cells: Sequence[SweepCell], launch: Launch, parent: st
         return
 
 
-def _not_started(store: Store, cells: Sequence[SweepCell], error: Exception) -> list[SweepCell]:
-    """Return those of `cells` that had not started when the launcher failed with `error`; UserError if none had."""
-    not_started = []
+def _interrupted(store: Store, cells: Sequence[SweepCell]) -> tuple[list[SweepCell], list[SweepCell]]:
+    """Return those of `cells` that were running when the launcher failed, and those that had not started."""
+    running, not_started = [], []
     for cell in cells:
         done, broken = queries.find(store, cell.fingerprint)
         if broken and broken.info.status == "RUNNING" and locks.mark_dead_run(store, broken) == "KILLED":
-            cell.reason = f"its worker process died, or another one did ({type(error).__name__})"
+            running.append(cell)
         elif not done:
             not_started.append(cell)
-    if len(not_started) == len(cells):
-        raise UserError(f"no cell can be run: {one_line(error)}")
-    return not_started
+    return running, not_started
 
 
 def _record(parent: Run, cells: Sequence[SweepCell]) -> None:

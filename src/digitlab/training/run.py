@@ -27,9 +27,7 @@ def train(cfg: DictConfig) -> float:
     machine.disable_nvml_check()
     machine.fix_cudnn_algorithms()
     job = set_up(cfg)
-    if job.is_cell:
-        machine.set_pdeathsig()
-    else:
+    if not job.is_cell:
         console.say("\n".join(machine.accelerators()))
     with user_errors("tracking"):
         store = Store(job.cfg.tracking.uri, job.cfg.tracking.experiment)

@@ -1,5 +1,6 @@
 """Hydra's way into digitlab.sweep.execute: expand the cells of a multirun and hand them over."""
 
+import os
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -10,6 +11,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
+
+from digitlab.platform.signals import end_with_parent
 
 
 class ResumingSweeper(BasicSweeper):
@@ -28,9 +31,12 @@ class ResumingSweeper(BasicSweeper):
             super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
         except RuntimeError as error:  # Hydra does not know the class
             raise HydraException(f"hydra/launcher={name}: is not installed; pip install -e '.[{name}]'") from error
-        if name == "joblib":  # let it say after each cell how many are done and how long the rest will take
+        if name == "joblib":
             launcher: Any = self.launcher
+            # It says after each cell how many are done and how long the rest will take. From their first moment its
+            # workers end with this process; else they would go on with cells that nobody waits for.
             launcher.joblib |= {"verbose": 100, "pre_dispatch": "all"}
+            launcher.joblib |= {"initializer": end_with_parent, "initargs": (os.getpid(),)}
 
     def sweep(self, arguments: list[str]) -> None:
         from digitlab.config.check import check_sweep
