@@ -17,6 +17,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from mlflow import MlflowClient
+from program import Program
 
 from digitlab import __main__ as command
 from digitlab.config.compose import without_hydra
@@ -136,6 +137,12 @@ def oracle(tmp_path_factory) -> Oracle:
 @pytest.fixture
 def fake_store(tmp_path) -> FakeStore:
     return FakeStore(Harness(tmp_path / "fake_store"))
+
+
+@pytest.fixture(autouse=True)
+def _end_programs():
+    yield
+    Program.end_all()
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,10 @@
-"""Small disks, mounted in their own mount namespace."""
+"""Disks that fail: small ones, mounted in their own mount namespace, and damage to a store."""
 
 import ctypes
+import random
+import sqlite3
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -43,3 +46,19 @@ def enter_namespace(keeper: int) -> None:
         with open(f"/proc/{keeper}/ns/{kind}") as namespace:
             if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), 0):
                 raise OSError(ctypes.get_errno(), f"setns {kind}")
+
+
+def put_garbage(file: Path, seed: int = 0) -> None:
+    """Overwrite a page in the middle of the points."""
+    with closing(sqlite3.connect(file)) as database:
+        try:
+            pages = database.execute(
+                "select pageno from dbstat where name = 'metrics' and pagetype = 'leaf'"
+            ).fetchall()
+        except sqlite3.OperationalError:  # sqlite was built without dbstat
+            pages = [(page,) for page in range(100, 120)]
+        (size,) = database.execute("pragma page_size").fetchone()
+    (page,) = pages[len(pages) // 2]
+    with file.open("r+b") as written:
+        written.seek((page - 1) * size)
+        written.write(random.Random(seed).randbytes(size))

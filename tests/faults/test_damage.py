@@ -1,6 +1,7 @@
 """Checkpoints that were damaged on the disk are not used, and clocks that jump change no result."""
 
 import random
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,8 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from content import digest
+from disks import put_garbage
 from fault_run import EPOCHS, FaultRun, Oracle
 
+from digitlab.tracking.integrity import copy_of
+from digitlab.tracking.maintenance import restore
+from digitlab.tracking.store import Store
 from digitlab.training.checkpoint import DamagedError, DurableCheckpointIO, load_whole
 
 SETTINGS = ("evaluate_on=last",)  # otherwise a run whose best.ckpt is damaged starts from the beginning
@@ -83,6 +88,108 @@ def test_a_run_whose_best_checkpoint_is_damaged_starts_from_the_beginning(tmp_pa
     assert run.execute() == 0
     assert "from the start: there is no checkpoint to continue from" in run.output
     assert oracle.check_finished(run) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["KILL@open:before#8", "KILL@write:half#8", "KILL@epoch:after#4"])
+def test_a_run_that_tests_its_last_weights_continues_without_last_ckpt(tmp_path, last_oracle, fault):
+    run = FaultRun(tmp_path / "run")
+    run.execute(fault, *SETTINGS)
+    last = run.checkpoints / "last.ckpt"
+    if last.exists():
+        flip(last)
+    (run.checkpoints / "best.ckpt").unlink()
+    assert "previous" in run.saved()
+    assert run.execute("", *SETTINGS) == 0
+    assert "after epoch 3 of 4" in run.output
+    assert last_oracle.check_finished(run) == []
+
+
+@pytest.mark.slow
+def test_best_weights_of_the_last_epoch_serve_where_last_ckpt_was_not_saved(tmp_path, last_oracle):
+    run = FaultRun(tmp_path / "run")
+    run.execute("KILL@open:before#8", *SETTINGS)  # best.ckpt is of epoch 4 already
+    assert last_oracle.epoch(run.saved()["best"]) == EPOCHS
+    assert run.execute("", *SETTINGS) == 0
+    assert "after epoch 4 of 4" in run.output
+    assert last_oracle.check_finished(run) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("names", [["best"], ["best", "last"], ["best", "last", "previous"]], ids=len)
+def test_weights_torn_before_the_test_end_in_one_line_and_are_trained_again(tmp_path, oracle, names):
+    def tear() -> None:
+        for name in names:
+            (run.checkpoints / f"{name}.ckpt").write_bytes(b"torn")
+
+    run = FaultRun(tmp_path / "run")
+    assert run.execute("STOP@epoch:after#4", meanwhile=tear) == 1
+    file = run.checkpoints / "best.ckpt"
+    assert run.output.splitlines()[-1].startswith(f"error: {file}: does not read back; the same command trains the ")
+    assert "Traceback" not in run.output
+    assert run.execute() == 0
+    assert f"after epoch {5 - len(names)} of 4" in run.output or "from the start" in run.output
+    assert oracle.check_finished(run) == []
+
+
+@pytest.mark.slow
+def test_a_folder_deleted_in_mid_run_is_whole_at_the_end(tmp_path, oracle):
+    def files(run: FaultRun) -> set[str]:
+        folder = run.checkpoints.parent
+        return {str(each.relative_to(folder)) for each in folder.rglob("*") if each.is_file()}
+
+    run = FaultRun(tmp_path / "run")
+    assert run.execute("STOP@epoch:after#2", meanwhile=lambda: shutil.rmtree(run.checkpoints.parent)) == 0
+    assert oracle.check_finished(run) == []
+    assert files(run) == {each for each in files(oracle.run) if not each.startswith("epochs/")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["a file", "another run's folder"])
+def test_what_is_in_the_place_of_a_runs_folder_is_named_and_not_written_to(tmp_path, oracle, target):
+    run = FaultRun(tmp_path / "run")
+    run.execute("KILL@batch:before#12")
+    folder, aside = run.checkpoints.parent, tmp_path / "aside"
+    shutil.move(folder, aside)
+    if target == "a file":
+        folder.write_text("")
+    else:
+        other = run.folder / "artifacts" / ("0" * 32) / "artifacts"
+        shutil.copytree(aside, other)
+        folder.symlink_to(other)
+    assert run.execute() == 1
+    assert run.output.splitlines()[-1].startswith(f"error: {folder}: ")
+    folder.unlink()
+    shutil.move(aside, folder)
+    shutil.rmtree(run.folder / "artifacts" / ("0" * 32), ignore_errors=True)
+    assert run.execute() == 0
+    assert "after epoch 1 of 4" in run.output
+    assert oracle.check_finished(run) == []
+
+
+@pytest.mark.slow
+def test_a_store_restored_from_an_older_copy_gets_the_points_that_it_lacks(tmp_path, oracle):
+    run = FaultRun(tmp_path / "run")
+    run.execute("KILL@batch:before#12")  # in epoch 2
+    copy_of(run.database).unlink()
+    run.execute("KILL@batch:before#17")  # in epoch 4; at its start the store was copied
+    put_garbage(run.database)
+    assert run.execute() == 1
+    assert re.search(r"^error: tracking: .* is damaged .*; digitlab store restore takes the copy of", run.output, re.M)
+    list(restore(Store(run.uri, "digitlab")))
+    assert run.execute() == 0
+    assert "the store has the points of 1 epochs, a checkpoint is of epoch 3" in run.output
+    assert oracle.check_finished(run) == []
+
+
+@pytest.mark.slow
+def test_a_store_damaged_in_mid_run_is_said_before_the_run_is_done(tmp_path):
+    run = FaultRun(tmp_path / "run")
+    assert run.execute("STOP@batch:before#20", meanwhile=lambda: put_garbage(run.database)) == 1
+    last = run.output.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert "digitlab store restore takes the copy of" in last
+    assert "Traceback" not in run.output
 
 
 def test_a_flipped_bit_anywhere_is_detected_or_changes_nothing(tmp_path):

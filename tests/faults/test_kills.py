@@ -1,16 +1,14 @@
 """SIGKILL at random in real processes, then the same command again, until the run is done."""
 
-import os
 import random
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 
 import pytest
 import torch
-from conftest import REPOSITORY, Harness
+from conftest import Harness
+from program import Program
 
 pytestmark = pytest.mark.slow
 
@@ -19,41 +17,6 @@ SETTINGS = {
     "sgd": ["optim=sgd", "early_stopping.patience=2", "optim.lr=0.5", "model=cnn_pool"],
     "adadelta": ["optim=adadelta", "scheduler=cosine", "model=cnn_simple", "data.augment.shift=1"],
 }
-COMMON = ["data=mnist5k", "trainer=cpu", "trainer.max_epochs=5"]
-
-
-class Program:
-    """`python src/train.py ...` in its own process group, with its output in a file."""
-
-    def __init__(self, harness: Harness, *overrides: str):
-        harness.folder.mkdir(exist_ok=True)
-        self.log = harness.folder / f"{len(list(harness.folder.glob('*.log')))}.log"
-        with self.log.open("w") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, REPOSITORY / "src" / "train.py", *COMMON, *overrides],
-                env=os.environ | {"MLFLOW_TRACKING_URI": harness.uri, "PYTHONUNBUFFERED": "1"},
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-    def output(self) -> str:
-        return self.log.read_text()
-
-    def wait(self, timeout: float = 120) -> int:
-        return self.process.wait(timeout)
-
-    def wait_for(self, words: str) -> bool:
-        """Wait until it prints `words`; return whether it did before it ended."""
-        while words not in self.output() and self.process.poll() is None:
-            time.sleep(0.02)
-        return words in self.output()
-
-    def kill(self) -> bool:
-        """Kill it; return whether it was still alive."""
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        return self.process.wait() == -signal.SIGKILL
 
 
 def outcome(harness: Harness) -> tuple[dict, dict]:

@@ -5,6 +5,7 @@ import os
 import signal
 import sqlite3
 import time
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 
 import psutil
@@ -12,8 +13,12 @@ import pytest
 from conftest import Harness
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
-from test_kills import Program
+from hydra.core.utils import JobReturn, JobStatus
+from program import Program
 
+from digitlab.config.errors import UserError
+from digitlab.sweep import execute
+from digitlab.sweep.plan import SweepCell
 from digitlab.tracking import locks
 from digitlab.tracking.run import begin
 from digitlab.tracking.store import Store
@@ -71,9 +76,9 @@ def test_a_launcher_that_is_not_installed_names_its_extra(harness, monkeypatch):
     ("number", "whole_group", "code"), [(signal.SIGINT, True, 130), (signal.SIGTERM, False, 143)], ids=["INT", "TERM"]
 )
 def test_a_signal_stops_all_workers_and_the_same_command_continues(harness, number, whole_group, code):
-    command = ("sweep=smoke", "model=mlp", "trainer.max_epochs=20", *TWO_AT_ONCE)
+    command = ("sweep=smoke", "model=mlp", "trainer.max_epochs=10", *TWO_AT_ONCE)
     program = Program(harness, *command)
-    assert program.wait_for("epoch  2/20")
+    assert program.wait_for("epoch  2/10")
     running = workers(program)
     assert len(running) == 2
     if whole_group:  # as a terminal does
@@ -89,7 +94,7 @@ def test_a_signal_stops_all_workers_and_the_same_command_continues(harness, numb
     assert 1 <= len(before) <= 2
 
     program = Program(harness, *command)
-    assert program.wait() == 0
+    assert program.wait(timeout=400) == 0  # a minute of work for two idle cores, four beside other tests
     assert f"3 cells: 0 done, {len(before)} to resume, {3 - len(before)} to run" in program.output()
     assert "Done   3 out of   3" in program.output() or "Done 3 out of 3" in program.output()
     after = cells(harness)
@@ -102,19 +107,84 @@ def test_a_signal_stops_all_workers_and_the_same_command_continues(harness, numb
 
 @pytest.mark.slow
 def test_workers_do_not_outlive_a_sweep_that_is_killed(harness):
-    command = ("sweep=smoke", "model=mlp", "trainer.max_epochs=20", *TWO_AT_ONCE)
+    command = ("sweep=smoke", "model=mlp", "trainer.max_epochs=10", *TWO_AT_ONCE)
     program = Program(harness, *command)
-    assert program.wait_for("epoch  2/20")
+    assert program.wait_for("epoch  2/10")
     running = workers(program)
     assert len(running) == 2
     program.process.kill()
     program.wait()
     wait_until_gone(running, 5)
     program = Program(harness, *command)
-    assert program.wait() == 0
+    assert program.wait(timeout=400) == 0
     assert "another process runs the same" not in program.output()  # the locks of dead workers are free at once
     assert "3 of 3 cells are done" in program.output()
     assert len(cells(harness)) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [0, 2])
+def test_workers_end_with_a_sweep_that_is_killed_while_they_load(harness, after):
+    program = Program(harness, "sweep=smoke", "model=mlp", "trainer.max_epochs=10", *TWO_AT_ONCE)
+    while len(running := workers(program)) < 2:
+        assert program.process.poll() is None
+        time.sleep(0.05)
+    time.sleep(after)
+    program.process.kill()
+    program.wait()
+    wait_until_gone(running, 5)
+    assert "epoch  1/10" not in program.output()
+
+
+@pytest.mark.slow
+def test_new_workers_are_started_where_all_have_been_killed(harness):
+    program = Program(harness, "sweep=smoke", "model=mlp", "trainer.max_epochs=10", *TWO_AT_ONCE)
+    for words in ("Launching jobs", "epoch  2/10"):  # before any cell, and in two of them
+        assert program.wait_for(words)
+        while len(running := workers(program)) < 2:
+            assert program.process.poll() is None
+            time.sleep(0.05)
+        said = program.output().count("starting new workers")
+        for worker in running:
+            with suppress(psutil.NoSuchProcess):  # the first one's death ends the others
+                worker.kill()
+        while program.output().count("starting new workers") == said:
+            assert program.process.poll() is None
+            time.sleep(0.05)
+    assert program.wait(timeout=400) == 0
+    assert "3 of 3 cells are done" in program.output()
+    assert len(cells(harness)) == 3
+    assert {run.data.tags["done"] for run in cells(harness)} == {"true"}
+
+
+@pytest.mark.parametrize(("deaths", "starts"), [(1, 2), (3, 4), (9, 4)])
+@pytest.mark.parametrize("is_running", [True, False])
+def test_new_workers_are_started_three_times(monkeypatch, deaths, starts, is_running):
+    cells = [SweepCell(name, name, [f"seed={name}"], "mlp", "mnist5k", 1) for name in "01"]
+    tried: list[list[str]] = []
+
+    def interrupted(store, cells):  # the first cell is what kills the workers
+        running = [cell for cell in cells if is_running and cell.name == "0"]
+        return running, [cell for cell in cells if cell not in running]
+
+    monkeypatch.setattr(execute, "_interrupted", interrupted)
+
+    def launch(overrides, number):
+        tried.append([each[0] for each in overrides])
+        if len(tried) <= deaths and (not is_running or len(overrides) == 2):
+            raise BrokenProcessPool("A worker process was killed")
+        return [JobReturn(status=JobStatus.COMPLETED) for _ in overrides]
+
+    if deaths > 3 and not is_running:
+        with pytest.raises(UserError, match="no cell can be run: A worker process was killed"):
+            execute._launch(None, cells, launch, "p", 0)
+        assert len(tried) == 4
+        return
+    execute._launch(None, cells, launch, "p", 0)
+    given_up = deaths > 3
+    assert len(tried) == starts + given_up
+    assert tried[-1] == (["seed=1"] if given_up else ["seed=1", "seed=0"] if is_running else ["seed=0", "seed=1"])
+    assert cells[0].reason == ("its worker process died, or another one did (BrokenProcessPool), 4 times" * given_up)
 
 
 @pytest.mark.slow

@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-ALWAYS = (signal.SIGINT, signal.SIGTERM)
+ALWAYS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
 # Where nobody else uses them: nohup ignores the first, submitit takes SIGUSR2 for the end of a job's time.
 UNLESS_TAKEN = (
     signal.SIGHUP,
     signal.SIGQUIT,
-    signal.SIGALRM,
     signal.SIGUSR1,
     signal.SIGUSR2,
     signal.SIGXCPU,
@@ -36,7 +35,6 @@ def exit_at_once_on_signals() -> None:
 def exit_on_signals() -> Iterator[None]:
     """Let signals raise SystemExit with the shell's exit codes, such as 130 and 143, so every `finally` runs."""
     handlers = _handle(_exit)
-    handlers.setdefault(signal.SIGALRM, signal.signal(signal.SIGALRM, _exit))
     previous_hook = sys.unraisablehook
 
     def exit_later(dropped) -> None:

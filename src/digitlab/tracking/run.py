@@ -57,6 +57,7 @@ class Run:
             undo.push(self._finish)
             if self.is_local:
                 folder = url2pathname(str(urlparse(self.artifacts).path))
+                _check_place(Path(folder))
             else:  # a server keeps the checkpoints; they are written and read in this folder
                 folder = undo.enter_context(tempfile.TemporaryDirectory(prefix="digitlab-", ignore_cleanup_errors=True))
                 if any(each.path == "checkpoints" for each in self.client.list_artifacts(self.id)):
@@ -222,6 +223,15 @@ class Run:
                     get_artifact_repository(self.artifacts, tracking_uri=self.uri).delete_artifacts(
                         f"checkpoints/{file.name}"
                     )
+
+
+def _check_place(folder: Path) -> None:
+    """Raise OSError where a file, or a link to the folder of another run, is in the place of a run's folder."""
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise OSError(errno.ENOTDIR, "is not a folder, and the run's files belong there: move it away", str(folder))
+    root, real = folder.parents[1].resolve(), folder.resolve()
+    if real.is_relative_to(root) and real != root / folder.parent.name / folder.name:
+        raise OSError(errno.ELOOP, f"leads into {real}, where another run's files are: remove the link", str(folder))
 
 
 def begin(store: Store, name: str, tags: Mapping[str, str]) -> Run:
