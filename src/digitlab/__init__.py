@@ -4,13 +4,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from digitlab.platform.environment import FIXED
+
 if TYPE_CHECKING:
     from digitlab.training.api import TrainedRun
 
-# Read when mlflow is imported, whoever imports it first.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.update(FIXED)  # read when mlflow is imported, whoever imports it first
 
 _ABOVE = Path(__file__).resolve().parents[2]
 IS_CHECKOUT = (_ABOVE / "conf" / "train.yaml").is_file()
@@ -27,8 +26,10 @@ def train(*overrides: str, config_dir: str | Path | None = None, **keys: Any) ->
     user's own files of configuration, as --config-dir names it. A run that is done already is returned as it is.
     Raises digitlab.config.errors.UserError for a mistake, before anything is recorded.
     """
+    from digitlab.platform.environment import shielded
     from digitlab.platform.startup import fast_imports
 
-    with fast_imports():
-        from digitlab.training.api import train
-    return train(*overrides, config_dir=config_dir, **keys)
+    with shielded():
+        with fast_imports():
+            from digitlab.training.api import train
+        return train(*overrides, config_dir=config_dir, **keys)

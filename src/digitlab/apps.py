@@ -9,9 +9,10 @@ from omegaconf import DictConfig
 from digitlab import CONF, SOURCES
 from digitlab.config import compose  # noqa: F401  for what it adds to the grammar of the files in conf/
 from digitlab.config.arguments import check_arguments, quoted, show_help
-from digitlab.config.check import check
+from digitlab.config.check import check, check_process
 from digitlab.config.errors import job_errors, one_line_errors
 from digitlab.config.names import record
+from digitlab.platform.environment import shielded
 from digitlab.platform.startup import fast_exit, fast_imports
 
 
@@ -22,6 +23,7 @@ def start(app: str) -> None:
     with one_line_errors():
         show_help(app, sys.argv[1:])
         if app == "train":
+            check_process()
             check_arguments(sys.argv[1:])
         else:
             sys.argv[1:] = [quoted(argument, "report.filter") for argument in sys.argv[1:]]
@@ -31,7 +33,7 @@ def start(app: str) -> None:
 
 def train(cfg: DictConfig) -> float:
     """Do one run."""
-    with job_errors(cfg):
+    with shielded(), job_errors(cfg):  # a worker of a cluster has an environment of its own
         record(cfg, HydraConfig.get())
         check(cfg)  # a slip of the hand is known at once, before torch takes its seconds to load
         with fast_imports():

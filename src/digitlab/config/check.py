@@ -11,6 +11,7 @@ from digitlab.config.build import check_special, special_keys
 from digitlab.config.errors import UserError
 from digitlab.config.leaves import as_text
 from digitlab.config.published import current, rename_targets
+from digitlab.platform.environment import starter
 from digitlab.platform.startup import fast_imports
 
 logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # it says in ten lines what ends as one of ours
@@ -30,6 +31,13 @@ def check(cfg: DictConfig) -> DictConfig:
     if content.get("claim"):
         _check_networks(content["claim"])
     return cfg
+
+
+def check_process() -> None:
+    """Raise UserError where this process was started as one of several that share a run."""
+    if found := starter():
+        several = "several runs at once: digitlab sweep with hydra/launcher=joblib or slurm"
+        raise UserError(f"{found} started several processes, and a run is one; start it without ({several})")
 
 
 def check_report(cfg: DictConfig) -> None:

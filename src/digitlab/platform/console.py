@@ -19,12 +19,18 @@ class _Console(Console):
         exit_on_closed_output()
 
 
-# Output to a file is wide enough for whole names.
-console = _Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
+_is_file = not sys.stdout.isatty()
+console = _Console(
+    highlight=False,
+    soft_wrap=True,
+    width=160 if _is_file else None,  # wide enough for whole names
+    force_interactive=False if _is_file else None,  # FORCE_COLOR asks for colours only, not for a bar that moves
+)
 
 NOISE = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning 2.6 with torch 2.15
     "The number of training batches .* is smaller than the logging interval",  # steps are logged at the epoch's end
+    "The `srun` command is available on your system but is not used",  # nor is it to be
     "GPU available but not used",  # the user chose the CPU
     "You're resuming from a checkpoint that ended before the epoch ended",  # it compares steps with Lightning batches
     "No complete tensor found in the group",  # torch.export of a network whose weights share no storage

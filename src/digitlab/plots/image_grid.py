@@ -3,7 +3,8 @@
 import textwrap
 
 import numpy as np
-from matplotlib.figure import Figure
+
+from digitlab.plots.style import Figure
 
 
 def image_grid(images: np.ndarray, texts: list[str], columns: int, title: str, empty: str = "no images") -> Figure:

@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from digitlab.plots.image_grid import image_grid, shorten
-from digitlab.plots.style import BLUES, line_styles, scale_accuracy, scale_cost, styled
+from digitlab.plots.style import BLUES, Figure, line_styles, scale_accuracy, scale_cost, styled
 
 
 @styled

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from digitlab.plots.image_grid import image_grid, shorten
-from digitlab.plots.style import BLUES, styled
+from digitlab.plots.style import BLUES, Figure, styled
 
 # Okabe-Ito colours; line style and marker distinguish the series without colour.
 _SERIES = {

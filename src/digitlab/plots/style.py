@@ -1,14 +1,15 @@
 """The style of every figure: colours, lines, axes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any
 
+import matplotlib.figure
 import numpy as np
-from matplotlib import colormaps, rc_context
+from matplotlib import colormaps, rc_context, rcParams, rcParamsDefault
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 # Cycles of different lengths, so that more lines than there are colours still differ.
@@ -31,16 +32,31 @@ _STYLE: dict[Any, Any] = {
     "lines.markersize": 4.5,
     "figure.constrained_layout.w_pad": 0.07,  # inches
     "figure.constrained_layout.h_pad": 0.07,
-    "figure.constrained_layout.use": False,  # each figure has its own layout, whatever the user's matplotlibrc says
-    "figure.autolayout": False,
 }
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    """Apply our style to matplotlib's own defaults within this context, whatever the user's matplotlibrc says."""
+    defaults: dict[Any, Any] = {key: value for key, value in rcParamsDefault.items() if not key.startswith("backend")}
+    changed = {key: value for key, value in defaults.items() if rcParams[key] != value}
+    with rc_context(changed | _STYLE):
+        yield
+
+
+class Figure(matplotlib.figure.Figure):
+    """A figure that is saved in our style, too: much is read from it only then."""
+
+    @_style()
+    def savefig(self, *args: Any, **kwargs: Any) -> None:
+        super().savefig(*args, **kwargs)
 
 
 def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     """Draw a figure in our style, and compute its layout once: savefig would draw everything twice for it."""
 
     @wraps(draw)
-    @rc_context(_STYLE)
+    @_style()
     def drawn(*args: Any, **kwargs: Any) -> Figure:
         figure = draw(*args, **kwargs)
         if engine := figure.get_layout_engine():

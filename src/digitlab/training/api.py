@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from digitlab.config.arguments import check_arguments
+from digitlab.config.check import check_process
 from digitlab.config.compose import compose, configuration
 from digitlab.config.errors import UserError, one_line
 from digitlab.tracking import queries
@@ -48,6 +49,7 @@ def train(*overrides: str, config_dir: str | Path | None = None, **keys: Any) ->
     for override in typed:
         if override.startswith("sweep="):
             raise UserError(f"{override}: is many runs, and this trains one; digitlab sweep does them")
+    check_process()
     check_arguments(typed)
     if config_dir:
         folder = Path(config_dir).expanduser().resolve()

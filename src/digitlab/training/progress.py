@@ -26,7 +26,7 @@ class Progress(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.reported = trainer.current_epoch
-        if console.console.is_terminal:
+        if console.console.is_interactive:
             columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}")]
             self.bar = Bar(
                 *columns,

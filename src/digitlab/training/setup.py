@@ -7,6 +7,7 @@ from functools import lru_cache
 import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback, EarlyStopping
 
@@ -105,7 +106,9 @@ def assemble(cfg: DictConfig, data: ImageData) -> tuple[Classifier, pl.Trainer]:
     callbacks.append(EpochCheckpoint())
     if any(sees_steps(callback) for callback in callbacks):
         data.steps_per_execution = 1
-    fixed = {"devices": machine.devices(cfg.trainer.accelerator), "logger": False, "plugins": [DurableCheckpointIO()]}
+    fixed = {"devices": machine.devices(cfg.trainer.accelerator), "logger": False}
+    # A run is one process, whatever cluster Lightning would find itself in.
+    fixed["plugins"] = [DurableCheckpointIO(), LightningEnvironment()]
     fixed["gradient_clip_val"] = None  # the classifier's work: Lightning clips only where it takes the steps itself
     fixed["log_every_n_steps"] = 1  # what callbacks log; points are buffered
     return classifier, build(cfg, "trainer", callbacks=callbacks, **fixed)

@@ -1,0 +1,116 @@
+"""What each library may take from the user's environment, in one place; the rest is hidden from it.
+
+Who starts a run asks digitlab for it. A variable that was set for something else must not end the run, change its
+numbers or make it noisy.
+"""
+
+import codecs
+import io
+import os
+import re
+import sys
+import unicodedata
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+
+# What the variables of a library begin with, and those of them that it may read.
+READABLE: Mapping[str, tuple[str, ...]] = {
+    # where a server is and how to speak to it; a run, an experiment, a level of logging is ours to choose
+    "MLFLOW_": ("MLFLOW_TRACKING_", "MLFLOW_HTTP_", "MLFLOW_ALLOW_HTTP_", "MLFLOW_S3_", "MLFLOW_BOTO_", "MLFLOW_GCS_",
+                "MLFLOW_KERBEROS_", "MLFLOW_MYSQL_", "MLFLOW_MULTIPART_", "MLFLOW_WORKSPACE"),
+    "PL_": (),  # of Lightning; PL_TRAINER_LIMIT_TRAIN_BATCHES would change results unseen
+    "HYDRA_": ("HYDRA_FULL_ERROR",),
+    "MATPLOTLIBRC": (),
+    "GIT_": ("GIT_CONFIG", "GIT_EXEC_PATH"),  # a hook's GIT_DIR names another checkout than the code's
+    "TORCH_LOGS": (),
+    "TORCH_TRACE": (),
+    "TORCH_COMPILE_": (),
+    "TORCHDYNAMO_": (),  # the logged model is exported by it
+    "COLUMNS": (),  # the terminal itself is asked
+    "LINES": (),
+    "PYTHONWARNINGS": (),
+    "SLURM_NTASKS": (),  # where there are any, Lightning takes hpc_ckpt files that lie about for checkpoints
+}  # fmt: skip
+FIXED = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "GIT_PYTHON_REFRESH": "quiet",  # MLflow needs no git
+}
+# What starts several processes at once, by what tells each of them how many there are, and which it is.
+STARTERS = {
+    "torchrun": ("WORLD_SIZE", "RANK"),
+    "srun": ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
+    "mpirun": ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
+    "mpiexec": ("PMI_SIZE", "PMI_RANK"),
+    "jsrun": ("JSM_NAMESPACE_SIZE", "JSM_NAMESPACE_RANK"),
+}
+RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")  # read by Lightning
+IN_ASCII = {"×": "x", "±": "+-", "–": "-", "−": "-", "…": "...", "≤": "<=", "≥": ">=", "→": "->"}
+
+
+@contextmanager
+def shielded() -> Iterator[None]:
+    """Let libraries see, within this context, only what they may; and let every text be printed, in any encoding."""
+    hidden = {name: value for name, value in os.environ.items() if not _is_readable(name, value)}
+    before = {name: os.environ.get(name) for name in FIXED}
+    for name in hidden:
+        del os.environ[name]
+    os.environ.update(FIXED)
+    if "PYTHONWARNINGS" in hidden:
+        _forget_python_warnings()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and "utf" not in stream.encoding.lower():
+            stream.reconfigure(errors="digitlab.ascii")
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def starter() -> str | None:
+    """Return the variable that makes this process one of several, and what started them; None where it is alone."""
+    for name, (count, rank) in STARTERS.items():
+        if os.environ.get(count, "").isdecimal() and int(os.environ[count]) > 1 and rank in os.environ:
+            return f"{count}={os.environ[count]}: {name}"
+    return None
+
+
+def _is_readable(name: str, value: str) -> bool:
+    if name in FIXED:
+        return True
+    if name in RANKS:
+        return starter() is not None  # this process is to be refused, by what they say
+    if name == "OMP_NUM_THREADS":
+        return bool(re.fullmatch(r"\s*[1-9]\d*(\s*,\s*[1-9]\d*)*\s*", value))  # libgomp complains of any other
+    if name == "MPLBACKEND":  # in a notebook, what draws there
+        package = value.removeprefix("module://").partition(".")[0]
+        return value.startswith("module://") and package.isidentifier() and find_spec(package) is not None
+    return all(name.startswith(readable) for prefix, readable in READABLE.items() if name.startswith(prefix))
+
+
+def _forget_python_warnings() -> None:
+    """Filter warnings as Python does by itself."""
+    sys.warnoptions.clear()  # else child processes get them
+    warnings.resetwarnings()
+    for category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+        warnings.simplefilter("ignore", category)
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    """Write in ASCII what an encoding lacks: a codec's error handler."""
+    assert isinstance(error, UnicodeEncodeError)
+    text = error.object[error.start : error.end]
+    return "".join(IN_ASCII.get(sign) or _letters(sign) or "?" for sign in text), error.end
+
+
+def _letters(sign: str) -> str:
+    """Return a letter without its accents."""
+    return unicodedata.normalize("NFKD", sign).encode("ascii", "ignore").decode()
+
+
+codecs.register_error("digitlab.ascii", _in_ascii)
