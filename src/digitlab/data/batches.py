@@ -37,7 +37,8 @@ class Batches:
     """Iterate over a split in batches of (images, labels): float32 (B, C, H, W) and int64 (B,), on the split's device.
 
     `split` is uint8 images (N, H, W) or (N, H, W, C) with int64 labels (N,). Images come in the `order` of each epoch,
-    or as they lie without one; the last batch may be smaller. `augment` holds the keywords of `affine_augment`.
+    or as they lie without one; the last batch may be smaller, and a last image by itself comes in the batch before it
+    where `joins_last`. `augment` holds the keywords of `affine_augment`.
     """
 
     def __init__(
@@ -47,14 +48,16 @@ class Batches:
         batch_size: int,
         order: EpochOrder | None = None,
         augment: Mapping[str, float] | None = None,
+        joins_last: bool = False,
     ):
         self.images, self.labels = split
         self.preprocess, self.batch_size = preprocess.to(self.labels.device), batch_size
+        self.joins_last = joins_last and len(self.labels) > batch_size > 1 == len(self.labels) % batch_size
         self.augment = augment if augment and any(augment.values()) else None
         self.sampler, self.batch_sampler = order, None  # where Lightning looks for set_epoch
 
     def __len__(self) -> int:
-        return math.ceil(len(self.labels) / self.batch_size)
+        return math.ceil(len(self.labels) / self.batch_size) - self.joins_last
 
     def __iter__(self) -> Iterator[Pairs]:
         for rows in self._rows():
@@ -64,7 +67,8 @@ class Batches:
     def _rows(self) -> Iterable[Tensor | slice]:
         # Draw at the first batch, not when the iterator is made: Lightning sets the epoch in between.
         if self.sampler:
-            return self.sampler.draw().to(self.labels.device).split(self.batch_size)
+            rows = self.sampler.draw().to(self.labels.device).split(self.batch_size)
+            return (*rows[:-2], torch.cat(rows[-2:])) if self.joins_last else rows
         starts = range(0, len(self.labels), self.batch_size)
         return (slice(start, start + self.batch_size) for start in starts)
 

@@ -2,7 +2,6 @@
 
 import inspect
 import json
-import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -66,6 +65,7 @@ class ImageData(pl.LightningDataModule):
         self.division = Division(split, val_fraction, test_fraction, skip_first, split_seed)
         self.preprocess = Preprocess(normalize, mean, std)
         self.augment = dict(augment or {})
+        self.joins_last = False  # for a network that cannot train on a single image: see Batches
         self.loaded: Splits | None = None
 
     def setup(self, stage: str | None = None) -> None:
@@ -110,13 +110,17 @@ class ImageData(pl.LightningDataModule):
 
     @property
     def steps_per_epoch(self) -> int:
-        return math.ceil(self.sizes["train"] / self.batch_size)
+        return len(self._training())
+
+    def batch_sizes(self, stage: str, device: torch.device) -> list[int]:
+        """Return how many images the batches of a split have on `device`: the most, and what is left for the last."""
+        whole = self.batch_size if stage == "train" else _of_device(EVALUATION_BATCH, device)
+        count = self.sizes[stage]
+        return sorted({min(whole, count), count % whole or whole} & set(range(1, count + 1)), reverse=True)
 
     def train_dataloader(self) -> Batches | Chunks:
-        split = self._on_device("train")
-        order = EpochOrder(self.sizes["train"], self.seed)
-        batches = Batches(split, self.preprocess, self.batch_size, order, self.augment)
-        steps = self.steps_per_execution or STEPS_PER_EXECUTION.get(split[0].device.type, STEPS_PER_EXECUTION["cpu"])
+        batches = self._training()
+        steps = self.steps_per_execution or _of_device(STEPS_PER_EXECUTION, batches.labels.device)
         return Chunks(batches, steps) if steps > 1 else batches
 
     def val_dataloader(self) -> Batches:
@@ -125,10 +129,14 @@ class ImageData(pl.LightningDataModule):
     def test_dataloader(self) -> Batches:
         return self._evaluation("test")
 
+    def _training(self) -> Batches:
+        order = EpochOrder(self.sizes["train"], self.seed)
+        split = self._on_device("train")
+        return Batches(split, self.preprocess, self.batch_size, order, self.augment, self.joins_last)
+
     def _evaluation(self, stage: str) -> Batches:
         split = self._on_device(stage)
-        size = EVALUATION_BATCH.get(split[0].device.type, EVALUATION_BATCH["cpu"])
-        return Batches(split, self.preprocess, size)
+        return Batches(split, self.preprocess, _of_device(EVALUATION_BATCH, split[0].device))
 
     def _load(self) -> Images:
         root = Path(self.root).expanduser() if self.root else REPOSITORY / "data"
@@ -146,3 +154,7 @@ class ImageData(pl.LightningDataModule):
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         images, labels = self.splits[stage]
         return images.to(device), labels.to(device)
+
+
+def _of_device(by_device: Mapping[str, int], device: torch.device) -> int:
+    return by_device.get(device.type, by_device["cpu"])

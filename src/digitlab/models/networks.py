@@ -100,6 +100,13 @@ def _layer(make, inputs: int, keys: Mapping) -> nn.Sequential:
     unknown = sorted(set(keys) - set(allowed))
     if unknown:
         raise ValueError(f"{unknown[0]}: unknown key of a {make.__name__}; allowed: {', '.join(allowed)}")
+    for name, value in keys.items():
+        if name == "dropout":
+            is_valid, allowed = type(value) in (int, float) and 0 <= value < 1, "number from 0 and below 1"
+        else:
+            is_valid, allowed = type(value) is int and value >= 1, "whole number from 1"
+        if not is_valid:
+            raise ValueError(f"{name}={value}: must be a {allowed}")
     return make(inputs, **keys)
 
 

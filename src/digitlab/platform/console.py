@@ -52,6 +52,8 @@ def prepare() -> None:
         warnings.filterwarnings("ignore", message=message)
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ("callbacks", "profilers"):  # what they are asked to say: tables, and verbose=true
+        logging.getLogger(f"pytorch_lightning.{name}").setLevel(logging.INFO)
 
 
 def draw_layers(layers: Iterable[tuple[str, str, str, int]]) -> str:

@@ -50,6 +50,7 @@ class Run:
         self.experiment_id = run.info.experiment_id
         self.is_local = urlparse(self.artifacts).scheme in ("", "file")
         self.files: dict[str, Callable[[], None] | None] = {}  # what it must have when it is done, and what writes it
+        self.without_model = ""  # why no LoggedModel is recorded
 
     def __enter__(self) -> "Run":
         self.began = monotonic()
@@ -179,14 +180,15 @@ class Run:
         """Record the model of `step` as a LoggedModel, without pickle.
 
         `predictor` maps uint8 images (N, H, W), of which `example` is some, to class probabilities (N, num_classes).
-        Raises OSError where the temporary folder is too small.
+        Do nothing where the run is `without_model`. Raises OSError where the temporary folder is too small.
         """
-        for incomplete in self.client.search_logged_models([self.experiment_id], f"source_run_id = '{self.id}'"):
-            self.client.delete_logged_model(incomplete.model_id)  # made by this run before it was interrupted
+        self.model = name
+        if self.without_model:
+            return
+        self._delete_models()  # made by this run before it was interrupted
         with torch.no_grad():
             predictor = predictor.eval().cpu()
             output = predictor(torch.from_numpy(example)).numpy()
-        self.model = name
         requirements = [f"{package}=={version(package).partition('+')[0]}" for package in MODEL_REQUIREMENTS]
         folder, size = tempfile.gettempdir(), sum(tensor.nbytes for tensor in predictor.state_dict().values())
         if shutil.disk_usage(folder).free < size + 2**20:  # torch.export would abort the whole process
@@ -204,14 +206,18 @@ class Run:
                 serialization_format="pt2",
             )
 
+    def _delete_models(self) -> None:
+        for model in self.client.search_logged_models([self.experiment_id], f"source_run_id = '{self.id}'"):
+            self.client.delete_logged_model(model.model_id)
+
     def locate(self, file: str) -> str:
         """Return the path or URI of an artifact of the run."""
         return str(self.checkpoints.parent / file) if self.is_local else f"{self.artifacts}/{file}"
 
     def share_checkpoints(self) -> None:
-        """Upload the checkpoints if the store keeps artifacts on a server."""
+        """Upload the checkpoints, those of a user's own too, if the store keeps artifacts on a server."""
         if not self.is_local:
-            self.client.log_artifacts(self.id, str(self.checkpoints), "checkpoints")
+            self.client.log_artifacts(self.id, str(self.checkpoints.parent))
 
     def keep_only(self, checkpoint: str) -> None:
         """Delete every checkpoint except the one named."""

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from getpass import getuser
+from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import urlparse
 from urllib.request import url2pathname
@@ -96,6 +97,18 @@ class Store:
             raise OSError(f"{file} is {'empty' if file.exists() else 'gone'}; {integrity.remedy(file)}")
         else:
             _create_schema(file)
+
+    def why_no_models(self) -> str:
+        """Say why the store cannot record a LoggedModel, as a server of MLflow 2 cannot; "" where it can."""
+        if self.file:
+            return ""
+        try:
+            self.client.search_logged_models([self.experiment_id], max_results=1)
+        except MlflowException as error:
+            if error.get_http_status_code() != HTTPStatus.NOT_FOUND:
+                raise
+            return f"the server at {redact(self.uri)} has no logged models: it is older than MLflow 3"
+        return ""
 
     @contextmanager
     def translate_errors(self) -> Iterator[None]:

@@ -9,15 +9,16 @@ import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.io import TorchCheckpointIO
-from pytorch_lightning.callbacks import Callback, Checkpoint
+from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint
 
-from digitlab.training.lightning_internals import write_epoch_metrics
+from digitlab.training.lightning_internals import callbacks_of, write_epoch_metrics
+from digitlab.training.user_checkpoints import follow
 
 
 class ReseedEveryEpoch(Callback):
@@ -62,6 +63,13 @@ class EpochCheckpoint(Checkpoint):
             os.replace(last, self.folder / "previous.ckpt")
         trainer.save_checkpoint(last)
         self.share()
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        for callback in callbacks_of(trainer):
+            if isinstance(callback, ModelCheckpoint) and callback.state_key in checkpoint["callbacks"]:
+                follow(callback, checkpoint["callbacks"][callback.state_key])
 
     def state_dict(self) -> dict:
         return {name: getattr(self, name) for name in ("run", "best_loss", "best_epoch", "epoch", "finished")}

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import MeanMetric
 
 from digitlab.data.batches import Chunk
@@ -35,6 +35,7 @@ class Classifier(pl.LightningModule):
     Batches are float (B, C, H, W) and int64 (B,), of any loader; each is one optimizer step. A `Chunk` of them is taken
     as one Lightning batch, which changes no number. Norms of gradients above `clip` are cut to it. On a GPU the steps
     replay a CUDA graph, unless a callback has hooks around steps: those are called as in automatic optimization.
+    `scheduler` steps with the optimizer; a ReduceLROnPlateau with each epoch's val/loss.
     Metrics go to the logger with step = finished epochs (0 = untrained), `train/loss_step` with step = optimizer
     steps. After a test, `probabilities` (N, C) and `labels` (N,) hold what was predicted of what.
     """
@@ -58,13 +59,24 @@ class Classifier(pl.LightningModule):
         self.mean_loss, self.mean_acc = (MeanMetric(nan_strategy="disable").set_dtype(torch.float64) for _ in range(2))
         self.predicted: list[tuple[Tensor, Tensor]] = []
 
+    @property
+    def logged(self) -> list[str]:
+        """The names of what every epoch logs."""
+        rate = ["lr"] if self.scheduler else []
+        return ["train/loss", "train/acc", "val/loss", "val/acc", "time/epoch_s", "images_per_s", *rate]
+
+    @property
+    def _watches_loss(self) -> bool:
+        return isinstance(self.scheduler, ReduceLROnPlateau)
+
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images)
 
     def configure_optimizers(self) -> Any:
         if self.scheduler is None:
             return self.optimizer
-        return {"optimizer": self.optimizer, "lr_scheduler": {"scheduler": self.scheduler, "interval": "step"}}
+        interval = "epoch" if self._watches_loss else "step"
+        return {"optimizer": self.optimizer, "lr_scheduler": {"scheduler": self.scheduler, "interval": interval}}
 
     def on_train_start(self) -> None:
         self.observers = [callback for callback in callbacks_of(self.trainer) if sees_steps(callback)]
@@ -78,7 +90,7 @@ class Classifier(pl.LightningModule):
         for result, (images, labels) in zip(results, batches, strict=True):
             result.copy_(step(images.to(self.device), labels.to(self.device)))
             sizes.append(len(labels))
-            if self.scheduler:
+            if self.scheduler and not self._watches_loss:
                 self.scheduler.step()
         self.steps.append((results, sizes))
         count_optimizer_steps(self.trainer, len(sizes))
@@ -147,8 +159,13 @@ class Classifier(pl.LightningModule):
             self._stop_clock()
 
     def on_validation_epoch_end(self) -> None:
+        values = self._means("val")
+        if self.trainer.sanity_checking:  # of some batches, for Lightning's sake
+            return
         is_fitting = self.trainer.state.fn == TrainerFn.FITTING
-        self._publish(self._means("val"), self.current_epoch + is_fitting)
+        if is_fitting and self._watches_loss:
+            self.scheduler.step(values["val/loss"])
+        self._publish(values, self.current_epoch + is_fitting)
 
     def test_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         self.predicted.append((self._evaluate(batch).cpu(), batch[1].cpu()))

@@ -47,6 +47,9 @@ def describe(run: Run, job: Job) -> None:
     if patch:
         run.log_bytes(patch, "uncommitted.patch")
     run.log_text(layers, "model_summary.txt")
+    if run.without_model:
+        run.log_tags({"without_model": run.without_model})
+        console.warn(f"no model will be logged, all else will: {run.without_model}")
     run.log_dataset(data.ready.name, data.digest, data.sizes, source=str(data.root or data.ready.name))
     some = np.random.default_rng(0).permutation(data.sizes["train"])[:40]  # the first 40 may be of one class
     images, labels = (tensor[some].numpy() for tensor in data.splits["train"])
@@ -106,7 +109,7 @@ def summarize(run: Run, job: Job, weights: str, ui_hint: str) -> None:
             "weights": f"{weights} ({job.cfg.evaluate_on})",
             "time": f"{sum(seconds):.1f} s in training passes, {np.median(rates):,.0f} images/s",
             "run": run.id,
-            "model": f"runs:/{run.id}/{run.model}",
+            "model": "not logged" if run.without_model else f"runs:/{run.id}/{run.model}",
             "checkpoint": run.locate(f"checkpoints/{job.tested_checkpoint}"),
             "see it": ui_hint,
         },

@@ -1,6 +1,7 @@
 """Train one network with one optimizer on one data set, from the configuration to the tracked result."""
 
 from omegaconf import DictConfig
+from pytorch_lightning.callbacks import ModelCheckpoint
 
 from digitlab.config.errors import UserError, user_errors
 from digitlab.platform import console, machine
@@ -14,6 +15,8 @@ from digitlab.training.classifier import LAST_POINT
 from digitlab.training.lightning_internals import callbacks_of, step_of_metrics
 from digitlab.training.progress import Progress
 from digitlab.training.setup import Job, name_run, set_up
+from digitlab.training.trial import why_not_exported
+from digitlab.training.user_checkpoints import move_checkpoints
 
 
 @exit_on_signals()
@@ -37,7 +40,9 @@ def train(cfg: DictConfig) -> float:
         if done and not job.cfg.rerun:
             record.show_done(done, store.ui_hint)
             return best_accuracy(Run(store.client, done))
+        without_model = store.why_no_models() or why_not_exported(job.classifier.network, job.data)
         with begin_or_resume(store, broken, job) as run:
+            run.without_model = without_model
             record.describe(run, job)
             epochs = fit(run, job)
             tested = evaluate(run, job)
@@ -70,6 +75,8 @@ def fit(run: Run, job: Job) -> int:
         if isinstance(callback, EpochCheckpoint):
             callback.folder, callback.run = run.checkpoints, run.id
             callback.flush, callback.share = run.logger.flush, run.share_checkpoints
+        if isinstance(callback, ModelCheckpoint):
+            move_checkpoints(callback, run.checkpoints.parent)
         if isinstance(callback, Progress) and job.is_cell:
             callback.label = f"{run.name}: "
     stored = run.logger.stored

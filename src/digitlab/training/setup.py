@@ -9,20 +9,23 @@ import torch
 from hydra.utils import instantiate
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import Callback, EarlyStopping
+from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from torch import nn
 
 from digitlab.config.build import build
 from digitlab.config.check import check, check_claimed_data
-from digitlab.config.errors import user_errors
+from digitlab.config.errors import UserError, user_errors
 from digitlab.config.fingerprint import IN_DIGEST, fingerprint
 from digitlab.config.names import deviations, groups
 from digitlab.config.recognize import named
 from digitlab.data.datamodule import ImageData
 from digitlab.data.splits import Splits
 from digitlab.platform import machine
-from digitlab.training.callbacks import refuse_unsupported, sees_steps
+from digitlab.training import trial
+from digitlab.training.callbacks import check_monitors, refuse_unsupported, sees_steps
 from digitlab.training.checkpoint import DurableCheckpointIO, EpochCheckpoint, ReseedEveryEpoch
 from digitlab.training.classifier import Classifier
+from digitlab.training.user_checkpoints import place_checkpoints
 
 
 def identify(cfg: DictConfig) -> tuple[DictConfig, ImageData, str]:
@@ -31,7 +34,9 @@ def identify(cfg: DictConfig) -> tuple[DictConfig, ImageData, str]:
     with user_errors(f"trainer.accelerator={cfg.trainer.accelerator}"):
         cfg.trainer.accelerator = machine.accelerator(cfg.trainer.accelerator)
     cfg.trainer.precision = machine.precision(cfg.trainer.precision, cfg.trainer.accelerator)
-    data: ImageData = build(cfg, "data")
+    data = build(cfg, "data")
+    if not isinstance(data, ImageData):
+        raise UserError(f"data._target_={cfg.data._target_}: must be digitlab.data.datamodule.ImageData or made of it")
     deciding = OmegaConf.masked_copy(cfg.data, ["_target_", *IN_DIGEST])
     with user_errors("data"):
         data.loaded = _load(OmegaConf.to_yaml(deciding))
@@ -89,9 +94,33 @@ def name_run(cfg: DictConfig, names: Mapping[str, str]) -> str:
 
 def assemble(cfg: DictConfig, data: ImageData) -> tuple[Classifier, pl.Trainer]:
     """Build network, optimizer, scheduler and trainer; whatever is wrong with them shows before a run exists."""
+    network = _network(cfg, data)
+    callbacks = _callbacks(cfg)
+    if any(sees_steps(callback) for callback in callbacks.values()):
+        data.steps_per_execution = 1
+    fixed = {"devices": machine.devices(cfg.trainer.accelerator), "logger": False}
+    # A run is one process, whatever cluster Lightning would find itself in.
+    fixed["plugins"] = [DurableCheckpointIO(), LightningEnvironment()]
+    fixed["gradient_clip_val"] = None  # the classifier's work: Lightning clips only where it takes the steps itself
+    fixed["log_every_n_steps"] = 1  # what callbacks log; points are buffered
+    trainer = build(cfg, "trainer", callbacks=list(callbacks.values()), **fixed)
+
+    trial.try_network(network, data, trainer)
+    classifier = _classifier(cfg, data, network)
+    check_monitors(callbacks, classifier.logged)
+    trial.try_step(classifier, data, trainer)
+    trial.try_scheduler(classifier, data, cfg.trainer.max_epochs)
+    trial.try_checkpoint(classifier, callbacks)
+    return _classifier(cfg, data, _network(cfg, data)), trainer
+
+
+def _network(cfg: DictConfig, data: ImageData) -> nn.Module:
     pl.seed_everything(cfg.seed, verbose=False)
-    network = build(cfg, "model", num_classes=data.num_classes, input_shape=data.input_shape)
-    optimizer = build(cfg, "optim", network.parameters())
+    return build(cfg, "model", num_classes=data.num_classes, input_shape=data.input_shape)
+
+
+def _classifier(cfg: DictConfig, data: ImageData, network: nn.Module) -> Classifier:
+    optimizer = build(cfg, "optim", list(network.parameters()))
     scheduler = None
     if cfg.get("scheduler"):
         for key in OmegaConf.missing_keys(cfg):
@@ -99,26 +128,21 @@ def assemble(cfg: DictConfig, data: ImageData) -> tuple[Classifier, pl.Trainer]:
         scheduler = build(cfg, "scheduler", optimizer)
     classifier = Classifier(network, optimizer, scheduler, cfg.loss, clip=cfg.trainer.get("gradient_clip_val"))
     classifier.example_input_array = torch.zeros(2, *data.input_shape)
+    return classifier
 
-    callbacks = [ReseedEveryEpoch(cfg.seed), *_callbacks(cfg)]
+
+def _callbacks(cfg: DictConfig) -> dict[str, Callback]:
+    """Build the callbacks, those that `cfg` names by their key; UserError for one that cannot work here."""
+    callbacks: dict[str, Callback] = {"seed": ReseedEveryEpoch(cfg.seed)}
+    for name, node in cfg.trainer.callbacks.items():
+        if node is not None:
+            key = f"trainer.callbacks.{name}"
+            callbacks[key] = build(cfg, key)
+            with user_errors(key):
+                refuse_unsupported(callbacks[key])
+                if isinstance(callbacks[key], ModelCheckpoint):
+                    place_checkpoints(callbacks[key], node.get("dirpath") or str(name))
     if cfg.early_stopping.patience:
-        callbacks.append(EarlyStopping("val/loss", patience=cfg.early_stopping.patience, check_finite=False))
-    callbacks.append(EpochCheckpoint())
-    if any(sees_steps(callback) for callback in callbacks):
-        data.steps_per_execution = 1
-    fixed = {"devices": machine.devices(cfg.trainer.accelerator), "logger": False}
-    # A run is one process, whatever cluster Lightning would find itself in.
-    fixed["plugins"] = [DurableCheckpointIO(), LightningEnvironment()]
-    fixed["gradient_clip_val"] = None  # the classifier's work: Lightning clips only where it takes the steps itself
-    fixed["log_every_n_steps"] = 1  # what callbacks log; points are buffered
-    return classifier, build(cfg, "trainer", callbacks=callbacks, **fixed)
-
-
-def _callbacks(cfg: DictConfig) -> list[Callback]:
-    """Build the callbacks that `cfg` names; UserError for one that cannot work here."""
-    callbacks = []
-    for name in (name for name, node in cfg.trainer.callbacks.items() if node is not None):
-        callbacks.append(build(cfg, f"trainer.callbacks.{name}"))
-        with user_errors(f"trainer.callbacks.{name}"):
-            refuse_unsupported(callbacks[-1])
-    return callbacks
+        patience = cfg.early_stopping.patience
+        callbacks["early_stopping"] = EarlyStopping("val/loss", patience=patience, check_finite=False)
+    return callbacks | {"evaluate_on": EpochCheckpoint()}

@@ -1,0 +1,162 @@
+"""Try every part of a run on some images before the run exists, so that what cannot work ends in one line.
+
+What is tried is changed by it, and thrown away: the run has its own, built anew from the same seed.
+"""
+
+import copy
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from digitlab.config.errors import UserError, one_line, user_errors
+from digitlab.data.datamodule import ImageData
+from digitlab.models.layers import ReluDropout
+from digitlab.models.predictor import Predictor
+from digitlab.platform import console
+from digitlab.training.checkpoint import EpochCheckpoint
+from digitlab.training.classifier import Classifier
+
+DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout, ReluDropout)
+FEW = 2  # images of one whole step, as many as the example of the logged model has
+
+
+def try_network(network: nn.Module, data: ImageData, trainer: pl.Trainer) -> None:
+    """Call `network` with a batch of each size that will come; have `data` join the last image where it must be.
+
+    Raises UserError where an output is not what a classifier gives.
+    """
+    if not any(True for _ in network.parameters()):
+        raise UserError("model: has no parameters, so there is nothing to train")
+    for name, layer in network.named_modules():
+        if isinstance(layer, DROPOUTS) and layer.p == 1:
+            raise UserError(f"model: {name}: a dropout of 1 lets nothing through; allowed: from 0 and below 1")
+    device = trainer.strategy.root_device
+    network.to(device)
+    sizes = {stage: data.batch_sizes(stage, device) for stage in ("train", "val", "test")}
+    for size in (*sizes["train"], FEW):
+        try:
+            _try_batch(network.train(), data, trainer, size)
+        except UserError:
+            if size > 1 or data.batch_size == 1:
+                raise
+            data.joins_last = True
+            console.say(f"the last image of each epoch joins the batch before it: {data.batch_size} + 1 images")
+    for size in {*sizes["val"], *sizes["test"], FEW}:
+        _try_batch(network.eval(), data, trainer, size)
+
+
+def _try_batch(network: nn.Module, data: ImageData, trainer: pl.Trainer, size: int) -> None:
+    images, _ = _some(data, size, trainer)
+    count, doing = "1 image" if size == 1 else f"{size} images", "training" if network.training else "evaluation"
+    wanted = f"must be logits, floats of shape ({size}, {data.num_classes})"
+    with torch.no_grad(), trainer.precision_plugin.forward_context():
+        try:
+            output = network(images)
+        except Exception as error:
+            said = f"{type(error).__name__}: {one_line(error)}"[:200]
+            raise UserError(f"model: fails at a batch of {count} in {doing}: {said}") from error
+    if not isinstance(output, Tensor):
+        raise UserError(f"model: its output is a {type(output).__name__}; {wanted}")
+    if output.shape != (size, data.num_classes):
+        raise UserError(f"model: its output for {count} has the shape {tuple(output.shape)}; {wanted}")
+    if not output.is_floating_point():
+        raise UserError(f"model: its output is of {output.dtype}; {wanted}")
+
+
+def try_step(classifier: Classifier, data: ImageData, trainer: pl.Trainer) -> None:
+    """Take one optimizer step; raise UserError where it fails, gives no number, or reaches no parameter."""
+    classifier.to(trainer.strategy.root_device).train()
+    network = classifier.network
+    images, labels = _some(data, FEW, trainer)
+    with trainer.precision_plugin.train_step_context():
+        with user_errors("model"):
+            output = network(images)
+        if not output.requires_grad:
+            raise UserError("model: its output depends on no parameter that can be trained")
+        with user_errors("model"), torch.autocast(images.device.type, enabled=False):
+            classifier.loss(output, labels).backward()
+        untouched = [name for name, each in network.named_parameters() if each.requires_grad and each.grad is None]
+        with user_errors("optim"):
+            loss = float(classifier._step(images, labels)[0])
+    if not torch.isfinite(torch.tensor(loss)):
+        raise UserError(
+            f"model: its loss is {loss} at the first step, by its layers, or by data.normalize, mean and std"
+        )
+    if untouched:
+        more = f" and {len(untouched) - 1} more" if len(untouched) > 1 else ""
+        console.warn(f"model: no gradient reaches {untouched[0]}{more}, so training leaves it as it is")
+
+
+def try_scheduler(classifier: Classifier, data: ImageData, epochs: int) -> None:
+    """Step the scheduler as often as the run will; raise UserError where it cannot."""
+    scheduler, steps = classifier.scheduler, epochs * data.steps_per_epoch
+    if scheduler is None:
+        return
+    is_by_epoch = isinstance(scheduler, ReduceLROnPlateau)
+    with user_errors(f"scheduler: of {steps:,} steps in {epochs} epochs"), warnings.catch_warnings(action="ignore"):
+        for _ in range(epochs if is_by_epoch else steps):
+            scheduler.step(0.0) if is_by_epoch else scheduler.step()
+
+
+def try_checkpoint(classifier: Classifier, callbacks: Mapping[str, Callback]) -> None:
+    """Raise UserError for what a checkpoint would hold, besides tensors, and could not be read from it."""
+    states = {"optim": classifier.optimizer.state_dict()["param_groups"]}
+    if classifier.scheduler:
+        states["scheduler"] = classifier.scheduler.state_dict()
+    for key, callback in callbacks.items():
+        if not isinstance(callback, EpochCheckpoint):
+            with user_errors(key):
+                states[key] = callback.state_dict()
+    for key, state in states.items():
+        content = io.BytesIO()
+        try:
+            torch.save(state, content)
+            content.seek(0)
+            torch.load(content, weights_only=True)
+        except Exception as error:
+            raise UserError(
+                f"{key}: its state must be of tensors, numbers, text, lists and dicts, to be saved"
+            ) from error
+
+
+def why_not_exported(network: nn.Module, data: ImageData) -> str:
+    """Say why torch.export cannot export the model that is logged of `network`; "" where it can.
+
+    A network of torch's and digitlab's layers can; others are tried, which takes a second.
+    """
+    forwards = {type(each).forward.__module__ for each in network.modules()}
+    if all(module.startswith(("torch.nn.modules.", "digitlab.models.")) for module in forwards):
+        return ""
+    with torch.random.fork_rng(), _silent():
+        predictor = Predictor(data.preprocess, copy.deepcopy(network)).cpu().eval()
+        images = data.splits["train"][0][:FEW].cpu()
+        try:
+            torch.export.export(predictor, (images,), dynamic_shapes=[{0: torch.export.Dim.AUTO}])
+        except Exception as error:  # of whatever kind the network's own code raises
+            return f"torch.export cannot export it ({type(error).__name__}: {str(error).partition(chr(10))[0]})"[:300]
+    return ""
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep torch.export from logging in many lines what is said in one."""
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _some(data: ImageData, size: int, trainer: pl.Trainer) -> tuple[Tensor, Tensor]:
+    """Return `size` training images and labels, the first ones again where there are fewer, on the training device."""
+    images, labels = (tensor[torch.arange(size) % len(tensor)] for tensor in data.splits["train"])
+    device = trainer.strategy.root_device
+    return data.preprocess(images).to(device), labels.to(device)
