@@ -39,7 +39,7 @@ WIDE = ("cnn_pool_wide", "cnn_wide")  # 512 channels: a few small images are eno
 # In the second epoch order and noise are others than in the first. The last batch of an epoch is a smaller one.
 COMMON = ("trainer=cpu", "trainer.max_epochs=2", "trainer.callbacks.progress=null", "data.batch_size=36")
 DIGITS = (*COMMON, "data=image_folder", "data.root={images}/digits")
-FEW = (*DIGITS, "data.root={images}/two_digits", "++data.source.size=12", "data.batch_size=5", "data.test_fraction=0.2")
+FEW = (*DIGITS, "data.root={images}/two_digits", "data.size=12", "data.batch_size=5", "data.test_fraction=0.2")
 SIMPLE = (*DIGITS, "model=cnn_simple")
 CASES = {
     f"{model} {optim}": (*(FEW if model in WIDE else DIGITS), f"model={model}", f"optim={optim}", rate)
@@ -100,7 +100,7 @@ def train_case(name: str, images: Path) -> Losses:
 
 def write_images(folder: Path) -> Path:
     """Write embedded images into the class folders that the cases train on: 16 of each digit, 10 of each of two."""
-    _, _, (images, labels), _ = mnist5k()
+    images, labels = mnist5k().train
     for name, digits, count in (("digits", range(10), 16), ("two_digits", (4, 9), 10)):
         for digit in digits:
             place = folder / name / str(digit)
