@@ -1,5 +1,6 @@
 """A change of the code that changes a number is seen: losses of short runs are compared with recorded ones."""
 
+import dataclasses
 from collections.abc import Callable
 
 import pytest
@@ -92,8 +93,10 @@ def init(patch: pytest.MonkeyPatch) -> None:
 
 
 def split(patch: pytest.MonkeyPatch) -> None:
-    real = splits._stratify
-    patch.setattr(splits, "_stratify", lambda labels, rows, count, seed: real(labels, rows, count, seed + 1))
+    real = splits.Division._stratify
+    patch.setattr(
+        splits.Division, "_stratify", lambda self, *args: real(dataclasses.replace(self, seed=self.seed + 1), *args)
+    )
 
 
 def dropout_scale(patch: pytest.MonkeyPatch) -> None:
