@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup train sweep claims report bench bench-gpu bench-peers ui relocate gc check restore test test-all docs record-losses reference lint
+.PHONY: help setup train sweep claims report compare bench bench-gpu bench-peers ui relocate gc check restore test test-all docs record-losses reference lint
 PYTHON ?= python3
 PORT ?= 5000
 BIN := .venv/bin
@@ -35,6 +35,9 @@ claims: setup  ## run every published claim over five seeds, what is not done ye
 
 report: setup  ## say which differences in the latest sweep are real, in reports/ (ARGS="report.sweep=smoke")
 	$(BIN)/python src/report.py $(ARGS)
+
+compare: setup  ## say what differs between two runs, and which is better (ARGS="latest best"; docs/report.md)
+	@PYTHONPATH=src $(BIN)/python -m digitlab compare $(ARGS)
 
 bench: setup  ## measure the speed side by side on this CPU (10 to 25 minutes; docs/performance.md)
 	@for script in step pipeline startup cells plan memory report_2000; do PYTHONPATH=src $(BIN)/python benchmarks/$$script.py || exit 1; done

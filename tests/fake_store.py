@@ -37,7 +37,19 @@ class FakeStore:
         self.clock = 1_700_000_000_000
 
     def record(
-        self, model, optim, seed, accuracy, *, done=True, loss=0.1, epochs=3, predictions=True, same=False, **params
+        self,
+        model,
+        optim,
+        seed,
+        accuracy,
+        *,
+        done=True,
+        loss=0.1,
+        epochs=3,
+        predictions=True,
+        same=False,
+        digest="d1ge57",
+        **params,
     ) -> str:
         """Record a run that classifies `accuracy` of its 1,000 test images correctly, the first ones; return its id.
 
@@ -57,7 +69,7 @@ class FakeStore:
             points += [Metric("time/epoch_s", 2.0, started, epoch)] if epoch else []
         client.log_batch(run.run_id, points, [Param(*each) for each in settings.items()])
         sizes = json.dumps({"train": 4000, "val": 500, "test": IMAGES})
-        client.log_inputs(run.run_id, [DatasetInput(Dataset(settings["data"], "d1ge57", "local", "{}", profile=sizes))])
+        client.log_inputs(run.run_id, [DatasetInput(Dataset(settings["data"], digest, "local", "{}", profile=sizes))])
         if predictions:
             wrong = np.arange(IMAGES) >= round(accuracy * IMAGES)
             with tempfile.TemporaryDirectory() as folder:

@@ -32,7 +32,7 @@ def test_help_says_what_there_is(harness, capsys, arguments):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["trian"], "trian: unknown command; allowed: train, sweep, report, store"),
+        (["trian"], "trian: unknown command; allowed: train, sweep, report, compare, store"),
         (["store", "clean"], "clean: unknown command; allowed: relocate, gc"),
         (["store", "gc", "--dry"], "No such option '--dry'"),
         (["sweep"], "sweep: which one? digitlab sweep NAME; there are: claims, counterparts, grid, "),

@@ -30,6 +30,7 @@ def digitlab() -> None:
     digitlab train seed=1 optim.lr=0.01         any key of the configuration; --cfg job shows all of them
     digitlab sweep grid sweep.seeds=5           many runs; what is done is not run again
     digitlab report                             what the latest sweep shows, in reports/
+    digitlab compare latest best                what differs between two runs, and which is better
 
     Runs are kept in mlruns/, where MLFLOW_TRACKING_URI does not name another store. --config-dir DIR adds your own
     files of configuration: DIR/optim/mine.yaml is optim=mine. Each command has its own --help.
@@ -61,6 +62,44 @@ def sweep(arguments: tuple[str, ...]) -> None:
 def report(arguments: tuple[str, ...]) -> None:
     """Say which differences between a sweep's runs are real."""
     _hydra("report", arguments)
+
+
+@digitlab.command()
+@click.argument("a")
+@click.argument("b")
+@click.option(
+    "--margin",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.001,
+    show_default=True,
+    help="Accuracy that B may lose.",
+)
+def compare(a: str, b: str, margin: float) -> None:
+    """Say what differs between A and B, and whether B is better.
+
+    A and B are runs (an id, a name, latest, best), sweeps or MLflow filters; a run stands for all its seeds.
+
+    Exits with 0 where B is shown to lose less than the margin, 1 where it is shown to be worse, 3 where that cannot be
+    told, 2 for a mistake.
+    """
+    import os
+
+    from digitlab.config.errors import one_line_errors, user_errors
+    from digitlab.platform.startup import fast_exit, fast_imports
+
+    try:
+        with one_line_errors():
+            with fast_imports():
+                from digitlab.report import versus
+                from digitlab.tracking.store import Store
+            with user_errors("compare"):
+                store = Store(os.environ.get("MLFLOW_TRACKING_URI"), "digitlab")
+                store.open(create=False)
+                code = versus.compare(store, a, b, margin)
+    except SystemExit as end:
+        print(end.code, file=sys.stderr)
+        sys.exit(2)  # 1 says that B is worse
+    fast_exit(code)
 
 
 @digitlab.group(cls=_Group, no_args_is_help=False)

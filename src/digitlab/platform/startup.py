@@ -38,10 +38,10 @@ def fast_imports() -> Iterator[None]:
         gc.enable()
 
 
-def fast_exit() -> NoReturn:
-    """End the process with exit code 0 without freeing every object, which takes two seconds."""
+def fast_exit(code: int = 0) -> NoReturn:
+    """End the process with an exit code without freeing every object, which takes two seconds."""
     threading._shutdown()  # pyright: ignore[reportAttributeAccessIssue]  private; the interpreter ends in this order
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(code)

@@ -1,0 +1,84 @@
+"""Compare two groups of runs: is one better, by how much, and how many more runs would show it."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+POWER = 0.8
+MOST_RUNS = 1000  # of each group: more are called too many
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much more accurate the runs of B are than those of A: mean, half of its 95 % interval, two-sided p-value.
+
+    `spread` is the standard deviation of the runs of a group.
+    """
+
+    mean: float
+    half: float
+    p_value: float
+    counts: tuple[int, int]
+    spread: float
+
+    @property
+    def is_shown(self) -> bool:
+        return self.p_value < 0.05
+
+    def is_worse(self, margin: float) -> bool | None:
+        """Say whether B is worse than A by more than `margin`: True and False are shown, None cannot be told."""
+        if self.mean - self.half > -margin:
+            return False
+        return True if self.mean + self.half < 0 else None
+
+    def runs_to_show(self, detectable: float) -> int | None:
+        """Return how many more runs of each group would show a difference of `detectable`; None for too many."""
+        needed = runs_needed(self.spread, detectable)
+        return None if needed is None else max(needed - min(self.counts), 0)
+
+
+def difference(a: Sequence[float], b: Sequence[float], step: float) -> Difference:
+    """Compare the accuracies of two groups of two runs or more by Welch's t-test.
+
+    Accuracies are multiples of `step`, so the runs of a group may happen to be equal: their variance is taken as at
+    least that of rounding, which keeps the p-value above 0. Above it this is scipy.stats.ttest_ind(equal_var=False).
+    """
+    variances = [max(float(np.var(values, ddof=1)), step**2 / 12) for values in (a, b)]
+    counts = len(a), len(b)
+    shares = [variance / count for variance, count in zip(variances, counts, strict=True)]
+    error = math.sqrt(sum(shares))
+    degrees = sum(shares) ** 2 / sum(share**2 / (count - 1) for share, count in zip(shares, counts, strict=True))
+    mean = float(np.mean(b) - np.mean(a))
+    p_value = 2 * float(stats.t.sf(abs(mean) / error, degrees))
+    half = float(stats.t.ppf(0.975, degrees)) * error
+    return Difference(mean, half, p_value, counts, math.sqrt(sum(variances) / 2))
+
+
+def paired_difference(pairs: Sequence[tuple[float, float]], step: float) -> Difference:
+    """Compare two runs or more of A with their counterparts of B, given as (a, b), by Student's paired t-test.
+
+    The variance of the differences is taken as at least that of two roundings. Above it this is scipy.stats.ttest_rel.
+    """
+    differences = np.array([b - a for a, b in pairs])
+    variance, count = max(float(np.var(differences, ddof=1)), step**2 / 6), len(pairs)
+    error, mean = math.sqrt(variance / count), float(differences.mean())
+    p_value = 2 * float(stats.t.sf(abs(mean) / error, count - 1))
+    half = float(stats.t.ppf(0.975, count - 1)) * error
+    return Difference(mean, half, p_value, (count, count), math.sqrt(variance / 2))
+
+
+def runs_needed(spread: float, detectable: float) -> int | None:
+    """Return how many runs of each of two groups with this standard deviation show a difference with 80 % power.
+
+    By the noncentral t distribution of Student's two-sided test at 5 %; None where it takes more than 1,000.
+    """
+    counts = np.arange(2, MOST_RUNS + 1)
+    degrees = 2 * (counts - 1)
+    shift = detectable / spread * np.sqrt(counts / 2)
+    critical = stats.t.ppf(0.975, degrees)
+    power = stats.nct.sf(critical, degrees, shift) + stats.nct.cdf(-critical, degrees, shift)
+    enough = np.flatnonzero(power >= POWER)
+    return int(counts[enough[0]]) if enough.size else None

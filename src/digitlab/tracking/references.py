@@ -1,0 +1,104 @@
+"""Find the run that a user means: by id, the start of an id, name, `latest`, `best`, or a registered model."""
+
+import math
+import re
+from collections.abc import Sequence
+
+from mlflow import entities
+from mlflow.exceptions import MlflowException
+
+from digitlab.tracking import queries
+from digitlab.tracking.store import Store
+
+SHOWN = 5  # candidates in a message
+SHORTEST = 4  # characters of a run's id
+FORMS = "an id or its first 4 characters, a name, latest, best, best:model=NAME, models:/NAME@ALIAS"
+
+
+def resolve(store: Store, reference: str) -> entities.Run:
+    """Return the run that `reference` means, one that is done if there are several of its name.
+
+    `latest` is the last one done. `best` has the best validation accuracy of any epoch of those done; `best:sweep=NAME`
+    or `best:model=NAME,data=NAME` of some of them. Raises ValueError, with the candidates, where there is no such run
+    or more than one.
+    """
+    if reference.startswith("models:/"):
+        return _of_model(store, reference)
+    if reference == "latest":
+        return _latest(store)
+    if reference == "best" or reference.startswith("best:"):
+        return _best(store, reference)
+    named = [run for run in queries.search(store, f"attributes.run_name = '{_safe(reference)}'") if is_run(run)]
+    found = [run for run in named if queries.is_done(run)] or named
+    if not found and re.fullmatch(rf"[0-9a-f]{{{SHORTEST},32}}", reference):
+        found = [run for run in _all(store) if run.info.run_id.startswith(reference)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ValueError(f"{reference}: {len(found)} runs are meant: {_list(found)}; give the id of one")
+    alike = [run for run in _all(store) if reference in str(run.info.run_name)]
+    hint = f"alike are: {_list(alike)}" if alike else f"a run is named by {FORMS}"
+    raise ValueError(f"{reference}: no such run; {hint}")
+
+
+def is_run(run: entities.Run) -> bool:
+    """Say whether this is a run of a network, not the parent of a sweep."""
+    return "model" in run.data.params
+
+
+def _all(store: Store) -> list[entities.Run]:
+    return [run for run in queries.search(store, "") if is_run(run)]
+
+
+def _done(store: Store, filter_string: str) -> list[entities.Run]:
+    done = f"tags.done = 'true'{f' and {filter_string}' if filter_string else ''}"
+    return [run for run in queries.search(store, done) if is_run(run) and queries.is_done(run)]
+
+
+def _latest(store: Store) -> entities.Run:
+    done = _done(store, "")
+    if not done:
+        raise ValueError("latest: no run is done yet")
+    return max(done, key=lambda run: run.info.end_time or run.info.start_time)
+
+
+def _best(store: Store, reference: str) -> entities.Run:
+    conditions = []
+    for condition in filter(None, reference.removeprefix("best").removeprefix(":").split(",")):
+        key, equals, value = condition.partition("=")
+        if not equals:
+            raise ValueError(
+                f"{reference}: {condition}: must be KEY=VALUE, such as model=mlp, data=mnist or sweep=NAME"
+            )
+        if key == "sweep":
+            conditions.append(f"tags.`mlflow.parentRunId` = '{queries.sweep(store, value).info.run_id}'")
+        else:
+            conditions.append(f"params.`{_safe(key)}` = '{_safe(value)}'")
+    done = [run for run in _done(store, " and ".join(conditions)) if "val/acc" in run.data.metrics]
+    if not done:
+        raise ValueError(f"{reference}: no run that is done is of this kind")
+    curves = queries.histories(store, [run.info.run_id for run in done], "val/acc")
+    finite = {run_id: [value for value in curve.values() if math.isfinite(value)] for run_id, curve in curves.items()}
+    return min(done, key=lambda run: (-max(finite[run.info.run_id], default=-1.0), run.info.start_time))
+
+
+def _of_model(store: Store, reference: str) -> entities.Run:
+    name, at, alias = reference.removeprefix("models:/").partition("@")
+    name, _, number = name.partition("/")
+    try:
+        version = (
+            store.client.get_model_version_by_alias(name, alias) if at else store.client.get_model_version(name, number)
+        )
+        return store.client.get_run(str(version.run_id))
+    except MlflowException as error:
+        raise ValueError(f"{reference}: {str(error).splitlines()[0]}") from error
+
+
+def _safe(text: str) -> str:
+    """Return `text` without what would end it in MLflow's filters; no name has any of it."""
+    return re.sub(r"['`\"\\]", "", text)
+
+
+def _list(runs: Sequence[entities.Run]) -> str:
+    shown = [f"{run.info.run_id[:8]} ({run.info.run_name}, {run.info.status})" for run in runs[:SHOWN]]
+    return ", ".join(shown) + (f" and {len(runs) - SHOWN} more" if len(runs) > SHOWN else "")
