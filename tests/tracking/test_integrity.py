@@ -19,7 +19,7 @@ from digitlab.tracking import integrity, locks
 from digitlab.tracking.run import begin
 from digitlab.tracking.store import Store
 
-CELLS = ("model=mlp", "data=mnist5k", "-m", "seed=0,1", "sweep.dry_run=true")
+CELLS = ("-m", "model=mlp", "data=mnist5k", "seed=0,1", "sweep.dry_run=true")
 OF_MLFLOW_2 = "0584bdc529eb"
 
 
