@@ -143,7 +143,7 @@ def test_activations_stay_channels_last():
     [
         ({"blocks": [{"channels": 8, "size": 3}]}, "size: unknown key of a block; allowed: channels, kernel, pool"),
         ({"hidden": [{"units": 8, "drop": 0.5}]}, "drop: unknown key of a dense; allowed: units, dropout"),
-        ({"hidden": [{"units": 8, "dropout": 1.5}]}, "between 0 and 1"),
+        ({"hidden": [{"units": 8, "dropout": 1.5}]}, "dropout=1.5: must be a number from 0 and below 1"),
         ({"init": "glorot"}, "init=glorot: must be keras or torch"),
     ],
 )

@@ -25,6 +25,7 @@ IRRELEVANT = (
     "trainer.callbacks.progress",
     "trainer.enable_progress_bar",
     "trainer.enable_model_summary",
+    "trainer.profiler",
 )
 # What decides which images are trained, validated and tested on: the digest of the splits stands for it.
 IN_DIGEST = ("source", "root", "size", "color", "fallback",

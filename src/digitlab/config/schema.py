@@ -130,8 +130,11 @@ class Trainer(Built):
     )
     enable_progress_bar: bool = Field(default=False, description="Lightning's progress bar; callbacks.progress is ours")
     enable_model_summary: bool = Field(default=False, description="Lightning's summary; ours is printed and recorded")
-    use_distributed_sampler: bool = Field(
+    use_distributed_sampler: Literal[False] = Field(
         default=False, description="Lightning's sampler; the order of images is made from (seed, epoch)"
+    )
+    profiler: Literal["simple", "advanced"] | None = Field(
+        default=None, description="print how long each part took; null: do not measure it"
     )
     callbacks: dict[str, Built | None] = Field(
         default={}, description="Lightning callbacks by a name of your own; null leaves one out"

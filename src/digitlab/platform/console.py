@@ -34,6 +34,7 @@ NOISE = (
     "GPU available but not used",  # the user chose the CPU
     "You're resuming from a checkpoint that ended before the epoch ended",  # it compares steps with Lightning batches
     "No complete tensor found in the group",  # torch.export of a network whose weights share no storage
+    "Checkpoint directory .* exists and is not empty",  # of a run that goes on
 )
 
 

@@ -65,17 +65,13 @@ class Classifier(pl.LightningModule):
         rate = ["lr"] if self.scheduler else []
         return ["train/loss", "train/acc", "val/loss", "val/acc", "time/epoch_s", "images_per_s", *rate]
 
-    @property
-    def _watches_loss(self) -> bool:
-        return isinstance(self.scheduler, ReduceLROnPlateau)
-
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images)
 
     def configure_optimizers(self) -> Any:
         if self.scheduler is None:
             return self.optimizer
-        interval = "epoch" if self._watches_loss else "step"
+        interval = "epoch" if isinstance(self.scheduler, ReduceLROnPlateau) else "step"
         return {"optimizer": self.optimizer, "lr_scheduler": {"scheduler": self.scheduler, "interval": interval}}
 
     def on_train_start(self) -> None:
@@ -90,7 +86,7 @@ class Classifier(pl.LightningModule):
         for result, (images, labels) in zip(results, batches, strict=True):
             result.copy_(step(images.to(self.device), labels.to(self.device)))
             sizes.append(len(labels))
-            if self.scheduler and not self._watches_loss:
+            if self.scheduler and not isinstance(self.scheduler, ReduceLROnPlateau):
                 self.scheduler.step()
         self.steps.append((results, sizes))
         count_optimizer_steps(self.trainer, len(sizes))
@@ -163,8 +159,8 @@ class Classifier(pl.LightningModule):
         if self.trainer.sanity_checking:  # of some batches, for Lightning's sake
             return
         is_fitting = self.trainer.state.fn == TrainerFn.FITTING
-        if is_fitting and self._watches_loss:
-            self.scheduler.step(values["val/loss"])
+        if is_fitting and isinstance(self.scheduler, ReduceLROnPlateau):
+            self.scheduler.step(values["val/loss"])  # pyright: ignore[reportArgumentType]  its stub
         self._publish(values, self.current_epoch + is_fitting)
 
     def test_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:

@@ -137,11 +137,11 @@ def _callbacks(cfg: DictConfig) -> dict[str, Callback]:
     for name, node in cfg.trainer.callbacks.items():
         if node is not None:
             key = f"trainer.callbacks.{name}"
-            callbacks[key] = build(cfg, key)
+            callbacks[key] = callback = build(cfg, key)
             with user_errors(key):
-                refuse_unsupported(callbacks[key])
-                if isinstance(callbacks[key], ModelCheckpoint):
-                    place_checkpoints(callbacks[key], node.get("dirpath") or str(name))
+                refuse_unsupported(callback)
+                if isinstance(callback, ModelCheckpoint):
+                    place_checkpoints(callback, node.get("dirpath") or str(name))
     if cfg.early_stopping.patience:
         patience = cfg.early_stopping.patience
         callbacks["early_stopping"] = EarlyStopping("val/loss", patience=patience, check_finite=False)

@@ -28,7 +28,7 @@ def move_checkpoints(callback: ModelCheckpoint, root: Path) -> None:
 
 def follow(callback: ModelCheckpoint, state: dict) -> None:
     """Change the paths in a saved `state` of `callback` to where its files are now, if the folder has moved since."""
-    there, here = state["dirpath"], callback.dirpath
+    there, here = state["dirpath"], str(callback.dirpath)
     for name, value in state.items():
         if isinstance(value, str):
             state[name] = value.replace(there, here, 1) if value.startswith(there) else value
