@@ -11,6 +11,7 @@ from digitlab.config import compose  # noqa: F401  for what it adds to the gramm
 from digitlab.config.arguments import check_arguments, quoted, show_help
 from digitlab.config.check import check, check_process
 from digitlab.config.errors import job_errors, one_line_errors
+from digitlab.config.hydra_internals import check_flags
 from digitlab.config.names import record
 from digitlab.platform.environment import shielded
 from digitlab.platform.startup import fast_exit, fast_imports
@@ -22,6 +23,7 @@ def start(app: str) -> None:
     function = {"train": train, "report": report}[app]
     with one_line_errors():
         show_help(app, sys.argv[1:])
+        check_flags(sys.argv[1:])
         if app == "train":
             check_process()
             check_arguments(sys.argv[1:])

@@ -16,7 +16,8 @@ def check_arguments(arguments: Sequence[str]) -> None:
     """Raise UserError for an argument of the command line that reaches into Hydra further than it may."""
     for argument in arguments:
         key = argument.lstrip("+~").partition("=")[0]
-        is_hydras = "hydra" in re.split(r"\W", key) and "=" in argument and not key.startswith("-")
+        is_override = ("=" in argument or argument[:1] == "~") and not key.startswith("-")
+        is_hydras = is_override and "hydra" in re.split(r"\W", key)
         if is_hydras and (not key.startswith(HYDRA_KEYS) or "_target_" in argument):
             raise UserError(f"{key}: not to be changed from here; allowed of Hydra's: {', '.join(HYDRA_KEYS)}")
 

@@ -55,7 +55,7 @@ def train(*overrides: str, config_dir: str | Path | None = None, **keys: Any) ->
         folder = Path(config_dir).expanduser().resolve()
         if not folder.is_dir():
             raise UserError(f"config_dir={config_dir}: there is no such folder")
-        typed.append(f"hydra.searchpath=[{json.dumps(folder.as_uri())}]")
+        typed.append(f"hydra.searchpath=[{json.dumps(f'file://{folder}', ensure_ascii=False)}]")
     try:
         with configuration():
             cfg = compose(*typed)

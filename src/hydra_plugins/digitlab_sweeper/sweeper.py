@@ -92,8 +92,12 @@ class ResumingSweeper(BasicSweeper):
         return [cell for optim in optims for cell in self._product([own[optim], *arguments, optim])]
 
     def _product(self, arguments: list[str]) -> list[list[str]]:
+        from digitlab.config.arguments import check_arguments
+
         assert self.hydra_context
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        overrides = parser.parse_overrides([*self._parse_config(), *arguments])
+        arguments = [*self._parse_config(), *arguments]
+        check_arguments(arguments)  # a sweep file's own are held to what may be typed
+        overrides = parser.parse_overrides(arguments)
         (cells,) = self.split_arguments(overrides, max_batch_size=None)
         return cells

@@ -1,0 +1,108 @@
+"""Every use of Hydra's private parts; tests/hostile/test_foreign_configs.py fails when they change.
+
+Hydra builds callbacks and loggers of its own node before any code of ours runs. That node is written by conf/ and, as
+far as config/arguments.py lets it, by the command line; a file from elsewhere may name a launcher and cells, no more.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from hydra._internal import hydra
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import get_args_parser
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from digitlab.config.errors import UserError
+from digitlab.config.leaves import as_text, is_within
+
+OPEN = ("mode", "sweeper.params", "sweeper.per_optim", "sweeper.max_batch_size")  # of Hydra's node, to any file
+BOOKKEEPING = ("overrides", "runtime", "job.override_dirname")
+RUNS_CODE = ("setup", "python", "srun_args", "additional_parameters")  # of a launcher's keys
+REFUSED_FLAGS = {
+    "experimental_rerun": "would run what is pickled in the file",
+    "config_path": "would leave conf/ out; --config-dir=FOLDER adds a folder of your own files",
+    "config_name": "is conf/train.yaml; --config-dir=FOLDER adds choices of your own for its groups",
+}
+
+
+def check_flags(arguments: Sequence[str]) -> None:
+    """Raise UserError for a flag of Hydra's, in whatever spelling, that is not for use here."""
+    flags, _ = get_args_parser().parse_known_args(list(arguments))
+    for name, reason in REFUSED_FLAGS.items():
+        if getattr(flags, name) is not None:
+            raise UserError(f"--{name.replace('_', '-')}: not to be used here: it {reason}")
+
+
+class ClosedLoader(ConfigLoaderImpl):
+    """Hydra's composition of a configuration, but its own node is closed to files that are not in conf/."""
+
+    def load_configuration(
+        self,
+        config_name: str | None,
+        overrides: list[str],
+        run_mode: RunMode,
+        from_shell: bool = True,
+        validate_sweep_overrides: bool = True,
+    ) -> DictConfig:
+        how = {"from_shell": from_shell, "validate_sweep_overrides": validate_sweep_overrides}
+        cfg = super().load_configuration(config_name, overrides, run_mode, **how)
+        for group, choice in cfg.hydra.runtime.choices.items():
+            if ".." in str(choice):
+                raise UserError(f"{group}={choice}: must name a file of conf/{group} or of the folder of --config-dir")
+        if any(_is_foreign(source.provider) for source in cfg.hydra.runtime.config_sources):
+            typed = [each for each in overrides if re.match(r"[+~]*hydra[./](?!searchpath)", each)]
+            if not any(each.startswith("hydra/launcher=") for each in typed):
+                typed.append(f"hydra/launcher={cfg.hydra.runtime.choices['hydra/launcher']}")
+            own = ConfigLoaderImpl(_without_foreign(self.config_search_path))
+            _compare(cfg, own.load_configuration(config_name, typed, run_mode, **how))
+        return cfg
+
+
+def _is_foreign(provider: str) -> bool:
+    return provider == "command-line" or provider.startswith("hydra.searchpath")
+
+
+def _without_foreign(search_path: Any) -> Any:
+    own = type(search_path)()
+    own.config_search_path = [each for each in search_path.get_path() if not _is_foreign(each.provider)]
+    return own
+
+
+def _compare(cfg: DictConfig, own: DictConfig) -> None:
+    """Raise UserError for the first key of Hydra's node that a foreign file has changed and may not."""
+    found, ours = _leaves(cfg), _leaves(own)
+    for key in sorted(found.keys() | ours.keys()):
+        value = found.get(key)
+        is_open = is_within(key, (*OPEN, *BOOKKEEPING)) or (is_within(key, ["launcher"]) and _is_plain(key, value))
+        if not is_open and value != ours.get(key):
+            allowed = ", ".join(f"hydra.{name}" for name in OPEN)
+            text = as_text(value)[:100]
+            raise UserError(
+                f"hydra.{key}={text}: not to be changed by a file; allowed of Hydra's: {allowed}, hydra.launcher"
+            )
+
+
+def _is_plain(key: str, value: Any) -> bool:
+    """Say whether a launcher's key is a number or a word that no shell reads."""
+    name = key.partition(".")[2]
+    is_word = value is None or isinstance(value, bool | int | float) or re.fullmatch(r"[\w.,:/@%+-]*", str(value))
+    return bool(is_word) and re.match(r"[a-z]", name) is not None and not is_within(name, RUNS_CODE)
+
+
+def _leaves(cfg: DictConfig) -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+
+    def visit(node: Any, key: str) -> None:
+        if isinstance(node, dict) and node:
+            for name, value in node.items():
+                visit(value, f"{key}.{name}" if key else str(name))
+        else:
+            leaves[key] = node
+
+    visit(OmegaConf.to_container(cfg.hydra), "")
+    return leaves
+
+
+hydra.ConfigLoaderImpl = ClosedLoader  # pyright: ignore[reportPrivateImportUsage]
