@@ -14,6 +14,7 @@ from digitlab.config.errors import job_errors, one_line_errors
 from digitlab.config.hydra_internals import check_flags
 from digitlab.config.names import record
 from digitlab.platform.environment import shielded
+from digitlab.platform.secrets import mask_screen
 from digitlab.platform.startup import fast_exit, fast_imports
 
 
@@ -21,6 +22,7 @@ def start(app: str) -> None:
     """Start "train" or "report" with the program's arguments, and end the process."""
     sys.path += [str(folder) if folder.is_absolute() else "" for folder in SOURCES]
     function = {"train": train, "report": report}[app]
+    mask_screen()
     with one_line_errors():
         show_help(app, sys.argv[1:])
         check_flags(sys.argv[1:])
@@ -35,6 +37,7 @@ def start(app: str) -> None:
 
 def train(cfg: DictConfig) -> float:
     """Do one run."""
+    mask_screen()
     with shielded(), job_errors(cfg):  # a worker of a cluster has an environment of its own
         record(cfg, HydraConfig.get())
         check(cfg)  # a slip of the hand is known at once, before torch takes its seconds to load

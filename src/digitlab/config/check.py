@@ -8,17 +8,21 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from digitlab.config.build import check_special, special_keys
+from digitlab.config.environment import from_environment
 from digitlab.config.errors import UserError
 from digitlab.config.leaves import as_text
 from digitlab.config.published import current, rename_targets
 from digitlab.platform.environment import starter
 from digitlab.platform.startup import fast_imports
 
+RECORDED_NAMES = {"tracking.experiment", "sweep.name"}  # by which runs are found again
 logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # it says in ten lines what ends as one of ours
 
 
 def check(cfg: DictConfig) -> DictConfig:
     """Return a resolved copy of `cfg` that can be written to; raise UserError for an unknown key or a bad value."""
+    for key in RECORDED_NAMES & from_environment(cfg).keys():
+        raise UserError(f"{key}: is recorded, so it may not come from the environment; type it")
     content = OmegaConf.to_container(cfg, resolve=True)
     for key, name, value in special_keys(content):
         check_special(key, name, value)

@@ -8,7 +8,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from digitlab import CONF, REPOSITORY
-from digitlab.config import hydra_internals  # noqa: F401  every composition goes through it
+from digitlab.config import environment, hydra_internals  # noqa: F401  every composition goes through them
 from digitlab.config.names import record
 
 # The files in conf/ write ${repository:mlruns} for a path beside data/ and reports/.

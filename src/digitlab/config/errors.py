@@ -10,11 +10,16 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from digitlab.platform.secrets import redact
+
 WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
 
 
 class UserError(Exception):
-    """A mistake of the user's, said in one line."""
+    """A mistake of the user's, said in one line, without secrets."""
+
+    def __init__(self, message: str):
+        super().__init__(redact(message))
 
 
 @contextmanager
@@ -45,7 +50,7 @@ def one_line_errors() -> Iterator[None]:
     except (UserError, OSError, HydraException, OmegaConfBaseException, YAMLError) as error:
         if WANTS_TRACEBACK:
             raise
-        sys.exit(f"error: {one_line(error)}")
+        sys.exit(redact(f"error: {one_line(error)}"))
     finally:
         if before is None:
             del os.environ["HYDRA_FULL_ERROR"]

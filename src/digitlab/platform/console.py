@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from digitlab.platform.secrets import redact
 from digitlab.platform.signals import exit_on_closed_output
 
 
@@ -39,11 +40,11 @@ NOISE = (
 
 
 def say(text: str) -> None:
-    console.print(text, markup=False)
+    console.print(redact(text), markup=False)
 
 
 def warn(text: str) -> None:
-    console.print(f"warning: {text}", style="yellow", markup=False)
+    console.print(redact(f"warning: {text}"), style="yellow", markup=False)
 
 
 def prepare() -> None:
@@ -80,7 +81,7 @@ def show_cells(rows: Iterable[Iterable[str]]) -> None:
         table.add_column(heading, justify="right")
     table.add_column("reason", overflow="fold")
     for row in rows:
-        table.add_row(*map(escape, row))
+        table.add_row(*(escape(redact(text)) for text in row))
     console.print(table)
 
 
@@ -91,7 +92,7 @@ def show_table(headings: Sequence[str], rows: Iterable[Sequence[str]], text_colu
         justify = "left" if index < text_columns else "right"
         table.add_column(heading, justify=justify, overflow="fold", no_wrap=index == 0)  # a name stays on one line
     for row in rows:
-        table.add_row(*map(escape, row))
+        table.add_row(*(escape(redact(text)) for text in row))
     console.print(table)
 
 

@@ -31,6 +31,7 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from torch import nn
 
 from digitlab.platform.process import this_process
+from digitlab.platform.secrets import redact
 from digitlab.tracking import queries
 from digitlab.tracking.logger import RunLogger
 from digitlab.tracking.store import Store, user_name
@@ -99,7 +100,7 @@ class Run:
         with suppress(MlflowException, OSError):  # `error` itself is what the user must see
             was_stopped = isinstance(error, KeyboardInterrupt | SystemExit)
             self.client.set_terminated(self.id, "KILLED" if was_stopped else "FAILED")
-            self.client.set_tag(self.id, "error", f"{type(error).__name__}: {error}"[:5000])
+            self.client.set_tag(self.id, "error", redact(f"{type(error).__name__}: {error}")[:5000])
             self._log_seconds()
 
     def _log_seconds(self) -> None:
@@ -119,15 +120,15 @@ class Run:
     def log_params(self, params: Mapping[str, str]) -> None:
         """Record the parameters that the run does not have yet; MLflow refuses to change those of a resumed run."""
         known = self.client.get_run(self.id).data.params
-        entities = [Param(key, value) for key, value in params.items() if key not in known]
+        entities = [Param(key, redact(value)) for key, value in params.items() if key not in known]
         for start in range(0, len(entities), 100):
             self.client.log_batch(self.id, params=entities[start : start + 100])
 
     def log_tags(self, tags: Mapping[str, str]) -> None:
-        self.client.log_batch(self.id, tags=[RunTag(key, value) for key, value in tags.items()])
+        self.client.log_batch(self.id, tags=[RunTag(key, redact(value)) for key, value in tags.items()])
 
     def log_text(self, text: str, file: str) -> None:
-        self._write(file, partial(self.client.log_text, self.id, text, file))
+        self._write(file, partial(self.client.log_text, self.id, redact(text), file))
 
     def log_bytes(self, content: bytes, file: str) -> None:
         def write() -> None:
@@ -170,7 +171,7 @@ class Run:
 
     def log_dataset(self, name: str, digest: str, sizes: Mapping[str, int], source: str) -> None:
         """Record the data as an input of the run."""
-        dataset = Dataset(name, digest[:12], "local", json.dumps({"uri": source}), profile=json.dumps(sizes))
+        dataset = Dataset(name, digest[:12], "local", json.dumps({"uri": redact(source)}), profile=json.dumps(sizes))
         context = InputTag("mlflow.data.context", ", ".join(sizes))
         self.client.log_inputs(self.id, [DatasetInput(dataset, [context])])
 
@@ -244,7 +245,7 @@ def begin(store: Store, name: str, tags: Mapping[str, str]) -> Run:
     """Start a new run."""
     source = {"mlflow.source.type": "LOCAL", "mlflow.source.name": "src/train.py"}
     tags = {"mlflow.user": user_name(), "owner": this_process(), **source, **tags}
-    return Run(store.client, store.client.create_run(store.experiment_id, run_name=name, tags=tags))
+    return Run(store.client, store.client.create_run(store.experiment_id, run_name=redact(name), tags=tags))
 
 
 def open_parent(store: Store, sweep: str) -> Run:

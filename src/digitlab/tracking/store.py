@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 import shutil
 import tempfile
 import warnings
@@ -20,6 +19,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from digitlab import IS_CHECKOUT, REPOSITORY
+from digitlab.platform.secrets import hide_password, redact
 from digitlab.tracking import integrity, schema
 
 OURS = f"sqlite:///{REPOSITORY / 'mlruns' / 'mlflow.db'}"
@@ -34,6 +34,7 @@ class Store:
 
     def __init__(self, uri: str | None, experiment: str):
         self.uri = uri or OURS
+        hide_password(self.uri)
         self.experiment = experiment
         if not self.uri.startswith(SCHEMES):
             raise ValueError(f"uri={redact(self.uri)}: must begin with one of {', '.join(SCHEMES)}")
@@ -198,11 +199,6 @@ def _has_moved(there: str, here: str) -> bool:
     """Say whether the artifacts of a store are no longer at their stored path, but beside the store."""
     is_gone = there.startswith("file:") and not Path(url2pathname(urlparse(there).path)).exists()
     return is_gone and Path(url2pathname(urlparse(here).path)).exists()
-
-
-def redact(text: str) -> str:
-    """Hide the user and password of every address in `text`."""
-    return re.sub(r"://[^/@\s]+@", "://***@", text)
 
 
 def _free(places: Iterable[str | Path]) -> str:

@@ -15,12 +15,12 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 from digitlab import REPOSITORY
 from digitlab.analysis.statistics import wilson
 from digitlab.config.fingerprint import own_code
-from digitlab.config.leaves import as_text, flatten
+from digitlab.config.leaves import as_text, flatten, is_within
 from digitlab.models.predictor import Predictor
 from digitlab.platform import console, git, machine
+from digitlab.platform.secrets import redact
 from digitlab.plots import run_figures
 from digitlab.tracking.run import Run
-from digitlab.tracking.store import redact
 from digitlab.training.classifier import Classifier
 from digitlab.training.setup import Job
 
@@ -37,7 +37,12 @@ def describe(run: Run, job: Job) -> None:
     withheld = ("tracking", "names")  # an address may hold a password
     cfg = OmegaConf.masked_copy(job.cfg, [str(key) for key in job.cfg if key not in withheld])
     environment = machine.environment()
-    run.log_params({**names, **flatten(cfg), "parameters": str(sum(each.numel() for each in classifier.parameters()))})
+    params = {key: text for key, text in flatten(cfg).items() if not is_within(key, job.from_environment)}
+    for key, written in job.from_environment.items():
+        if key.partition(".")[0] in cfg:
+            OmegaConf.update(cfg, key, written)
+            params[key] = written
+    run.log_params({**names, **params, "parameters": str(sum(each.numel() for each in classifier.parameters()))})
     code, patch = _code(cfg)
     run.log_tags({**names, **code, "environment": environment})
     if job.is_cell:
@@ -132,7 +137,13 @@ def command_line() -> str:
     program, *arguments = sys.argv
     if program.endswith(".py"):  # else it is the command as it stands, "digitlab train"
         program = f"python {shlex.quote(program)}"
+    arguments = [re.sub("://.*@", "://***@", each) if _names_server(each) else redact(each) for each in arguments]
     return redact(f"{program} {shlex.join(arguments)}".strip())
+
+
+def _names_server(argument: str) -> bool:
+    """Say whether an argument is an address, of which all to the last @ is user and password."""
+    return "tracking.uri=" in argument and "sqlite:" not in argument
 
 
 def _code(cfg: DictConfig) -> tuple[dict[str, str], bytes]:

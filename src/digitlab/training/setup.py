@@ -14,6 +14,7 @@ from torch import nn
 
 from digitlab.config.build import build
 from digitlab.config.check import check, check_claimed_data
+from digitlab.config.environment import from_environment
 from digitlab.config.errors import UserError, user_errors
 from digitlab.config.fingerprint import IN_DIGEST, fingerprint
 from digitlab.config.names import deviations, groups
@@ -21,6 +22,7 @@ from digitlab.config.recognize import named
 from digitlab.data.datamodule import ImageData
 from digitlab.data.splits import Splits
 from digitlab.platform import machine
+from digitlab.platform.secrets import hide
 from digitlab.training import trial
 from digitlab.training.callbacks import check_monitors, refuse_unsupported, sees_steps
 from digitlab.training.checkpoint import DurableCheckpointIO, EpochCheckpoint, ReseedEveryEpoch
@@ -62,6 +64,7 @@ class Job:
     data: ImageData
     classifier: Classifier
     trainer: pl.Trainer
+    from_environment: Mapping[str, str]  # what is not recorded: key -> how it was written
 
     @property
     def is_cell(self) -> bool:
@@ -75,8 +78,11 @@ class Job:
 
 def set_up(cfg: DictConfig) -> Job:
     """Build what `cfg` describes; raise UserError for whatever is wrong with it."""
+    withheld = from_environment(cfg)
     cfg, data, identity = identify(cfg)
-    return Job(cfg, identity, name_parts(cfg, data), data, *assemble(cfg, data))
+    if "data.root" in withheld and data.ready.name in str(cfg.data.root):
+        hide(data.ready.name)
+    return Job(cfg, identity, name_parts(cfg, data), data, *assemble(cfg, data), withheld)
 
 
 def name_parts(cfg: DictConfig, data: ImageData) -> dict[str, str]:
