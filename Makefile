@@ -63,8 +63,11 @@ relocate: setup  ## make runs find their artifacts again after mlruns/ was moved
 gc: setup  ## remove deleted runs and artifacts that no run needs (ARGS=--dry-run lists them)
 	PYTHONPATH=src $(BIN)/python -m digitlab store gc $(ARGS)
 
-check restore: setup  ## say whether the store is sound; put the daily copy in the place of a damaged one
-	PYTHONPATH=src $(BIN)/python -m digitlab store $@ $(ARGS)
+check: setup  ## say whether the store is sound, and of when its daily copy is
+	PYTHONPATH=src $(BIN)/python -m digitlab store check
+
+restore: setup  ## put the daily copy in the place of a damaged store, which is kept (ARGS=--dry-run to see)
+	PYTHONPATH=src $(BIN)/python -m digitlab store restore $(ARGS)
 
 test: setup  ## run the fast tests (offline, under 4 minutes on 2 cores)
 	$(PYTEST) -m "not slow" $(ARGS)

@@ -35,7 +35,10 @@ DAMAGES = {
 }
 
 
-@pytest.mark.parametrize("epoch", [1, 2, 3])
+EPOCHS = (1, 2, 3)
+
+
+@pytest.mark.parametrize("epoch", EPOCHS)
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_store_lost_after_any_epoch_is_said_and_restored(tmp_path, oracle: Oracle, damage: str, epoch: int):
     run = FaultRun(tmp_path / "run")
@@ -52,3 +55,8 @@ def test_a_store_lost_after_any_epoch_is_said_and_restored(tmp_path, oracle: Ora
     assert run.points() == oracle.points
     assert list(run.runs().values()) == [("FINISHED", True)]
     assert run.ask("pragma integrity_check") == [("ok",)]
+
+
+def test_the_page_on_reliability_has_this_number_of_kinds(repository):
+    text = (repository / "docs" / "reliability.md").read_text()
+    assert f"{len(DAMAGES)} kinds after each of {len(EPOCHS)} epochs" in text

@@ -158,6 +158,6 @@ def test_gc_removes_garbage_only(moved, capsys):
 
 
 def test_make_has_a_target_for_each(repository):
-    for task in ("relocate", "gc"):
+    for task in ("relocate", "gc", "restore"):
         dry = subprocess.run(["make", "-n", task, "ARGS=--dry-run"], cwd=repository, capture_output=True, text=True)
         assert f"-m digitlab store {task} --dry-run" in dry.stdout
