@@ -20,7 +20,7 @@ OWNERS = {
     "mlflow": {"tracking"},
     "matplotlib": {"plots"},
     "rich": {"platform.console", "training.progress"},
-    "scipy": {"analysis.statistics", "analysis.pair"},
+    "scipy": {"analysis"},
     "pydantic": {"config"},
     "hydra": {"config", "sweep", "training.setup", "training.api", "apps"},
     "omegaconf": {"config", "sweep", "training", "report.report", "claims.recipes", "apps"},

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import nan
-from statistics import mean, median
+from statistics import mean, median, variance
 
 import numpy as np
 
@@ -23,12 +23,23 @@ class Cell:
     runs: list[Result]
     rates: list["Rate"] = field(default_factory=list)  # the learning rates that were tried, if more than one
     p_best: float = nan  # p-value of being at least as good as the best cell; nan for that cell and where untested
+    p_new: float = nan  # the same on other images of the same kind; nan where the images do not matter, or are unknown
+    p_equivalent: float = nan  # p-value of a difference to the best of the margin or more; nan where none is given
     is_best: bool = False
+
+    @property
+    def is_equivalent(self) -> bool:
+        return self.p_equivalent < ALPHA
+
+    @property
+    def is_sound(self) -> bool:
+        """Say whether no run diverged or collapsed; only such cells are compared."""
+        return not self.failed
 
     @property
     def is_tied(self) -> bool:
         """Say whether the cell is statistically indistinguishable from the best one."""
-        return not self.is_best and not self.p_best < ALPHA
+        return self.is_sound and not self.is_best and not self.p_best < ALPHA
 
     @property
     def name(self) -> str:
@@ -45,19 +56,27 @@ class Cell:
 
     @property
     def accuracies(self) -> dict[int, float]:
-        return {run.seed: run.accuracy for run in self.runs}
+        """The accuracies by seed of the runs that did not fail."""
+        return {run.seed: run.accuracy for run in self.runs if not run.has_failed}
 
     @property
     def accuracy(self) -> float:
-        return mean(run.accuracy for run in self.runs)
+        """The mean accuracy of the runs that did not fail; nan where all did."""
+        return mean(self.accuracies.values()) if self.accuracies else nan
+
+    @property
+    def variance(self) -> float:
+        """The variance of the accuracies over seeds; nan for fewer than two."""
+        return variance(self.accuracies.values()) if len(self.accuracies) > 1 else nan
 
     @cached_property
     def interval(self) -> tuple[float, float]:
         """The 95 % interval of the accuracy: Student's over seeds, or Wilson's over the test images of a single run."""
-        if self.n > 1:
-            return t_interval([run.accuracy for run in self.runs])
-        (run,) = self.runs
-        return wilson(round(run.accuracy * run.test_images), run.test_images)
+        values = list(self.accuracies.values())
+        if len(values) > 1:
+            return t_interval(values)
+        images = self.runs[0].test_images
+        return wilson(round(values[0] * images), images) if values else (nan, nan)
 
     @property
     def loss(self) -> float:
@@ -66,6 +85,11 @@ class Cell:
     @property
     def diverged(self) -> int:
         return sum(run.has_diverged for run in self.runs)
+
+    @property
+    def failed(self) -> int:
+        """How many runs diverged or collapsed."""
+        return sum(run.has_failed for run in self.runs)
 
     @property
     def parameters(self) -> int | None:
@@ -104,5 +128,5 @@ class Rate:
 
     lr: str
     values: list[float]  # the best val/acc of each seed
-    diverged: int  # seeds
+    failed: int  # seeds that diverged or collapsed
     is_chosen: bool

@@ -2,47 +2,23 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import combinations
+from dataclasses import dataclass, field
+from itertools import pairwise
 from math import inf, isfinite, nan
 from statistics import mean, median
 
 import numpy as np
 
-from digitlab.analysis.cells import ALPHA, Cell, Rate
-from digitlab.analysis.records import RATE, Predict, Result
-from digitlab.analysis.statistics import (
-    against_best,
-    epochs_to,
-    holm,
-    iqm,
-    mcnemar,
-    paired_t,
-    seeds_needed,
-)
+from digitlab.analysis import moderated
+from digitlab.analysis.aggregate import Aggregates, aggregate
+from digitlab.analysis.cells import Cell, Rate
+from digitlab.analysis.images import p_on_new_images
+from digitlab.analysis.moderated import Rank
+from digitlab.analysis.pairs import Pair, compare_pairs, compare_single_runs
+from digitlab.analysis.records import RATE, Predict, Result, mark_collapsed
+from digitlab.analysis.statistics import epochs_to
 
 TARGETS = (0.97, 0.98, 0.99)  # of val/acc
-MIN_NETWORKS, MIN_SEEDS = 5, 5  # networks, and seeds of each, needed to aggregate an optimizer over networks
-
-
-@dataclass
-class Pair:
-    """The difference in test accuracy of two cells: mean, interval, p-value before and after Holm's correction."""
-
-    one: Cell
-    other: Cell
-    test: str  # paired t, McNemar, or none
-    n: int  # seeds in common
-    difference: float
-    low: float = nan
-    high: float = nan
-    p: float = nan
-    p_holm: float = nan
-    seeds_needed: float = nan
-
-    @property
-    def is_real(self) -> bool:
-        return self.p_holm < ALPHA
 
 
 @dataclass(frozen=True)
@@ -57,33 +33,34 @@ class Reach:
     seconds: float  # nan where no run had its machine to itself
 
 
-@dataclass(frozen=True)
-class Aggregate:
-    """An optimizer over all networks: interquartile mean of the test accuracy and its bootstrap interval."""
-
-    optim: str
-    networks: int
-    runs: int
-    value: float
-    low: float
-    high: float
-
-
 @dataclass
 class Comparison:
-    """The comparison of all runs of one data set; cells are in order of falling test accuracy."""
+    """The comparison of all runs of one data set.
+
+    Cells are in order of falling test accuracy, those with a run that diverged or collapsed last; these are shown and
+    not compared.
+    """
 
     data: str
     test_images: int
     cells: list[Cell]
-    pairs: list[Pair]
     reaches: list[Reach]
-    aggregates: list[Aggregate]
+    aggregates: Aggregates
     swept: list[str]  # settings that runs of the same network, optimizer and seed differ in
+    margin: float | None  # cells that differ by less are equivalent; None: not asked
+    repeated: list[list[Result]]  # runs of the same settings and seed, of which the first counts
+    pairs: list[Pair] = field(default_factory=list)
+    ranks: dict[str, Rank] = field(default_factory=dict)  # by name of the cell, of those compared over seeds
+    smallest: float = nan  # difference to the best that this design shows with a power of 80 %; nan where unknown
 
     @property
-    def best(self) -> Cell:
-        return next(cell for cell in self.cells if cell.is_best)
+    def best(self) -> Cell | None:
+        """The cell of the highest accuracy; None where each has a run that diverged or collapsed."""
+        return next((cell for cell in self.cells if cell.is_best), None)
+
+    @property
+    def compared(self) -> list[Cell]:
+        return [cell for cell in self.cells if cell.is_sound]
 
     @property
     def runs(self) -> list[Result]:
@@ -110,15 +87,67 @@ class Comparison:
 
     def against_best(self) -> list[Pair]:
         """The pairs of the best cell and each other, by falling accuracy of these."""
-        return [pair for pair in self.pairs if pair.one is self.best]
+        return [pair for pair in self.pairs if self.best in (pair.one, pair.other)]
 
 
-def compare(results: Sequence[Result], predict: Predict) -> Comparison:
+def compare(results: Sequence[Result], predict: Predict, margin: float | None = None) -> Comparison:
     """Compare the runs of one data set.
 
-    `predict` returns the stored predictions of a run, or None. Among runs of the same settings and seed, the one that
-    ended last counts. Raises ValueError without any run, and for runs of several data sets.
+    `predict` returns the stored predictions of a run, or None. Cells whose accuracies differ by less than `margin` are
+    called equivalent. Among runs of the same settings and seed, the one that began first counts. Raises ValueError
+    without any run, and for runs of several data sets.
     """
+    _check_data(results, predict)
+    results = sorted(mark_collapsed(results, predict), key=lambda result: result.began)
+    swept = _swept(results)
+    cells, repeated = _choose(results, swept)
+    cells.sort(key=lambda cell: (cell.failed / cell.n, -np.nan_to_num(cell.accuracy)))
+    comparison = Comparison(
+        data=results[0].data,
+        test_images=results[0].test_images,
+        cells=cells,
+        reaches=[_reach(cell, target) for cell in cells for target in TARGETS],
+        aggregates=aggregate(cells),
+        swept=swept,
+        margin=margin,
+        repeated=repeated,
+    )
+    if any(cell.n > 1 for cell in comparison.compared):
+        _compare_over_seeds(comparison, predict)
+    elif comparison.compared:
+        _compare_single_runs(comparison, predict)
+    return comparison
+
+
+def _compare_over_seeds(comparison: Comparison, predict: Predict) -> None:
+    cells = comparison.compared
+    means, variances, counts = np.array([(cell.accuracy, cell.variance, cell.n) for cell in cells]).T
+    spread = moderated.moderate(variances, counts, 1 / comparison.test_images)
+    p_values = moderated.against_best(means, spread, counts, counts > 1)
+    p_new = p_on_new_images(cells, spread, p_values, predict)
+    for cell, p_best, p in zip(cells, p_values, p_new, strict=True):
+        cell.p_best, cell.p_new, cell.is_best = float(p_best), float(p), bool(np.isnan(p_best))
+    comparison.pairs = compare_pairs(cells, spread, comparison.margin)
+    others = comparison.against_best()
+    for pair in others:
+        (pair.one if pair.other.is_best else pair.other).p_equivalent = float(
+            np.minimum(1, len(others) * pair.p_equivalent)
+        )
+    comparison.ranks = {c.name: each for c, each in zip(cells, moderated.rank(means, spread, counts), strict=True)}
+    if len(cells) > 1:
+        comparison.smallest = moderated.smallest_difference(spread, counts)
+
+
+def _compare_single_runs(comparison: Comparison, predict: Predict) -> None:
+    comparison.compared[0].is_best = True
+    comparison.pairs = compare_single_runs(comparison.compared, predict)
+    others = comparison.against_best()
+    for pair in others:
+        pair.other.p_best = float(np.minimum(1, len(others) * pair.p / 2))
+
+
+def _check_data(results: Sequence[Result], predict: Predict) -> None:
+    """Raise ValueError where there is no result, or where results are of several data sets or of several test sets."""
     if not results:
         raise ValueError("no run is done, so there is nothing to report")
     counts = Counter(result.data for result in results)
@@ -126,24 +155,28 @@ def compare(results: Sequence[Result], predict: Predict) -> Comparison:
         listed = ", ".join(f"{name} ({count} runs)" for name, count in counts.items())
         raise ValueError(f"mixed data: {listed}: an accuracy on one says nothing about another. Each can be reported "
                          f"alone: report.filter=\"tags.data = '{counts.most_common(1)[0][0]}'\"")  # fmt: skip
-    results = sorted(results, key=lambda result: result.ended)
-    swept = _swept(results)
-    cells = sorted(_choose(results, swept), key=lambda cell: -cell.accuracy)
-    cells[0].is_best = True
-    pairs = _pair(cells, predict)
-    with_best = [pair for pair in pairs if pair.one is cells[0]]
-    corrected = against_best([pair.difference for pair in with_best], [pair.p for pair in with_best])
-    for pair, p_best in zip(with_best, corrected, strict=True):
-        pair.other.p_best = float(p_best)
-    return Comparison(
-        data=results[0].data,
-        test_images=results[0].test_images,
-        cells=cells,
-        pairs=pairs,
-        reaches=[_reach(cell, target) for cell in cells for target in TARGETS],
-        aggregates=_aggregate(cells),
-        swept=swept,
-    )
+    digests = Counter(result.settings.get("data digest", "") for result in results)
+    if len(digests) > 1 and not _same_test_set(results, predict):
+        listed = ", ".join(f"{digest} ({count} runs)" for digest, count in digests.items())
+        raise ValueError(f"{results[0].data} is not the same images in all runs; their digests: {listed}: an accuracy "
+                         "on one test set says nothing about another. Each can be reported alone: "
+                         f"report.filter=\"dataset.digest = '{digests.most_common(1)[0][0]}'\"")  # fmt: skip
+
+
+def _same_test_set(results: Sequence[Result], predict: Predict) -> bool:
+    """Say whether runs whose data differ were tested on the same images: they were split otherwise, on purpose.
+
+    The digest is of all splits. Where settings of the data say why it differs, the stored labels decide.
+    """
+    by_digest: dict[str, list[Result]] = defaultdict(list)
+    for result in results:
+        by_digest[result.settings.get("data digest", "")].append(result)
+    settings = {tuple(sorted((k, v) for k, v in of[0].settings.items() if k.startswith("data.") and k != "data.seed"))
+                for of in by_digest.values()}  # fmt: skip
+    if len(settings) < len(by_digest) or len({result.test_images for result in results}) > 1:
+        return False
+    stored = [next((found for result in of if (found := predict(result))), None) for of in by_digest.values()]
+    return all(a and b and np.array_equal(a.labels, b.labels) for a, b in pairwise(stored))
 
 
 def _swept(results: Sequence[Result]) -> list[str]:
@@ -163,52 +196,30 @@ def _swept(results: Sequence[Result]) -> list[str]:
     return sorted(key for key in found - aliases if " " not in key)  # a key with a space is recorded, not configured
 
 
-def _choose(results: Iterable[Result], swept: Sequence[str]) -> list[Cell]:
-    """Return the cells, each with the learning rate of the highest mean validation accuracy."""
+def _choose(results: Iterable[Result], swept: Sequence[str]) -> tuple[list[Cell], list[list[Result]]]:
+    """Return the cells, each with the learning rate of the highest mean validation accuracy, and what was run again.
+
+    Of several runs of the same settings and seed the first of `results` counts.
+    """
     shown = [key for key in swept if key != RATE]
-    runs: dict[tuple, dict[str, dict[int, Result]]] = defaultdict(lambda: defaultdict(dict))
+    runs: dict[tuple, dict[str, dict[int, list[Result]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for result in results:
         variant = " ".join(f"{key}={result.settings.get(key, 'null')}" for key in shown)
-        runs[result.model, result.optim, variant][result.lr][result.seed] = result
-    cells = []
+        runs[result.model, result.optim, variant][result.lr][result.seed].append(result)
+    cells, repeated = [], []
     for (model, optim, variant), by_rate in runs.items():
-        validated = {lr: [run.best_val_acc for run in by_seed.values()] for lr, by_seed in by_rate.items()}
+        counted = {lr: [by_seed[seed][0] for seed in sorted(by_seed)] for lr, by_seed in by_rate.items()}
+        repeated += [each for by_seed in by_rate.values() for each in by_seed.values() if len(each) > 1]
+        validated = {lr: [run.best_val_acc for run in of] for lr, of in counted.items()}
         chosen = max(validated, key=lambda lr: mean(validated[lr]))
-        cell = Cell(model, optim, variant, [by_rate[chosen][seed] for seed in sorted(by_rate[chosen])])
+        cell = Cell(model, optim, variant, counted[chosen])
         if len(by_rate) > 1:
             cell.rates = [
-                Rate(lr, validated[lr], sum(run.has_diverged for run in by_rate[lr].values()), lr == chosen)
+                Rate(lr, validated[lr], sum(run.has_failed for run in counted[lr]), lr == chosen)
                 for lr in sorted(validated, key=float)
             ]
         cells.append(cell)
-    return cells
-
-
-def _pair(cells: Sequence[Cell], predict: Predict) -> list[Pair]:
-    """Compare each pair of cells; `one` is the cell with the higher accuracy."""
-    # The two-sided level that equals the corrected one-sided level of a comparison with the best.
-    strict = 2 * ALPHA / max(len(cells) - 1, 1)
-    pairs = [
-        _compare_two(one, other, predict, strict if one is cells[0] else ALPHA) for one, other in combinations(cells, 2)
-    ]
-    for pair, p_holm in zip(pairs, holm([pair.p for pair in pairs]), strict=True):
-        pair.p_holm = float(p_holm)
-    return pairs
-
-
-def _compare_two(one: Cell, other: Cell, predict: Predict, alpha: float) -> Pair:
-    common = sorted(one.accuracies.keys() & other.accuracies.keys())
-    if len(common) > 1:
-        values, others = ([cell.accuracies[seed] for seed in common] for cell in (one, other))
-        step = 1 / one.runs[0].test_images
-        needed = seeds_needed(values, others, step, alpha=alpha)
-        return Pair(one, other, "paired t", len(common), *paired_t(values, others, step), seeds_needed=needed)
-    pair = Pair(one, other, "none", len(common), one.accuracy - other.accuracy)
-    if one.n == other.n == 1:  # their predictions for the same images are paired
-        ours, theirs = (predict(cell.runs[0]) for cell in (one, other))
-        if ours and theirs and np.array_equal(ours.labels, theirs.labels):
-            pair.test, pair.p = "McNemar", mcnemar(ours.correct, theirs.correct)
-    return pair
+    return cells, repeated
 
 
 def _reach(cell: Cell, target: float) -> Reach:
@@ -222,19 +233,3 @@ def _reach(cell: Cell, target: float) -> Reach:
 def _seconds_to(run: Result, target: float) -> float:
     epochs = epochs_to(run.val_acc, target)
     return float(np.sum(run.epoch_s[: int(epochs)])) if isfinite(epochs) else inf
-
-
-def _aggregate(cells: Sequence[Cell]) -> list[Aggregate]:
-    """Return the optimizers by falling interquartile mean, over the networks for which each has enough seeds."""
-    by_optim = defaultdict(dict)
-    for cell in cells:
-        if cell.n >= MIN_SEEDS:
-            by_optim[cell.arm][cell.model] = cell
-    common = set.intersection(*map(set, by_optim.values())) if by_optim else set()
-    if len(common) < MIN_NETWORKS:
-        return []
-    rows = []
-    for optim, by_model in by_optim.items():
-        groups = [list(by_model[model].accuracies.values()) for model in sorted(common)]
-        rows.append(Aggregate(optim, len(groups), sum(map(len, groups)), *iqm(groups)))
-    return sorted(rows, key=lambda row: -row.value)

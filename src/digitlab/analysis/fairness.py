@@ -58,13 +58,16 @@ def caveats(comparison: Comparison) -> list[str]:
     """Return the limits of a comparison, one line each."""
     notes, cells, pairs, runs = [], comparison.cells, comparison.pairs, comparison.runs
     single = [cell for cell in cells if cell.n == 1]
-    if single:
-        whose = (
-            "One seed only" if len(single) == len(cells) else f"One seed only in {_name_runs([c.name for c in single])}"
-        )
+    if single and len(single) == len(cells):
         notes.append(
-            f"{whose}: the interval is Wilson's over {runs[0].test_images:,} test images. McNemar's test says whether "
-            "two trained networks differ on such images; how much another seed would change is unknown."
+            f"One seed only: the interval is Wilson's over {runs[0].test_images:,} test images. McNemar's test says "
+            "whether two trained networks differ on such images; how much another seed would change is unknown."
+        )
+    elif single:
+        notes.append(
+            f"One seed only in {_name_runs([cell.name for cell in single])}: how much another seed would change is "
+            "taken from the other cells, and such a cell is never marked as the best. If its seeds differ more than "
+            "theirs, the marks are right less often than is said."
         )
     if any(cell.n == 2 for cell in cells):
         notes.append(
@@ -76,21 +79,27 @@ def caveats(comparison: Comparison) -> list[str]:
         unusual = [f"{name} has {_list_seeds(found)}" for name, found in seeds.items() if found != usual]
         listed = "; ".join(unusual) if len(unusual) <= 3 else f"{len(unusual)} cells have others"
         notes.append(
-            f"Unequal seeds: most cells have {_list_seeds(usual)}, {listed}. Each mean is over all seeds of its cell, "
-            "each difference over the seeds that both cells have."
+            f"Unequal seeds: most cells have {_list_seeds(usual)}, {listed}. Each mean and each difference is over "
+            "all seeds of its cells."
         )
     untested = [pair for pair in pairs if pair.test == "none"]
     if untested:
         notes.append(
-            f"{len(untested)} of {len(pairs)} pairs are not tested, and count as indistinguishable: a test needs two "
-            "seeds in common or, for two single runs, predictions.npz of the same test images."
+            f"{len(untested)} of {len(pairs)} pairs are not tested, and count as indistinguishable: for single runs "
+            "a test needs predictions.npz of the same test images."
         )
-    diverged = [run.name for run in runs if run.has_diverged]
-    if diverged:
-        notes.append(
-            f"Diverged: {_name_runs(diverged)}. They count with their final accuracy, and as misses of every target "
-            "that they did not reach."
-        )
+    failed = {"Diverged": [run.name for run in runs if run.has_diverged],
+              "No better than naming one class": [run.name for run in runs if run.has_collapsed]}  # fmt: skip
+    notes += [
+        f"{what}: {_name_runs(names)}. Cells with such a run are shown last and not compared; its accuracy is in no "
+        "mean, and it counts as a miss of every target that it did not reach."
+        for what, names in failed.items() if names
+    ]  # fmt: skip
+    notes += [
+        f"Run {len(again)} times, of which the first counts: {again[0].name}, with accuracies "
+        f"{', '.join(f'{run.accuracy:.4f}' for run in again)}."
+        for again in comparison.repeated
+    ]
     contended = sum(not run.is_exclusive for run in runs)
     if contended:
         notes.append(

@@ -1,7 +1,7 @@
 """The results of a run, as plain values."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite
 
 import numpy as np
@@ -38,10 +38,16 @@ class Result:
     began: int  # ms
     ended: int
     is_exclusive: bool = True  # it had its machine to itself, so that its seconds can be compared
+    has_collapsed: bool = False  # its accuracy is one that naming a single class for every image can give
 
     @property
     def has_diverged(self) -> bool:
         return has_diverged(self.loss)
+
+    @property
+    def has_failed(self) -> bool:
+        """Say whether it diverged or collapsed, so that its accuracy says nothing about those of other seeds."""
+        return self.has_diverged or self.has_collapsed
 
     @property
     def best_val_acc(self) -> float:
@@ -68,3 +74,19 @@ class Predictions:
 
 
 Predict = Callable[[Result], Predictions | None]
+
+
+def mark_collapsed(results: Sequence[Result], predict: Predict) -> list[Result]:
+    """Return the results of one data set, marked where an accuracy is within chance of naming one class for all images.
+
+    The shares of the classes are those of the labels stored with any run; without these nothing is marked.
+    """
+    stored = next((found for result in results if (found := predict(result))), None)
+    if stored is None:
+        return list(results)
+    share = np.unique_counts(stored.labels).counts.max() / len(stored.labels)
+    limit = share + 1.96 * np.sqrt(share * (1 - share) / len(stored.labels))
+    return [
+        replace(result, has_collapsed=bool(share < 1 and not result.has_diverged and result.accuracy <= limit))
+        for result in results
+    ]

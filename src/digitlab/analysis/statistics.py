@@ -41,6 +41,16 @@ def prediction_interval(values: Sequence[float], confidence: float = 0.95) -> tu
     return float(np.mean(values) - half), float(np.mean(values) + half)
 
 
+def t_quantile(probability: float, df: float) -> float:
+    """Return the quantile of Student's distribution."""
+    return float(scipy.special.stdtrit(df, probability))
+
+
+def t_tail(value: float, df: float) -> float:
+    """Return the probability that Student's distribution has above `value`."""
+    return float(scipy.special.stdtr(df, -value))
+
+
 def paired_t(one: Sequence[float], other: Sequence[float], step: float, confidence: float = 0.95) -> PairedTest:
     """Compare two paired samples of two values or more by Student's paired t-test.
 
@@ -51,32 +61,6 @@ def paired_t(one: Sequence[float], other: Sequence[float], step: float, confiden
     error = spread / np.sqrt(count)
     half = scipy.stats.t.ppf((1 + confidence) / 2, count - 1) * error
     return PairedTest(mean, mean - half, mean + half, float(2 * scipy.stats.t.sf(abs(mean) / error, count - 1)))
-
-
-def seeds_needed(
-    one: Sequence[float], other: Sequence[float], step: float, power: float = 0.8, alpha: float = 0.05
-) -> float:
-    """Return how many pairs a paired t-test needs to detect a difference of this size and spread with `power`.
-
-    Infinity where the means are equal or more than a million pairs would be needed.
-    """
-    mean, spread = _mean_and_spread(one, other, step)
-    effect = min(abs(mean) / spread, 30.0)  # above it two pairs are enough, and the distribution is hard to compute
-
-    def is_enough(count: int) -> bool:
-        limit, shift = scipy.stats.t.ppf(1 - alpha / 2, count - 1), effect * np.sqrt(count)
-        wrong_side = np.nan_to_num(scipy.stats.nct.cdf(-limit, count - 1, shift))  # nan where it is practically 0
-        return scipy.stats.nct.sf(limit, count - 1, shift) + wrong_side >= power
-
-    low, high = 1, 2
-    while not is_enough(high):
-        low, high = high, 2 * high
-        if high > 1e6:
-            return float("inf")
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if is_enough(middle) else (middle, high)
-    return high
 
 
 def mcnemar(one: np.ndarray, other: np.ndarray) -> float:
@@ -93,34 +77,6 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     factors = np.arange(len(order), 0, -1)
     adjusted[order] = np.minimum(np.maximum.accumulate(values[order] * factors), 1)
     return adjusted
-
-
-def against_best(differences: Sequence[float], p_values: Sequence[float]) -> np.ndarray:
-    """Return for each other cell the p-value of being at least as good as the best of the sample.
-
-    `differences` are the best minus each other, `p_values` their two-sided p-values. The result is one-sided and
-    corrected by Bonferroni for the number of others. The best and those with p >= 0.05 form a set that holds the truly
-    best in 95 % of cases, although the best was picked from the same sample: Gupta's subset selection, Hsu's (1984)
-    comparison with the best. It has more power than testing every pair.
-    """
-    one_sided = np.where(np.asarray(differences) > 0, np.asarray(p_values) / 2, 1 - np.asarray(p_values) / 2)
-    return np.minimum(one_sided * len(one_sided), 1)
-
-
-def iqm(groups: Sequence[Sequence[float]], resamples: int = 10_000) -> tuple[float, float, float]:
-    """Return the interquartile mean of all values, and its 95 % interval by a bootstrap stratified by group.
-
-    Agarwal et al. 2021, "Deep RL at the edge of the statistical precipice": a group is the runs of one task.
-    """
-
-    def middle(*samples: np.ndarray, axis: int = -1) -> np.ndarray:
-        return scipy.stats.trim_mean(np.concatenate(samples, axis=axis), 0.25, axis=axis)
-
-    samples = [np.asarray(group, dtype=float) for group in groups]
-    interval = scipy.stats.bootstrap(
-        samples, middle, n_resamples=resamples, batch=1000, method="percentile", rng=np.random.default_rng(0)
-    ).confidence_interval
-    return float(middle(*samples)), float(interval.low), float(interval.high)
 
 
 def epochs_to(curve: Sequence[float] | np.ndarray, target: float) -> float:

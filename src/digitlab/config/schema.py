@@ -249,6 +249,9 @@ class Report(Keys):
         default="counterparts",
         description="the sweep of counterparts that a report on claims includes, where it has been run",
     )
+    margin: Share | None = Field(
+        default=None, description="cells whose accuracies are shown to differ by less are called equivalent; null: none"
+    )
     dir: str | None = Field(default=None, description="folder to write to; null: reports/<sweep> in the repository")
 
 

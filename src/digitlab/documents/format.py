@@ -26,3 +26,16 @@ def signed(value: float) -> str:
 
 def p_value(value: float) -> str:
     return "< 0.0001" if value < 0.0001 else number(value, ".4f")
+
+
+def share(value: float) -> str:
+    """Write a probability in percent."""
+    return (
+        "–"
+        if isnan(value)
+        else "< 1 %"
+        if value < 0.01
+        else "> 99 %"
+        if value > 0.99
+        else f"{value:.0%}".replace("%", " %")
+    )

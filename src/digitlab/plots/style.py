@@ -17,6 +17,7 @@ _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "bl
 _LINES = ("-", "--", ":", "-.", (0, (7, 2)), (0, (3, 1, 1, 1, 1, 1)))
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _ERRORS = ((1,), (1, 2, 5), (1, 1.5, 2, 3, 5, 7))  # ticks in a decade: the first of these that gives enough
+_ERROR_SCALE = (lambda y: -np.log10(np.maximum(1 - y, 8e-5)), lambda y: 1 - 10.0 ** -np.asarray(y))
 # Blues without its near-white end: a single mistake must differ from white, which is none.
 BLUES = ListedColormap(colormaps["Blues"](np.linspace(0.15, 1, 256)), name="visible_blues").with_extremes(bad="white")
 _STYLE: dict[Any, Any] = {
@@ -76,23 +77,34 @@ def line_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def scale_accuracy(ax: Axes, values: Sequence[float] | np.ndarray) -> None:
-    """Scale an axis of accuracies by the logarithm of the error: 0.99 is as far from 0.999 as 0.9 is from 0.99."""
+    """Scale the vertical axis of accuracies by the logarithm of the error: 0.99 to 0.999 is as far as 0.9 to 0.99."""
+    low, high, ticks = _accuracy_ticks(values)
+    ax.set_yscale("function", functions=_ERROR_SCALE)
+    ax.set_ylim(low, high)
+    ax.set_yticks(ticks, [f"{tick:.4f}".rstrip("0") for tick in ticks])
+    ax.minorticks_off()
+
+
+def log_errors(ax: Axes, values: Sequence[float] | np.ndarray) -> None:
+    """Scale the horizontal axis of accuracies in the same way."""
+    low, high, ticks = _accuracy_ticks(values)
+    ax.set_xscale("function", functions=_ERROR_SCALE)
+    ax.set_xlim(low, high)
+    ax.set_xticks(ticks, [f"{tick:.4f}".rstrip("0") for tick in ticks])
+    ax.minorticks_off()
+
+
+def _accuracy_ticks(values: Sequence[float] | np.ndarray) -> tuple[float, float, list[float]]:
+    """Return both ends and the ticks of an axis of accuracies."""
     errors = np.clip(1 - np.asarray(values, dtype=float), 1e-4, 1)
     worst, best = 1.15 * np.nanmax(errors), np.nanmin(errors) / 1.3
-    ax.set_yscale(
-        "function", functions=(lambda y: -np.log10(np.maximum(1 - y, 8e-5)), lambda y: 1 - 10.0 ** -np.asarray(y))
-    )
     low, high = max(1 - worst, 0), 1 - best
-    ax.set_ylim(low, high)
     for mantissas in _ERRORS:
         errors = [mantissa * 10.0**-decade for decade in range(1, 5) for mantissa in mantissas]
         ticks = [1 - error for error in errors if low <= 1 - error <= high]
         if len(ticks) >= 4:
-            break
-    else:
-        ticks = [tick for tick in MaxNLocator(5).tick_values(low, high) if low <= tick <= high]
-    ax.set_yticks(ticks, [f"{tick:.4f}".rstrip("0") for tick in ticks])
-    ax.minorticks_off()
+            return low, high, ticks
+    return low, high, [tick for tick in MaxNLocator(5).tick_values(low, high) if low <= tick <= high]
 
 
 def scale_cost(ax: Axes) -> None:

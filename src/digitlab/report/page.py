@@ -7,15 +7,15 @@ from statistics import mean
 
 import numpy as np
 
-from digitlab.analysis.cells import ALPHA
-from digitlab.analysis.compare import MIN_NETWORKS, MIN_SEEDS, TARGETS, Comparison, Reach
+from digitlab.analysis.compare import TARGETS, Comparison, Reach
 from digitlab.analysis.records import Predictions
 from digitlab.analysis.statistics import pareto_front
-from digitlab.documents.document import BEST, TIED, Picture, Section, Table, picture
+from digitlab.documents.document import Picture, Section, Table, picture
 from digitlab.documents.format import number
 from digitlab.documents.origin import origin
 from digitlab.plots import report_figures
-from digitlab.report.tables import accuracy, against_best, all_pairs, cells, matrix, matrix_entry
+from digitlab.report.decision import differences, legend, networks
+from digitlab.report.tables import cells, matrix, matrix_entry
 
 
 def sections(
@@ -29,11 +29,11 @@ def sections(
     sections = [
         Section(
             matrix(comparison).title,
-            [*_warnings(confounders, notes), matrix(comparison), _legend(comparison), _heat_map(comparison)],
+            [*_warnings(confounders, notes), matrix(comparison), *legend(comparison), _heat_map(comparison)],
         ),
         Section("All cells, the best first", [cells(comparison), _cells_note(comparison)]),
-        Section("Differences", _pairs(comparison)),
-        Section("Optimizers over networks", _aggregates(comparison)),
+        Section("Differences", differences(comparison)),
+        Section("Optimizers over networks", networks(comparison)),
         Section("Time to target", _reaches(comparison)),
         Section("Curves", [_curves(comparison)]),
         Section("Accuracy and cost", _costs(comparison)),
@@ -44,52 +44,9 @@ def sections(
     return [section for section in sections if section.blocks]
 
 
-def conclusion(comparison: Comparison) -> str:
-    """Return the conclusion, in a sentence."""
-    best, others = comparison.best, len(comparison.cells) - 1
-    ties = sum(cell.is_tied for cell in comparison.cells)
-    found = f"at {accuracy(best)} (n = {best.n})"
-    if not others:
-        return f"{best.name} is {found}; there is nothing to compare it with."
-    if ties:
-        share = "all" if ties == others else f"{ties} of the"
-        which = "the other cell" if others == 1 else f"{share} {others} other cells"
-        verdict = f"{which} ({TIED}) {'is' if ties == 1 else 'are'} statistically indistinguishable from it"
-    else:
-        what = "worse" if best.n > 1 else "worse on these test images"
-        verdict = f"{'the other cell is' if others == 1 else 'all others are'} {what}"
-    return f"{best.name} ({BEST}) is best {found}; {verdict}."
-
-
 def _warnings(confounders: Sequence[str], notes: Sequence[str]) -> list[str | list[str]]:
     warning = "These runs differ in more than what is compared:"
     return [*([warning, list(confounders)] if confounders else []), *([list(notes)] if notes else [])]
-
-
-def _legend(comparison: Comparison) -> str:
-    tied = ""
-    if comparison.pairs:
-        best = "cell" if any(cell.n > 1 for cell in comparison.cells) else "of these trained networks"
-        tied = (
-            f", {TIED} statistically indistinguishable from it: p ≥ {ALPHA} in a {_tests(comparison)}, one-sided and "
-            f"corrected for {len(comparison.cells) - 1} comparisons with the best, so that the truly best "
-            f"{best} is among the marked ones in 95 % of cases"
-        )
-    return f"{BEST} best{tied}. {_interval(comparison)}"
-
-
-def _tests(comparison: Comparison) -> str:
-    names = {"paired t": "t-test of the differences paired by seed", "McNemar": "McNemar's exact test of two runs"}
-    used = {pair.test for pair in comparison.pairs}
-    return " or ".join(words for test, words in names.items() if test in used) or "test"
-
-
-def _interval(comparison: Comparison) -> str:
-    over_seeds, single = (any((cell.n > 1) is many for cell in comparison.cells) for many in (True, False))
-    texts = ["± is the 95 % t-interval of the mean over seeds."] if over_seeds else []
-    if single:
-        texts.append(f"In brackets Wilson's 95 % interval of a single run over {comparison.test_images:,} test images.")
-    return " ".join(texts)
 
 
 def _cells_note(comparison: Comparison) -> str:
@@ -97,44 +54,6 @@ def _cells_note(comparison: Comparison) -> str:
         "Test loss is the mean over seeds; s/epoch, training passes only, and the number of epochs are medians. – is "
         "for what was not recorded or, for seconds, where no run had its machine to itself."
     )
-
-
-def _pairs(comparison: Comparison) -> list[str | Table]:
-    if not comparison.pairs:
-        return ["There is one cell only."]
-    note = (
-        "Differences in test accuracy, paired by seed; each interval is uncorrected. Against the best, p is one-sided "
-        "and corrected for the number of these comparisons. Among all pairs, p is two-sided and corrected by Holm for "
-        "all of them; use it for a pair of your choice (in report.html and pairs.csv). A cell further from the best "
-        "can be tied with it while a nearer one is not, if its seeds differ more from one another. Seeds needed is how "
-        "many seeds would show a difference of this size and spread with a power of 80 %, at α = "
-        f"{ALPHA}: corrected for the comparisons with the best, or, among all pairs, for one pair alone. It is rough "
-        "where it rests on few seeds."
-    )
-    return [against_best(comparison), note, all_pairs(comparison)]
-
-
-def _aggregates(comparison: Comparison) -> list[str | Table]:
-    if not comparison.aggregates:
-        here = f"here are {len(comparison.models)} and {comparison.seeds}"
-        return [
-            f"Comparing optimizers over all networks needs {MIN_NETWORKS} networks with {MIN_SEEDS} seeds each; {here}."
-        ]
-    rows = [
-        [row.optim, f"{row.value:.4f}", f"{row.low:.4f} to {row.high:.4f}", str(row.networks), str(row.runs)]
-        for row in comparison.aggregates
-    ]
-    note = (
-        "Interquartile mean of the test accuracy over all networks and seeds, with the 95 % interval of 10,000 "
-        "bootstrap resamples stratified by network (Agarwal et al. 2021)."
-    )
-    left_out = [arm for arm in comparison.arms if arm not in {row.optim for row in comparison.aggregates}]
-    notes = (
-        [f"Left out, with fewer than {MIN_NETWORKS} networks with {MIN_SEEDS} seeds: {', '.join(left_out)}."]
-        if left_out
-        else []
-    )
-    return [Table(["optimizer", "IQM", "95 % interval", "networks", "runs"], rows), note, *notes]
 
 
 def _reaches(comparison: Comparison) -> list[str | Table]:
@@ -225,8 +144,8 @@ def _rates(comparison: Comparison) -> list[str | Table | Picture]:
             lists = [float(rate.lr) for rate in cell.rates], [rate.values for rate in cell.rates], chosen
             panels.setdefault(cell.model, {})[cell.arm] = lists
         for rate in cell.rates:
-            diverged = f"{rate.diverged} of {len(rate.values)} diverged" if rate.diverged else ""
-            remark = ", ".join(filter(None, ("chosen" if rate.is_chosen else "", diverged)))
+            failed = f"{rate.failed} of {len(rate.values)} diverged or at chance" if rate.failed else ""
+            remark = ", ".join(filter(None, ("chosen" if rate.is_chosen else "", failed)))
             rows.append([cell.name, rate.lr, remark, f"{mean(rate.values):.4f}", str(len(rate.values))])
     what = f"Best validation accuracy on {comparison.data} by learning rate, {comparison.seeds}"
     title = f"{what}: mean and range over seeds, the chosen one ringed"
@@ -239,16 +158,17 @@ def _rates(comparison: Comparison) -> list[str | Table | Picture]:
 
 
 def _mistakes(comparison: Comparison, predictions: Sequence[Predictions]) -> list[str | Picture]:
-    if comparison.best.n < 2:
+    best = comparison.best
+    if best is None or best.n < 2:
         return []
     if len(predictions) < 2:
-        return [f"The runs of {comparison.best.name} have no predictions.npz, so their mistakes cannot be compared."]
+        return [f"The runs of {best.name} have no predictions.npz, so their mistakes cannot be compared."]
     labels, predicted = predictions[0].labels, np.array([each.predicted for each in predictions])
-    wrong, n, name = np.sum(predicted != labels, axis=0), len(predictions), comparison.best.name
+    wrong, n, name = np.sum(predicted != labels, axis=0), len(predictions), best.name
     by_all, by_one = np.flatnonzero(wrong == n), np.flatnonzero(wrong == 1)
     blocks: list[str | Picture] = [
         f"Of {len(labels):,} test images {np.sum(wrong > 0):,} are misclassified by some run of {name}: "
-        f"{len(by_all):,} by all {n} seeds, which is systematic, {len(by_one):,} by one seed only, which is chance."
+        f"{len(by_all):,} by all {n} seeds, {len(by_one):,} by one seed only.{_mended(wrong, n)}"
     ]
     images = {row: image for each in predictions for row, image in each.images.items()}
     if not images and wrong.any():
@@ -266,3 +186,15 @@ def _mistakes(comparison: Comparison, predictions: Sequence[Predictions]) -> lis
             )
             blocks.append(picture(f"{file}.png", figure, f"Test images misclassified by {whose}"))
     return blocks
+
+
+def _mended(wrong: np.ndarray, n: int) -> str:
+    """Say how often one more seed classifies correctly what the others all misclassify; `wrong` counts seeds (N,)."""
+    # Each seed in turn is the one more: what all n misclassify is a miss n times, what n - 1 do is a hit once.
+    misses, hits = n * int(np.sum(wrong == n)), int(np.sum(wrong == n - 1))
+    if n < 3 or not misses + hits:
+        return ""
+    return (
+        f" What {n - 1} of these seeds all misclassify, the remaining one classifies correctly in "
+        f"{hits / (misses + hits):.0%} of cases ({hits:,} of {misses + hits:,}), so another seed mends a part of them."
+    ).replace("%", " %")

@@ -18,7 +18,7 @@ from digitlab.config.check import check_report
 from digitlab.config.errors import user_errors
 from digitlab.documents.document import Document, Picture, to_csv, to_html, to_latex, to_markdown
 from digitlab.platform import console
-from digitlab.report import page, tables
+from digitlab.report import decision, page, tables
 from digitlab.report.runs import complete, find, read_predictions
 from digitlab.tracking import queries
 from digitlab.tracking.store import Store
@@ -43,7 +43,7 @@ def report(cfg: DictConfig) -> None:
         if recipes:
             document, differing, notes = _judge(store, name, recipes, results, missing)
         else:
-            document, differing, notes = _compare(store, name, results, missing)
+            document, differing, notes = _compare(store, name, results, missing, cfg.report.margin)
     folder = Path(cfg.report.dir).expanduser() if cfg.report.dir else REPOSITORY / "reports" / name
     with user_errors(f"report.dir={folder}"):
         files = write(folder, document)
@@ -84,16 +84,19 @@ def write(folder: Path, document: Document) -> list[Path]:
     return [Path(name) for name in contents]
 
 
-def _compare(store: Store, name: str, results: Sequence[Result], missing: Sequence[str]) -> tuple[Document, list, list]:
+def _compare(
+    store: Store, name: str, results: Sequence[Result], missing: Sequence[str], margin: float | None
+) -> tuple[Document, list, list]:
     """Return the report of a comparison, its confounders, and its caveats."""
     predict = cache(partial(read_predictions, store))
-    comparison = compare(complete(store, results), lambda result: predict(result.run_id))
+    comparison = compare(complete(store, results), lambda result: predict(result.run_id), margin)
     differing, notes = confounders(comparison), [*missing, *caveats(comparison)]
-    predictions = [found for run in comparison.best.runs if (found := predict(run.run_id))]
+    best = comparison.best.runs if comparison.best else ()
+    predictions = [found for run in best if (found := predict(run.run_id))]
     shown = [tables.matrix(comparison), tables.cells(comparison)]
     document = Document(
         f"{name}: {len(comparison.models)} networks × {len(comparison.arms)} optimizers on {comparison.data}",
-        page.conclusion(comparison),
+        decision.conclusion(comparison),
         page.sections(comparison, differing, notes, predictions),
         [*shown, tables.against_best(comparison)] if comparison.pairs else shown,
         {"report.csv": tables.csv_of_cells(comparison), "pairs.csv": tables.csv_of_pairs(comparison)},

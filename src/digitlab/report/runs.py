@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -27,7 +28,7 @@ def find(store: Store, sweep: str | None, filter_string: str | None) -> tuple[An
     if filter_string and not found:
         raise ValueError(f"filter={filter_string}: finds no run that is done")
     if filter_string and not sweep:
-        return None, [], list(found.values()), [f"Of all runs those that the filter finds: {filter_string}."]
+        return None, [], list(found.values()), _filtered("Of all runs those", filter_string)
     parent = queries.sweep(store, None if sweep == "latest" else sweep)
     cells = queries.cells_of(store, parent)
     ids = {cell["run_id"] for cell in cells if cell["run_id"]}
@@ -39,17 +40,33 @@ def find(store: Store, sweep: str | None, filter_string: str | None) -> tuple[An
         each.run_id: each for each in _results(queries.fetch(store, sorted(ids - runs.keys())))
     }  # finished by an earlier command
     planned = {cell["fingerprint"]: cell["name"] for cell in cells}
+    runs |= {each.run_id: each for each in _repeated(store, planned)}
     chosen = [run for run in runs.values() if run.fingerprint in planned and (not filter_string or run.run_id in found)]
     missing = (
         []
         if filter_string
         else sorted(set(planned) - {run.fingerprint for run in chosen}, key=lambda fingerprint: planned[fingerprint])
     )
-    notes = [f"Of this sweep the runs that the filter finds: {filter_string}."] if filter_string else []
+    notes = _filtered("Of this sweep the runs", filter_string) if filter_string else []
     if missing:
         listed = ", ".join(planned[each] for each in missing[:3]) + (" and others" if len(missing) > 3 else "")
         notes = [f"{len(missing)} of {len(planned)} cells of the sweep are not done, and not in this report: {listed}."]
     return parent, cells, chosen, notes
+
+
+def _filtered(which: str, filter_string: str) -> list[str]:
+    by_result = "They were chosen by a result, so no mean, interval or p-value here can be taken as it stands."
+    return [
+        f"{which} that the filter finds: {filter_string}.",
+        *([by_result] if re.search(r"\bmetrics?\.", filter_string, re.IGNORECASE) else []),
+    ]
+
+
+def _repeated(store: Store, planned: Mapping[str, str]) -> list[Result]:
+    """Return every run of those fingerprints in `planned` that were run again, in whichever sweep."""
+    again = {each.fingerprint for each in _results(queries.search(store, "params.rerun = 'true'"))} & planned.keys()
+    done = _results(queries.search(store, "tags.done = 'true'")) if again else ()
+    return [each for each in done if each.fingerprint in again]
 
 
 def _results(runs: Iterable[Any]) -> Iterator[Result]:

@@ -1,11 +1,11 @@
 """Write a comparison as tables of text and as plain numbers."""
 
-from math import isnan
+from math import isnan, nan
 
-from digitlab.analysis.cells import Cell
-from digitlab.analysis.compare import TARGETS, Comparison, Pair
+from digitlab.analysis.cells import ALPHA, Cell
+from digitlab.analysis.compare import TARGETS, Comparison
 from digitlab.documents.document import BEST, TIED, Table
-from digitlab.documents.format import mean_of, number, p_value, signed
+from digitlab.documents.format import mean_of, number, p_value, share, signed
 
 
 def matrix(comparison: Comparison) -> Table:
@@ -20,44 +20,59 @@ def matrix(comparison: Comparison) -> Table:
 
 def cells(comparison: Comparison) -> Table:
     """Return a table with a row for each cell, the best first."""
-    headings = ["", "network", "optimizer", "test accuracy", "n", "test loss", "parameters", "s/epoch", "epochs"]
+    headings = ["", "network", "optimizer", "test accuracy", "n", "rank", "best with probability", "test loss",
+                "learning rate", "parameters", "s/epoch", "epochs"]  # fmt: skip
     rows = [
-        [symbol(cell), cell.model, cell.arm, accuracy(cell), str(cell.n), _loss(cell),
-         f"{cell.parameters:,}" if cell.parameters else "–", number(cell.epoch_s, ".2f"), f"{cell.epochs:g}",
-         *([_chosen_rate(cell)] if comparison.has_rates else [])]
+        [symbol(cell), cell.model, cell.arm, accuracy(cell), str(cell.n), *_rank(comparison, cell), _loss(cell),
+         _chosen_rate(cell, comparison.has_rates), f"{cell.parameters:,}" if cell.parameters else "–",
+         number(cell.epoch_s, ".2f"), f"{cell.epochs:g}"]
         for cell in comparison.cells
     ]  # fmt: skip
-    headings += ["learning rate"] if comparison.has_rates else []
     return Table(headings, rows, "All cells, the best first", text_columns=3)
 
 
 def against_best(comparison: Comparison) -> Table:
     """Return a table of the difference of each other cell to the best."""
-    rows = [
-        [symbol(pair.other), pair.other.name, *_pair(pair, pair.other.p_best)] for pair in comparison.against_best()
-    ]
-    headings = ["", "cell", *_pair_headings("p")]
-    return Table(headings, rows, f"Difference to the best: {comparison.best.name} minus each other", text_columns=2)
+    assert comparison.best
+    best, rows = comparison.best, []
+    for pair in comparison.against_best():
+        other, sign = (pair.other, 1) if pair.one is best else (pair.one, -1)
+        low, high = sorted((sign * pair.low, sign * pair.high))
+        beats = pair.beats if sign > 0 else 1 - pair.beats
+        rows.append([symbol(other), other.name, signed(sign * pair.difference), _interval(low, high),
+                     p_value(other.p_best), _new_images(other), share(beats),
+                     *([_equivalence(other)] if comparison.margin else [])])  # fmt: skip
+    headings = ["", "cell", "difference", "95 % interval", "p", "on new images", "one run beats one run"]
+    headings += [f"within {comparison.margin:g}"] if comparison.margin else []
+    return Table(headings, rows, f"Difference to the best: {best.name} minus each other", text_columns=2)
 
 
 def all_pairs(comparison: Comparison) -> Table:
     """Return a table of all pairs of cells, the better one first."""
-    rows = [[pair.one.name, pair.other.name, *_pair(pair, pair.p_holm)] for pair in comparison.pairs]
-    headings = ["cell", "minus", *_pair_headings("p (Holm)")]
+    rows = [
+        [pair.one.name, pair.other.name, signed(pair.difference), _interval(pair.low, pair.high), pair.test,
+         p_value(pair.p_holm), share(pair.beats)]
+        for pair in comparison.pairs
+    ]  # fmt: skip
+    headings = ["cell", "minus", "difference", "95 % interval", "test", "p (Holm)", "one run beats one run"]
     return Table(headings, rows, f"All {len(rows)} pairs", text_columns=2, is_folded=True)
 
 
 def csv_of_cells(comparison: Comparison) -> tuple[list[str], list[list[object]]]:
     """Return headings and a row of plain numbers for each cell."""
     headings = ["data", "model", "optim", "variant", "is_best", "is_tied", "n", "test_acc", "low", "high", "interval",
-                "test_loss", "diverged", "parameters", "epoch_s", "seconds", "epochs", "lr", "rates_tried"]  # fmt: skip
+                "p_best", "p_new_images", "p_equivalent", "expected_rank", "rank_low", "rank_high", "prob_best",
+                "test_loss", "diverged", "collapsed", "parameters", "epoch_s", "seconds",
+                "epochs", "lr", "rates_tried"]  # fmt: skip
     headings += [f"{what}_to_{target:g}" for target in TARGETS for what in ("reached", "epochs", "steps", "seconds")]
     rows = []
     for cell in comparison.cells:
-        interval = "t over seeds" if cell.n > 1 else "Wilson over images"
+        interval = "t over seeds" if len(cell.accuracies) > 1 else "Wilson over images"
+        ranks = comparison.ranks.get(cell.name, (nan,) * 4)
         row = [comparison.data, cell.model, cell.optim, cell.variant, cell.is_best, cell.is_tied, cell.n,
-               round(cell.accuracy, 6), *(round(end, 6) for end in cell.interval), interval, cell.loss,
-               cell.diverged, cell.parameters, cell.epoch_s, cell.seconds, cell.epochs, cell.runs[0].lr,
+               round(cell.accuracy, 6), *(round(end, 6) for end in cell.interval), interval,
+               cell.p_best, cell.p_new, cell.p_equivalent, *ranks, cell.loss, cell.diverged,
+               cell.failed - cell.diverged, cell.parameters, cell.epoch_s, cell.seconds, cell.epochs, cell.runs[0].lr,
                len(cell.rates) or 1]  # fmt: skip
         for reach in comparison.reaches:
             if reach.cell is cell:
@@ -68,10 +83,11 @@ def csv_of_cells(comparison: Comparison) -> tuple[list[str], list[list[object]]]
 
 def csv_of_pairs(comparison: Comparison) -> tuple[list[str], list[list[object]]]:
     """Return headings and a row of plain numbers for each pair of cells."""
-    headings = ["one", "other", "test", "n", "difference", "low", "high", "p", "p_holm", "is_real", "seeds_needed"]
+    headings = ["one", "other", "test", "n_one", "n_other", "difference", "low", "high", "p", "p_holm", "is_real",
+                "one_run_beats_other", "p_equivalent"]  # fmt: skip
     rows = [
-        [pair.one.name, pair.other.name, pair.test, pair.n, round(pair.difference, 6), pair.low, pair.high, pair.p,
-         pair.p_holm, pair.is_real, pair.seeds_needed]
+        [pair.one.name, pair.other.name, pair.test, pair.one.n, pair.other.n, round(pair.difference, 6), pair.low,
+         pair.high, pair.p, pair.p_holm, pair.is_real, pair.beats, pair.p_equivalent]
         for pair in comparison.pairs
     ]  # fmt: skip
     return headings, rows
@@ -82,13 +98,32 @@ def symbol(cell: Cell) -> str:
 
 
 def accuracy(cell: Cell) -> str:
-    """Write the mean with its interval: ± half its width over seeds, or both ends of Wilson's, which is asymmetric."""
+    """Write the mean with its interval: ± half its width over seeds, or both ends of Wilson's, which is asymmetric.
+
+    Runs that failed are counted, and are in no mean.
+    """
     low, high = cell.interval
-    return mean_of(list(cell.accuracies.values())) if cell.n > 1 else f"{cell.accuracy:.4f} ({low:.4f} to {high:.4f})"
+    values = list(cell.accuracies.values())
+    text = mean_of(values) if len(values) > 1 else f"{cell.accuracy:.4f} ({low:.4f} to {high:.4f})"
+    return text if cell.is_sound else f"{failures(cell)}{f'; others {text}' if values else ''}"
+
+
+def failures(cell: Cell) -> str:
+    """Say how many runs diverged, and how many collapsed: "2 of 3 diverged"."""
+    counts = {"diverged": cell.diverged, "at chance": cell.failed - cell.diverged}
+    return ", ".join(f"{count} of {cell.n} {what}" for what, count in counts.items() if count)
 
 
 def matrix_entry(cell: Cell | None) -> str:
     return f"{symbol(cell)} {accuracy(cell)}".strip() if cell else "–"
+
+
+def _rank(comparison: Comparison, cell: Cell) -> tuple[str, str]:
+    if cell.name not in comparison.ranks:
+        return "–", "–"
+    rank = comparison.ranks[cell.name]
+    spread = f" ({rank.low} to {rank.high})" if rank.low < rank.high else ""
+    return f"{rank.expected:.1f}{spread}", share(rank.first)
 
 
 def _loss(cell: Cell) -> str:
@@ -97,15 +132,17 @@ def _loss(cell: Cell) -> str:
     return f"{cell.loss:.4f}" if cell.loss < 1000 else f"{cell.loss:.1e}"
 
 
-def _chosen_rate(cell: Cell) -> str:
-    return f"{cell.runs[0].lr} of {len(cell.rates) or 1} tried"
+def _chosen_rate(cell: Cell, has_rates: bool) -> str:
+    return f"{cell.runs[0].lr} of {len(cell.rates) or 1} tried" if has_rates else cell.runs[0].lr
 
 
-def _pair_headings(corrected: str) -> list[str]:
-    return ["difference", "95 % interval", "n", "test", corrected, "seeds needed"]
+def _interval(low: float, high: float) -> str:
+    return "–" if isnan(low) else f"{signed(low)} to {signed(high)}"
 
 
-def _pair(pair: Pair, corrected: float) -> list[str]:
-    interval = "–" if isnan(pair.low) else f"{signed(pair.low)} to {signed(pair.high)}"
-    needed = "> 1,000" if pair.seeds_needed > 1000 else number(pair.seeds_needed, "g")
-    return [signed(pair.difference), interval, str(pair.n), pair.test, p_value(corrected), needed]
+def _new_images(cell: Cell) -> str:
+    return "tied" if cell.p_new >= ALPHA else "worse" if cell.p_new < ALPHA else "–"
+
+
+def _equivalence(cell: Cell) -> str:
+    return "equivalent" if cell.is_equivalent else "not shown"

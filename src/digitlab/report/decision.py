@@ -1,0 +1,206 @@
+"""Say in words which cell is best, what it is tied with, how that was decided, and what the design can show."""
+
+from math import isnan
+
+from digitlab.analysis.aggregate import MIN_NETWORKS, MIN_RANKED, MIN_SEEDS
+from digitlab.analysis.cells import ALPHA, Cell
+from digitlab.analysis.compare import Comparison
+from digitlab.analysis.moderated import MIN_CELLS, coverage
+from digitlab.documents.document import BEST, TIED, Picture, Table, picture
+from digitlab.documents.format import p_value, share, signed
+from digitlab.plots import network_figures
+from digitlab.report.tables import accuracy, against_best, all_pairs
+
+TESTS = {
+    "moderated t": "t-test with moderated variances",
+    "Welch's t": "Welch's t-test",
+    "McNemar": "McNemar's exact test of two runs",
+}
+
+
+def conclusion(comparison: Comparison) -> str:
+    """Return the conclusion, in a sentence."""
+    best, others = comparison.best, len(comparison.compared) - 1
+    failed = len(comparison.cells) - len(comparison.compared)
+    if best is None:
+        return "There is no best cell: each has a run that diverged or is no better than naming one class."
+    found = f"at {accuracy(best)} (n = {best.n}) on these {comparison.test_images:,} test images"
+    left = f"{_count(failed, 'cell')} with a run that diverged or is at chance {_are(failed)} not compared"
+    if not others:
+        return f"{best.name} is {found}; {left if failed else 'there is nothing to compare it with'}."
+    ties = sum(cell.is_tied for cell in comparison.cells)
+    if ties:
+        which = (
+            "the other cell" if others == 1 else f"{'all' if ties == others else f'{ties} of the'} {others} other cells"
+        )
+        verdict = f"{which} ({TIED}) {_are(ties)} statistically indistinguishable from it"
+    else:
+        verdict = f"{'the other cell is' if others == 1 else f'all {others} others are'} worse"
+    return f"{best.name} ({BEST}) is best {found}; {verdict}{f'; {left}' if failed else ''}."
+
+
+def legend(comparison: Comparison) -> list[str]:
+    """Explain ★, ≈ and ±, and say what holds for other images."""
+    best, texts = comparison.best, []
+    if best and comparison.pairs:
+        counts = [cell.n for cell in comparison.compared]
+        over_seeds = max(counts) > 1
+        held = f"the truly best {'cell' if over_seeds else 'of these trained networks'} is among the marked ones in "
+        held += f"{coverage(counts)} of cases" if over_seeds else "95 % of cases"
+        texts.append(
+            f"{BEST} best, {TIED} statistically indistinguishable from it: p ≥ {ALPHA} in {_tests(comparison)}, "
+            f"one-sided and corrected for {_count(len(counts) - 1, 'comparison')} with the best, so that {held}. This "
+            f"is said of these {comparison.test_images:,} test images."
+        )
+        texts += _on_new_images(comparison) if over_seeds else []
+    elif best:
+        texts.append(f"{BEST} the only cell that is compared.")
+    over_seeds, single = (any((len(c.accuracies) > 1) is many for c in comparison.cells) for many in (True, False))
+    if over_seeds:
+        texts.append("± is the 95 % t-interval of the mean over seeds, for each cell by itself.")
+    if single:
+        texts.append(f"In brackets Wilson's 95 % interval of a single run over {comparison.test_images:,} test images.")
+    return [" ".join(texts)]
+
+
+def differences(comparison: Comparison) -> list[str | Table]:
+    """Return the tables of differences, to the best and of all pairs, and what the design can show."""
+    if not comparison.pairs:
+        return ["There is only one cell to compare."]
+    blocks: list[str | Table] = [against_best(comparison)]
+    if not isnan(comparison.smallest):
+        blocks.append(
+            f"What this design can show: with the spreads found here and {comparison.seeds}, a cell that is truly "
+            f"{comparison.smallest:.4f} below the best is marked worse in 80 % of cases. More seeds show less."
+        )
+    blocks += _equivalence(comparison)
+    blocks.append(_how(comparison))
+    return [*blocks, all_pairs(comparison)]
+
+
+def networks(comparison: Comparison) -> list[str | Table | Picture]:
+    """Return the comparison of optimizers over networks."""
+    found = comparison.aggregates
+    if not found.rows:
+        if len(comparison.models) < 2 or len(comparison.arms) < 2:
+            return []
+        return [
+            f"Comparing optimizers over networks needs {MIN_NETWORKS} networks that each optimizer has {MIN_SEEDS} "
+            f"runs of, none of which diverged; here are {len(found.networks)}."
+        ]
+    best = found.rows[0].arm
+    rows = [
+        [row.arm, f"{row.accuracy:.4f}", *(("–", "–") if row is found.rows[0] else (_signed(row.difference),
+         _shares(row.improvement))), f"{row.rank:.2f}", str(row.runs)]
+        for row in found.rows
+    ]  # fmt: skip
+    headings = ["optimizer", "mean accuracy", f"{best} minus it", f"a run of {best} beats one of it", "rank", "runs"]
+    left = f" Left out, with too few networks or runs: {', '.join(found.left_out)}." if found.left_out else ""
+    blocks: list[str | Table | Picture] = [
+        Table(headings, rows),
+        f"Means over the {len(found.networks)} networks {', '.join(found.networks)}, each of which counts the same. "
+        "Differences are paired by network, and runs are compared on the same network. The 95 % intervals are by a "
+        "bootstrap of the seeds within each network; they are not corrected for the number of optimizers, and say "
+        f"nothing about other networks.{left}",
+    ]
+    if not isnan(found.critical_difference):
+        ranks = {row.arm: row.rank for row in found.rows}
+        title = f"Mean rank over {len(found.networks)} networks on {comparison.data}; 1 is best"
+        figure = network_figures.critical_difference(ranks, found.critical_difference, title)
+        blocks.append(picture("ranks.svg", figure, "Mean ranks of the optimizers, with the critical difference"))
+        blocks.append(
+            f"Friedman's test of equal ranks: p {'' if found.p_ranks < 0.0001 else '= '}{p_value(found.p_ranks)}. Two "
+            f"mean ranks that differ by less than {found.critical_difference:.2f} (Nemenyi's critical difference at "
+            f"α = {ALPHA}), joined by a bar, are not told apart. Here networks are the sample."
+        )
+    else:
+        blocks.append(f"Ranks are tested with {MIN_RANKED} networks and 3 optimizers or more.")
+    profiles = {
+        arm: [list(cell.accuracies.values()) + [0.0] * cell.failed for cell in comparison.cells
+              if cell.arm == arm and cell.model in found.networks]
+        for arm in (row.arm for row in found.rows)
+    }  # fmt: skip
+    title = f"Share of runs above an accuracy on {comparison.data}, over {len(found.networks)} networks"
+    figure = network_figures.performance_profiles(profiles, title)
+    return [*blocks, picture("profiles.svg", figure, "Share of runs above each test accuracy, by optimizer")]
+
+
+def _how(comparison: Comparison) -> str:
+    used = {pair.test for pair in comparison.pairs}
+    if used & {"McNemar", "none"}:
+        return (
+            "Differences in test accuracy of single runs, by McNemar's exact test on their predictions for the same "
+            "images. Against the best, p is one-sided and corrected for the number of these comparisons. Among all "
+            "pairs, p is two-sided and corrected by Holm for all of them."
+        )
+    variances = (
+        "The variance of each cell is its own, steadied by that of all cells, and never taken below its own: a few "
+        "seeds may agree by chance."
+        if "moderated t" in used
+        else f"With fewer than {MIN_CELLS} cells each has its own variance only."
+    )
+    return (
+        f"Differences in test accuracy; seeds need not be the same. {variances} Each interval is uncorrected. Against "
+        "the best, p is one-sided and corrected for the number of these comparisons. On new images: the same, with the "
+        "chance of which test images were drawn, from the predictions of both; tied cells stay tied. One run beats one "
+        "run: the probability that another run of the first has more accuracy than another run of the second. Among "
+        "all pairs, p is two-sided and corrected by Holm for all of them; use it for a pair of your choice. Rank and "
+        "probability of being best follow from the same intervals, if all accuracies were equally likely before."
+    )
+
+
+def _on_new_images(comparison: Comparison) -> list[str]:
+    worse = [cell for cell in comparison.compared if not cell.is_best and not cell.is_tied]
+    tied = [cell for cell in worse if cell.p_new >= ALPHA]
+    unknown = [cell for cell in worse if isnan(cell.p_new)]
+    texts = []
+    if tied:
+        texts.append(
+            f"For new images of the same kind, {_count(len(tied), 'more cell')} {_are(len(tied))} indistinguishable "
+            f"from the best: {_list(tied)}."
+        )
+    elif worse and not unknown:
+        texts.append("For new images of the same kind, the same cells are indistinguishable from the best.")
+    if unknown:
+        texts.append(
+            f"For new images of the same kind nothing is known of {_list(unknown)}: the predictions are not stored."
+        )
+    return texts
+
+
+def _equivalence(comparison: Comparison) -> list[str]:
+    if not comparison.margin:
+        return []
+    same = [cell for cell in comparison.compared if cell.is_equivalent]
+    found = f"{_list(same)} {_are(len(same))}" if same else "no cell is"
+    return [
+        f"Equivalent to the best within {comparison.margin:g}: {found} shown to differ from it by less, by two "
+        f"one-sided t-tests at α = {ALPHA} corrected for the comparisons with the best. The others may differ by more or "
+        "by less."
+    ]
+
+
+def _tests(comparison: Comparison) -> str:
+    used = {pair.test for pair in comparison.pairs}
+    return " or ".join(f"a {words}" for test, words in TESTS.items() if test in used) or "a test"
+
+
+def _signed(interval: tuple[float, float, float]) -> str:
+    return f"{signed(interval[0])} ({signed(interval[1])} to {signed(interval[2])})"
+
+
+def _shares(interval: tuple[float, float, float]) -> str:
+    return f"{share(interval[0])} ({share(interval[1])} to {share(interval[2])})"
+
+
+def _list(cells: list[Cell]) -> str:
+    names = [cell.name for cell in cells]
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} others" if len(names) > 5 else "")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _are(number: int) -> str:
+    return "is" if number == 1 else "are"
