@@ -1,14 +1,12 @@
 """Statistics against scipy, statsmodels or a published example."""
 
-import warnings
-from math import ceil, inf, isnan, nan
+from math import inf, isnan, nan
 
 import numpy as np
 import pytest
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.power import TTestPower
 from statsmodels.stats.weightstats import DescrStatsW
 
 from digitlab.analysis import statistics
@@ -66,27 +64,6 @@ def test_equal_differences_do_not_give_a_p_value_of_zero():
     assert statistics.paired_t([0.99, 0.99, 0.99], [0.5, 0.5, 0.5], STEP).p < 1e-6
 
 
-@pytest.mark.parametrize(("shift", "count"), [(0.002, 3), (0.0005, 5), (0.0001, 9), (0.003, 4)])
-def test_seeds_needed_match_statsmodels(shift, count):
-    one, other = accuracies(3, count), accuracies(4, count) + shift
-    differences = one - other
-    effect = abs(differences.mean()) / differences.std(ddof=1)
-    found = statistics.seeds_needed(one, other, STEP)
-    assert TTestPower().power(effect, found, 0.05) >= 0.8
-    assert found == 2 or TTestPower().power(effect, found - 1, 0.05) < 0.8
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its solver where two are plenty
-        expected = TTestPower().solve_power(effect, power=0.8, alpha=0.05)
-    assert found == max(2, ceil(float(np.squeeze(expected))))
-
-
-def test_seeds_needed_at_the_extremes():
-    assert statistics.seeds_needed([0.98, 0.99], [0.98, 0.99], STEP) == inf
-    # By hand: two pairs have the power 0.8 from an effect of 11.5 on, three from 3.2.
-    assert statistics.seeds_needed([0.98, 0.99], [0.12, 0.1301], STEP) == 2
-    assert statistics.seeds_needed([0.98, 0.99], [0.5, 0.6], STEP) == 3
-
-
 @pytest.mark.parametrize("seed", range(5))
 def test_mcnemar_matches_statsmodels(seed):
     draw = np.random.default_rng(seed)
@@ -113,29 +90,6 @@ def test_untested_pairs_do_not_count_in_holms_correction():
     assert statistics.holm([]).size == 0
 
 
-def test_the_interquartile_mean_drops_a_quarter_at_each_end():
-    assert statistics.iqm([[0, 1, 2, 3], [4, 5, 6, 100]])[0] == np.mean([2, 3, 4, 5])
-
-
-def test_the_bootstrap_draws_within_each_group():
-    # Groups without spread: drawing within groups keeps the weight of each, drawing over all would not.
-    assert statistics.iqm([[1.0] * 5, [2.0] * 5, [9.0] * 5, [3.0] * 5]) == pytest.approx((2.571428,) * 3, abs=0.1)
-    groups = [accuracies(seed, 5, mean) for seed, mean in enumerate([0.9, 0.95, 0.98, 0.985, 0.99])]
-    value, low, high = statistics.iqm(groups)
-    draw = np.random.default_rng(7)
-    naive = []
-    for _ in range(4000):
-        values = np.sort(np.concatenate([draw.choice(group, len(group)) for group in groups]))
-        naive.append(values[6:-6].mean())  # 25 values: int(0.25 x 25) = 6 at each end
-    assert low < value < high
-    assert (low, high) == pytest.approx(np.quantile(naive, [0.025, 0.975]), abs=6e-5)
-
-
-def test_the_bootstrap_is_deterministic():
-    groups = [accuracies(seed, 5) for seed in range(5)]
-    assert statistics.iqm(groups) == statistics.iqm(groups)
-
-
 def test_epochs_to_a_target():
     assert statistics.epochs_to([0.5, 0.97, 0.96], 0.97) == 2
     assert statistics.epochs_to([0.5, nan], 0.97) == inf
@@ -150,19 +104,3 @@ def test_the_pareto_front_is_what_no_point_beats():
         if costs[j] <= costs[i] and gains[j] >= gains[i] and (costs[j], gains[j]) != (costs[i], gains[i])
     }  # fmt: skip
     assert set(range(6)) - beaten == {0, 2, 5}
-
-
-def test_the_truly_best_cell_is_in_the_indistinguishable_set_in_95_percent_of_cases():
-    """Draw eight cells of three seeds, with no difference and with one cell slightly better, the hardest case."""
-    draw, tries = np.random.default_rng(0), 600
-    for lead in (0.0, 0.0005):
-        kept = 0
-        for _ in range(tries):
-            cells = draw.normal(0.99, 0.001, (8, 3))
-            cells[0] += lead
-            best = int(cells.mean(axis=1).argmax())
-            others = [index for index in range(8) if index != best]
-            found = [statistics.paired_t(cells[best], cells[index], STEP) for index in others]
-            p_values = statistics.against_best([each.mean for each in found], [each.p for each in found])
-            kept += best == 0 or p_values[others.index(0)] >= 0.05
-        assert kept / tries > 0.95 - 3 * (0.05 * 0.95 / tries) ** 0.5

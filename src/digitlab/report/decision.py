@@ -86,7 +86,7 @@ def networks(comparison: Comparison) -> list[str | Table | Picture]:
             return []
         return [
             f"Comparing optimizers over networks needs {MIN_NETWORKS} networks that each optimizer has {MIN_SEEDS} "
-            f"runs of, none of which diverged; here are {len(found.networks)}."
+            "runs of, none of which diverged or is at chance; there are fewer here."
         ]
     best = found.rows[0].arm
     rows = [
@@ -175,8 +175,8 @@ def _equivalence(comparison: Comparison) -> list[str]:
     found = f"{_list(same)} {_are(len(same))}" if same else "no cell is"
     return [
         f"Equivalent to the best within {comparison.margin:g}: {found} shown to differ from it by less, by two "
-        f"one-sided t-tests at α = {ALPHA} corrected for the comparisons with the best. The others may differ by more or "
-        "by less."
+        f"one-sided t-tests at α = {ALPHA} corrected for the comparisons with the best. The others may differ by "
+        "more or by less."
     ]
 
 
