@@ -11,7 +11,7 @@ from statsmodels.stats.multitest import multipletests
 from digitlab.analysis.compare import compare
 from digitlab.analysis.fairness import CHANGED, caveats, confounders
 from digitlab.analysis.records import Predictions, Result
-from digitlab.report import page
+from digitlab.report import decision, tables
 
 IMAGES = 10_000
 
@@ -60,19 +60,27 @@ def test_the_best_is_marked_and_cells_indistinguishable_from_it():
     assert [each.name for each in found.cells] == ["cnn/adam", "cnn/adadelta", "mlp/adam"]
     assert [each.is_best for each in found.cells] == [True, False, False]
     assert [each.is_tied for each in found.cells] == [False, True, False]
-    best = "cnn/adam (★) is best at 0.9915 ± 0.0012 (n = 3)"
-    assert page.conclusion(found) == f"{best}; 1 of the 2 other cells (≈) is statistically indistinguishable from it."
-    assert page.conclusion(compare(WORSE + GOOD, nothing)) == f"{best}; the other cell is worse."
+    best = "cnn/adam (★) is best at 0.9915 ± 0.0012 (n = 3) on these 10,000 test images"
+    assert (
+        decision.conclusion(found) == f"{best}; 1 of the 2 other cells (≈) is statistically indistinguishable from it."
+    )
+    assert decision.conclusion(compare(WORSE + GOOD, nothing)) == f"{best}; the other cell is worse."
 
 
 def test_p_values_of_pairs_match_scipy_and_statsmodels():
-    found = compare(WORSE + EQUAL + GOOD, nothing)
+    found = compare(WORSE + EQUAL + GOOD, nothing, margin=0.002)
     accuracies = {each.name: [run.accuracy for run in each.runs] for each in found.cells}
-    expected = [stats.ttest_rel(accuracies[pair.one.name], accuracies[pair.other.name]).pvalue for pair in found.pairs]
+    samples = [(accuracies[pair.one.name], accuracies[pair.other.name]) for pair in found.pairs]
+    expected = [stats.ttest_ind(*each, equal_var=False).pvalue for each in samples]  # Welch's, of fewer than four cells
     assert len(expected) == 3
     assert [pair.p for pair in found.pairs] == pytest.approx(expected, rel=1e-9)
     assert [pair.p_holm for pair in found.pairs] == pytest.approx(multipletests(expected, method="holm")[1], rel=1e-9)
     assert [each.p_best for each in found.cells[1:]] == pytest.approx([expected[0], min(1, expected[1])], rel=1e-9)
+    interval = stats.ttest_ind(*samples[0], equal_var=False).confidence_interval()
+    assert (found.pairs[0].low, found.pairs[0].high) == pytest.approx(tuple(interval), rel=1e-9)
+    shifted = stats.ttest_ind(*(np.array(each) for each in (np.add(samples[0][1], 0.002), samples[0][0])),
+                              equal_var=False, alternative="greater")  # fmt: skip
+    assert found.pairs[0].p_equivalent == pytest.approx(shifted.pvalue, rel=1e-9)
 
 
 def predictions(correct: int, of: int = IMAGES):
@@ -95,10 +103,10 @@ def test_single_runs_are_compared_by_their_predictions():
     assert low < 0.99 < high
 
 
-def test_cells_without_a_common_seed_are_not_compared_by_a_single_run():
+def test_cells_without_a_common_seed_are_compared():
     later = [replace(run, seed=run.seed + 3) for run in WORSE]
-    (pair,) = compare(GOOD + later, lambda run: predictions(run.seed)).pairs
-    assert (pair.test, pair.n) == ("none", 0)
+    (pair,) = compare(GOOD + later, nothing).pairs
+    assert pair.test == "Welch's t"
     assert pair.difference == pytest.approx(np.mean([r.accuracy for r in GOOD]) - np.mean([r.accuracy for r in WORSE]))
 
 
@@ -114,28 +122,44 @@ def test_single_runs_without_predictions_are_untested_and_the_caveats_say_so():
     assert other_images.pairs[0].test == "none"
 
 
-def test_differences_are_over_common_seeds_only():
-    found = compare(GOOD + cell("mlp", "adam", 0.98, 0.981, 0.98, 0.5), nothing)
+def test_differences_are_over_all_seeds_and_unequal_ones_are_named():
+    found = compare(GOOD + cell("mlp", "adam", 0.98, 0.981, 0.98, 0.979), nothing)
     (pair,) = found.pairs
-    assert pair.n == 3
-    assert pair.difference == pytest.approx(0.9915 - 0.980333, abs=1e-6)
-    assert by_name(found)["mlp/adam"].n == 4
+    assert pair.difference == pytest.approx(0.9915 - 0.98, abs=1e-6)
     assert any(
         note.startswith("Unequal seeds: most cells have seeds 0 to 2, mlp/adam has seeds 0 to 3")
         for note in caveats(found)
     )
 
 
-def test_a_diverged_run_counts_with_its_accuracy_and_misses_its_targets():
-    broken = result("cnn", "sgd", 2, 0.098, loss=nan, val_acc=np.array([0.9, 0.1, 0.1]))
-    found = compare([*GOOD, *cell("cnn", "sgd", 0.991, 0.992), broken], nothing)
+def classes(run) -> Predictions:
+    return Predictions(np.zeros(1000, int), np.arange(1000) % 10)
+
+
+@pytest.mark.parametrize(("accuracy", "loss", "said"), [(0.098, nan, "diverged"), (0.1, 2.3, "at chance")])
+def test_a_run_that_failed_is_counted_in_no_mean_and_not_compared(accuracy, loss, said):
+    broken = result("cnn", "sgd", 2, accuracy, loss=loss, val_acc=np.array([0.9, 0.1, 0.1]))
+    found = compare([*GOOD, *cell("cnn", "sgd", 0.995, 0.996), broken], classes)
     sgd = by_name(found)["cnn/sgd"]
-    assert sgd.accuracy == pytest.approx((0.991 + 0.992 + 0.098) / 3)
-    assert sgd.diverged == 1
-    assert any(note.startswith("Diverged: cnn-sgd-s2") for note in caveats(found))
+    assert sgd.accuracy == pytest.approx((0.995 + 0.996) / 2)
+    assert (sgd.failed, sgd.is_best, sgd.is_tied, found.best.name) == (1, False, False, "cnn/adam")
+    assert tables.matrix_entry(sgd).startswith(f"1 of 3 {said}; others 0.9955")
+    assert any("cnn-sgd-s2. Cells with such a run are shown last and not compared" in note for note in caveats(found))
+    assert decision.conclusion(found).endswith("1 cell with a run that diverged or is at chance is not compared.")
     reach = next(each for each in found.reaches if each.cell is sgd and each.target == 0.97)
     assert (reach.reached, reach.epochs, reach.steps, reach.seconds) == (2, 2, 844, 5)
-    assert [each.reached for each in found.reaches if each.cell is sgd] == [2, 2, 2]
+
+
+def test_where_every_cell_has_a_failed_run_there_is_no_best():
+    found = compare([result("cnn", "sgd", 0, 0.1, loss=nan), result("cnn", "adam", 0, 0.1, loss=nan)], nothing)
+    assert found.best is None
+    assert decision.conclusion(found).startswith("There is no best cell")
+
+
+def test_two_test_sets_under_one_name_are_an_error():
+    other = [replace(run, settings=run.settings | {"data digest": "b"}) for run in WORSE]
+    with pytest.raises(ValueError, match=r"mnist is not the same images in all runs.*dataset\.digest = ''"):
+        compare(GOOD + other, nothing)
 
 
 def test_a_target_that_most_runs_miss_takes_infinite_time():
@@ -187,9 +211,10 @@ def test_other_swept_settings_are_compared_too():
     assert not confounders(found)
 
 
-def test_of_two_runs_of_the_same_seed_the_last_counts():
-    found = compare([*GOOD, replace(GOOD[0], accuracy=0.5, ended=0), replace(GOOD[1], accuracy=0.6, ended=2)], nothing)
-    assert [run.accuracy for run in found.best.runs] == [0.991, 0.6, 0.9915]
+def test_of_two_runs_of_the_same_seed_the_first_counts_and_all_are_named():
+    found = compare([replace(GOOD[0], accuracy=0.6, began=2), *GOOD], nothing)
+    assert [run.accuracy for run in found.best.runs] == [0.991, 0.992, 0.9915]
+    assert "Run 2 times, of which the first counts: cnn-adam-s0, with accuracies 0.9910, 0.6000." in caveats(found)
 
 
 def test_a_confounder_is_named_with_the_runs_of_each_value():
@@ -232,7 +257,10 @@ def test_no_runs_and_mixed_data_are_errors_that_say_what_to_do():
 
 def test_a_single_cell_is_reported():
     found = compare(GOOD, nothing)
-    assert page.conclusion(found) == "cnn/adam is at 0.9915 ± 0.0012 (n = 3); there is nothing to compare it with."
+    assert (
+        decision.conclusion(found) == "cnn/adam is at 0.9915 ± 0.0012 (n = 3) on these 10,000 test images; "
+        "there is nothing to compare it with."
+    )
 
 
 def many(networks: int, seeds: int, optims=("adam", "sgd")) -> list[Result]:
@@ -243,13 +271,15 @@ def many(networks: int, seeds: int, optims=("adam", "sgd")) -> list[Result]:
     ]  # fmt: skip
 
 
-def test_comparing_optimizers_over_networks_needs_five_networks_of_five_seeds():
-    runs = many(5, 5)
-    adam, sgd = compare(runs, nothing).aggregates
-    assert (adam.optim, adam.networks, adam.runs, sgd.optim) == ("adam", 5, 25, "sgd")
-    assert adam.value == pytest.approx(stats.trim_mean([run.accuracy for run in runs if run.optim == "adam"], 0.25))
-    assert sgd.low < sgd.value < sgd.high < adam.low < adam.value < adam.high
-    assert compare(many(4, 5), nothing).aggregates == []
-    assert compare(many(5, 4), nothing).aggregates == []
-    incomplete = [run for run in runs if (run.model, run.optim) != ("net0", "sgd")]
-    assert compare(incomplete, nothing).aggregates == []  # other networks for one optimizer would be unfair
+def test_optimizers_are_compared_over_three_networks_of_three_seeds():
+    runs = many(3, 3)
+    adam, sgd = compare(runs, nothing).aggregates.rows
+    assert (adam.arm, adam.networks, adam.runs, sgd.arm) == ("adam", 3, 9, "sgd")
+    means = [np.mean([run.accuracy for run in runs if run.optim == optim]) for optim in ("adam", "sgd")]
+    assert sgd.difference[0] == pytest.approx(means[0] - means[1])
+    assert sgd.difference[1] < means[0] - means[1] < sgd.difference[2]
+    assert sgd.improvement[0] == 1
+    assert compare(many(2, 3), nothing).aggregates.rows == []
+    assert compare(many(3, 2), nothing).aggregates.rows == []
+    ranked = compare(many(5, 3, ("adam", "sgd", "adadelta")), nothing).aggregates
+    assert ranked.critical_difference == pytest.approx(2.343 * (3 * 4 / (6 * 5)) ** 0.5, rel=1e-3)
