@@ -4,9 +4,8 @@ import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from digitlab.plots.style import line_styles, log_errors, styled
+from digitlab.plots.style import Figure, line_styles, log_errors, styled
 
 
 @styled
