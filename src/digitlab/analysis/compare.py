@@ -51,7 +51,7 @@ class Comparison:
     repeated: list[list[Result]]  # runs of the same settings and seed, of which the first counts
     pairs: list[Pair] = field(default_factory=list)
     ranks: dict[str, Rank] = field(default_factory=dict)  # by name of the cell, of those compared over seeds
-    smallest: float = nan  # difference to the best that this design shows with a power of 80 %; nan where unknown
+    smallest: float = nan  # difference to the best that this design mostly shows; nan where unknown
 
     @property
     def best(self) -> Cell | None:

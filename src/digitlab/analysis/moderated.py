@@ -97,7 +97,11 @@ def coverage(counts: Sequence[int]) -> str:
 
 
 def smallest_difference(spread: Spread, counts: np.ndarray, power: float = 0.8, alpha: float = 0.05) -> float:
-    """Return the difference to the best that is shown with `power` between two cells of median variance and count."""
+    """Return the difference to the best that is shown with `power` between two cells of median variance and count.
+
+    The power is that for two cells of known places; a cell's variance is never taken below its own, and so a simulation
+    finds 0.58 to 0.77 where 0.8 is asked for (3 to 10 seeds, 2 to 15 cells).
+    """
     error = np.sqrt(2 * np.median(spread.variance) / np.median(counts))
     df = 2 * np.median(spread.df)
     limit = scipy.special.stdtrit(df, 1 - alpha / (len(counts) - 1))
