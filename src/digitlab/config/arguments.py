@@ -1,21 +1,38 @@
 """Check the arguments of the command line before Hydra reads them."""
 
-import json
 import re
 import sys
 from collections.abc import Sequence
 
+from hydra.core.override_parser.types import Quote, QuotedString
+
+from digitlab import CONF
 from digitlab.config.errors import UserError
 
 # What the command line may change of Hydra's own node. Its callbacks and loggers are built from `_target_`, `class` and
 # `()` before any code of ours runs, so they are the business of the files in conf/ alone, which are reviewed like code.
 HYDRA_KEYS = ("hydra/launcher", "hydra.launcher.", "hydra.sweeper.params", "hydra.mode", "hydra.verbose")
+# Keys of free text, which is taken as it stands.
+TEXTS = (
+    "data.root",
+    "tracking.uri",
+    "tracking.experiment",
+    "sweep.name",
+    "report.filter",
+    "report.dir",
+    "report.sweep",
+)
+OPTIONAL = ("sweep", "claim", "counterpart")  # groups of which a run is without a choice by default
 
 
 def check_arguments(arguments: Sequence[str]) -> None:
-    """Raise UserError for an argument of the command line that reaches into Hydra further than it may."""
+    """Raise UserError for an argument of the command line that is none, or reaches into Hydra further than it may."""
     for argument in arguments:
-        key = argument.lstrip("+~").partition("=")[0]
+        key, equals, value = argument.lstrip("+~").partition("=")
+        if equals and not key:
+            raise UserError(f"{argument}: has no key; give KEY=VALUE")
+        if re.fullmatch(r"null|~|[-+\d.].*", value, re.IGNORECASE) and not argument.startswith("~"):
+            check_choice(key, value)
         is_override = ("=" in argument or argument[:1] == "~") and not key.startswith("-")
         is_hydras = is_override and "hydra" in re.split(r"\W", key)
         if is_hydras and (not key.startswith(HYDRA_KEYS) or "_target_" in argument):
@@ -31,9 +48,30 @@ def show_help(job: str, arguments: Sequence[str]) -> None:
         sys.exit()
 
 
-def quoted(argument: str, key: str) -> str:
-    """Quote the value of `key` in `key=value` unless it is: it is text of another grammar, which Hydra's trips over."""
-    name, separator, value = argument.partition("=")
-    if name != key or not separator or value[:1] in ("'", '"') or value == "null":
-        return argument
-    return f"{name}={json.dumps(value, ensure_ascii=False)}"
+def check_choice(group: str, value: str) -> None:
+    """Raise UserError where `value` is no name and `group` is a group, to which Hydra wants one; null may mean none."""
+    folder = CONF / group
+    choices = sorted(file.stem for file in folder.glob("*.yaml")) if group and folder.is_dir() else []
+    if choices and not (value == "null" and ("none" in choices or group in OPTIONAL)):
+        raise UserError(f"{group}={value}: not found; allowed: {', '.join(choices)}")
+
+
+def understood(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments in Hydra's grammar: text as it stands, and null for a group that has a choice none.
+
+    The values of TEXTS are paths, addresses and filters, whose signs Hydra's grammar would trip over. Where several runs
+    are asked for, their commas separate values, as those of every key do.
+    """
+    is_many = any(each in ("-m", "--multirun") or each.startswith("sweep=") for each in arguments)
+    found = []
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        is_text = key.lstrip("+") in TEXTS and value not in ("", "null") and value[:1] not in ("'", '"')
+        if is_text and not (is_many and "," in value):
+            argument = f"{key}={QuotedString(value, Quote.single).with_quotes()}"
+        elif value == "null" and key in OPTIONAL:
+            continue
+        elif value == "null" and (CONF / key / "none.yaml").is_file():
+            argument = f"{key}=none"
+        found.append(argument)
+    return found

@@ -18,6 +18,9 @@ from digitlab.platform.startup import fast_imports
 RECORDED_NAMES = {"tracking.experiment", "sweep.name"}  # by which runs are found again
 logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # it says in ten lines what ends as one of ours
 
+# Of what is built, the keys whose default would be another library's.
+NEEDED = ("trainer.max_epochs",)
+
 
 def check(cfg: DictConfig) -> DictConfig:
     """Return a resolved copy of `cfg` that can be written to; raise UserError for an unknown key or a bad value."""
@@ -73,11 +76,24 @@ def _validate(model: str, content: Any, *above: str) -> None:
         from digitlab.config import schema
 
     try:
-        getattr(schema, model).model_validate(content)
+        _check_present(getattr(schema, model).model_validate(content), above)
     except ValidationError as errors:
         root = schema.Run if above else getattr(schema, model)
         error = min(errors.errors(include_url=False), key=lambda each: len(each["loc"]))  # data.seed is often the seed
         raise UserError(_line(error, root.model_json_schema(), above)) from errors
+
+
+def _check_present(found: Any, above: tuple[str, ...]) -> None:
+    """Raise UserError for a key that was taken away though a run cannot be without it."""
+    from digitlab.config import schema
+
+    for name in type(found).model_fields:
+        value, key = getattr(found, name), ".".join((*above, name))
+        is_needed = value is not None and (not isinstance(found, schema.Built) or key in NEEDED)
+        if is_needed and name not in found.model_fields_set | {"names"}:
+            raise UserError(f"{key}: is missing; give it as {key}=VALUE, {as_text(value)} by default")
+        if isinstance(value, schema.Keys) and not isinstance(value, schema.Claim):
+            _check_present(value, (*above, name))
 
 
 def _line(error: Mapping[str, Any], root: Mapping[str, Any], above: tuple[str, ...]) -> str:

@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from digitlab.platform.secrets import redact
+from digitlab.platform.text import printable, shorten
 
 WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
 
@@ -50,7 +51,7 @@ def one_line_errors() -> Iterator[None]:
     except (UserError, OSError, HydraException, OmegaConfBaseException, YAMLError) as error:
         if WANTS_TRACEBACK:
             raise
-        sys.exit(redact(f"error: {one_line(error)}"))
+        sys.exit(f"error: {shorten(printable(redact(one_line(error))))}")
     finally:
         if before is None:
             del os.environ["HYDRA_FULL_ERROR"]

@@ -5,16 +5,23 @@ far as config/arguments.py lets it, by the command line; a file from elsewhere m
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from hydra._internal import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.sources_registry import SourcesRegistry
 from hydra._internal.utils import get_args_parser
+from hydra.errors import ConfigCompositionException, HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from digitlab.config.errors import UserError
+from digitlab import CONF
+from digitlab.config.errors import UserError, one_line
+from digitlab.config.files import check_file
 from digitlab.config.leaves import as_text, is_within
 
 OPEN = ("mode", "sweeper.params", "sweeper.per_optim", "sweeper.max_batch_size")  # of Hydra's node, to any file
@@ -33,6 +40,8 @@ def check_flags(arguments: Sequence[str]) -> None:
     for name, reason in REFUSED_FLAGS.items():
         if getattr(flags, name) is not None:
             raise UserError(f"--{name.replace('_', '-')}: not to be used here: it {reason}")
+    if flags.resolve and not (flags.cfg or flags.help):
+        raise UserError("--resolve: says how --cfg shows a configuration; give it with --cfg=job")
 
 
 class ClosedLoader(ConfigLoaderImpl):
@@ -47,7 +56,9 @@ class ClosedLoader(ConfigLoaderImpl):
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
         how = {"from_shell": from_shell, "validate_sweep_overrides": validate_sweep_overrides}
-        cfg = super().load_configuration(config_name, overrides, run_mode, **how)
+        _check_files()
+        with _one_kind_of_error():
+            cfg = super().load_configuration(config_name, overrides, run_mode, **how)
         for group, choice in cfg.hydra.runtime.choices.items():
             if ".." in str(choice):
                 raise UserError(f"{group}={choice}: must name a file of conf/{group} or of the folder of --config-dir")
@@ -58,6 +69,36 @@ class ClosedLoader(ConfigLoaderImpl):
             own = ConfigLoaderImpl(_without_foreign(self.config_search_path))
             _compare(cfg, own.load_configuration(config_name, typed, run_mode, **how))
         return cfg
+
+    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+        with _one_kind_of_error():
+            return super().load_sweep_config(master_config, sweep_overrides)
+
+
+def _check_files() -> None:
+    """Have Hydra check each YAML file from elsewhere before it reads it."""
+    source: Any = SourcesRegistry.instance().resolve("file")  # of Hydra's own import of its plugins
+    if source.load_config.__name__ == "load_config":
+        load = source.load_config
+
+        def load_checked(self: Any, config_path: str) -> Any:
+            file = Path(self.path, self._normalize_file_name(config_path))
+            if file.is_file() and not file.is_relative_to(CONF):
+                check_file(file)
+            return load(self, config_path)
+
+        source.load_config = load_checked
+
+
+@contextmanager
+def _one_kind_of_error() -> Iterator[None]:
+    """Turn what Hydra raises for a mistake without calling it one, such as "got NoneType", into its error."""
+    try:
+        yield
+    except (UserError, HydraException, OmegaConfBaseException, OSError):
+        raise
+    except Exception as error:
+        raise ConfigCompositionException(one_line(error)) from error
 
 
 def _is_foreign(provider: str) -> bool:

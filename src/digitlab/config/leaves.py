@@ -6,6 +6,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from digitlab.platform.text import printable
+
 
 def flatten(cfg: DictConfig) -> dict[str, str]:
     """Return every leaf of `cfg` as text under its dotted key."""
@@ -35,8 +37,8 @@ def canonical(value: Any) -> Any:
 
 
 def as_text(value: Any) -> str:
-    """Write a value as it would be typed."""
-    return value if isinstance(value, str) else json.dumps(value)
+    """Write a value as it would be typed, fit for a screen."""
+    return printable(value) if isinstance(value, str) else json.dumps(value)
 
 
 def is_within(key: str, nodes: Iterable[str]) -> bool:

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from digitlab.platform.secrets import redact
 from digitlab.platform.signals import exit_on_closed_output
+from digitlab.platform.text import printable
 
 
 class _Console(Console):
@@ -40,11 +41,11 @@ NOISE = (
 
 
 def say(text: str) -> None:
-    console.print(redact(text), markup=False)
+    console.print(printable(redact(text)), markup=False)
 
 
 def warn(text: str) -> None:
-    console.print(redact(f"warning: {text}"), style="yellow", markup=False)
+    console.print(printable(redact(f"warning: {text}")), style="yellow", markup=False)
 
 
 def prepare() -> None:
@@ -81,7 +82,7 @@ def show_cells(rows: Iterable[Iterable[str]]) -> None:
         table.add_column(heading, justify="right")
     table.add_column("reason", overflow="fold")
     for row in rows:
-        table.add_row(*(escape(redact(text)) for text in row))
+        table.add_row(*(escape(printable(redact(text))) for text in row))
     console.print(table)
 
 
@@ -92,7 +93,7 @@ def show_table(headings: Sequence[str], rows: Iterable[Sequence[str]], text_colu
         justify = "left" if index < text_columns else "right"
         table.add_column(heading, justify=justify, overflow="fold", no_wrap=index == 0)  # a name stays on one line
     for row in rows:
-        table.add_row(*(escape(redact(text)) for text in row))
+        table.add_row(*(escape(printable(redact(text))) for text in row))
     console.print(table)
 
 

@@ -32,6 +32,7 @@ from torch import nn
 
 from digitlab.platform.process import this_process
 from digitlab.platform.secrets import redact
+from digitlab.platform.text import printable
 from digitlab.tracking import queries
 from digitlab.tracking.logger import RunLogger
 from digitlab.tracking.store import Store, user_name
@@ -120,12 +121,12 @@ class Run:
     def log_params(self, params: Mapping[str, str]) -> None:
         """Record the parameters that the run does not have yet; MLflow refuses to change those of a resumed run."""
         known = self.client.get_run(self.id).data.params
-        entities = [Param(key, redact(value)) for key, value in params.items() if key not in known]
+        entities = [Param(key, printable(redact(value))) for key, value in params.items() if key not in known]
         for start in range(0, len(entities), 100):
             self.client.log_batch(self.id, params=entities[start : start + 100])
 
     def log_tags(self, tags: Mapping[str, str]) -> None:
-        self.client.log_batch(self.id, tags=[RunTag(key, redact(value)) for key, value in tags.items()])
+        self.client.log_batch(self.id, tags=[RunTag(key, printable(redact(value))) for key, value in tags.items()])
 
     def log_text(self, text: str, file: str) -> None:
         self._write(file, partial(self.client.log_text, self.id, redact(text), file))
@@ -245,7 +246,7 @@ def begin(store: Store, name: str, tags: Mapping[str, str]) -> Run:
     """Start a new run."""
     source = {"mlflow.source.type": "LOCAL", "mlflow.source.name": "src/train.py"}
     tags = {"mlflow.user": user_name(), "owner": this_process(), **source, **tags}
-    return Run(store.client, store.client.create_run(store.experiment_id, run_name=redact(name), tags=tags))
+    return Run(store.client, store.client.create_run(store.experiment_id, run_name=printable(redact(name)), tags=tags))
 
 
 def open_parent(store: Store, sweep: str) -> Run:

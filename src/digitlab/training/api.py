@@ -14,7 +14,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from digitlab.config.arguments import check_arguments
+from digitlab.config.arguments import check_arguments, understood
 from digitlab.config.check import check_process
 from digitlab.config.compose import compose, configuration
 from digitlab.config.errors import UserError, one_line
@@ -51,6 +51,7 @@ def train(*overrides: str, config_dir: str | Path | None = None, **keys: Any) ->
             raise UserError(f"{override}: is many runs, and this trains one; digitlab sweep does them")
     check_process()
     check_arguments(typed)
+    typed = understood(typed)
     if config_dir:
         folder = Path(config_dir).expanduser().resolve()
         if not folder.is_dir():

@@ -19,6 +19,7 @@ from digitlab.config.leaves import as_text, flatten, is_within
 from digitlab.models.predictor import Predictor
 from digitlab.platform import console, git, machine
 from digitlab.platform.secrets import redact
+from digitlab.platform.text import printable
 from digitlab.plots import run_figures
 from digitlab.tracking.run import Run
 from digitlab.training.classifier import Classifier
@@ -138,7 +139,7 @@ def command_line() -> str:
     if program.endswith(".py"):  # else it is the command as it stands, "digitlab train"
         program = f"python {shlex.quote(program)}"
     arguments = [re.sub("://.*@", "://***@", each) if _names_server(each) else redact(each) for each in arguments]
-    return redact(f"{program} {shlex.join(arguments)}".strip())
+    return printable(redact(f"{program} {shlex.join(arguments)}".strip()))
 
 
 def _names_server(argument: str) -> bool:

@@ -1,0 +1,29 @@
+"""Make text fit for a screen and a log, whatever is in it."""
+
+import unicodedata
+
+LONGEST = 280  # characters of a line on a mistake, and of a value in it
+
+
+def printable(text: str) -> str:
+    r"""Return `text` with what a terminal would act on, or not show, written as in Python: \x1b, \u202e.
+
+    Ends of lines and tabs stay.
+    """
+    if text.isprintable():
+        return text
+    return "".join(each if each in "\n\t" or not _acts(each) else _escaped(each) for each in text)
+
+
+def _acts(character: str) -> bool:
+    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def shorten(text: str) -> str:
+    """Return `text` without its middle where it is long."""
+    half = LONGEST // 2
+    return text if len(text) <= LONGEST else f"{text[:half]} ... {text[-half:]}"

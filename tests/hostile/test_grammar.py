@@ -1,0 +1,112 @@
+"""Mistakes in the grammar of the command line and of files: one line, at once, and nothing left."""
+
+import time
+
+import pytest
+
+from digitlab.config.arguments import TEXTS
+from digitlab.config.schema import Report, Run
+from digitlab.platform.text import printable
+
+LONG = "9" * 5000
+BASE = ("model=mlp", "optim=adam", "data=image_folder", "data.root=/nowhere")
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("data=null", "data=null: not found; allowed: "),
+        ("model=5", "model=5: not found; allowed: "),
+        ("=1", "=1: has no key"),
+        ("--resolve", "--resolve: "),
+        ("~optim._target_", "optim._target_: has no default"),
+        ("+trainer.callbacks.x={}", "trainer.callbacks.x._target_: has no default"),
+        ("trainer.callbacks=null", "trainer.callbacks=null: must be a mapping"),
+        ("seed={a: 1}", 'seed={"a": 1}: must be a whole number'),
+        ("seed=${optim}", 'seed={"_target_": '),
+        (f"optim.lr={LONG}", "Exceeds the limit"),
+        (f"trainer.max_epochs=1{'0' * 40}", f"trainer.max_epochs=1{'0' * 40}: must be a whole number from 1 to "),
+        ("~trainer.max_epochs", "trainer.max_epochs: is missing; give it as trainer.max_epochs=VALUE, 12 by default"),
+        ("~loss", "loss: is missing"),
+        ("loss=\x1b[31mred", "LexerNoViableAltException: loss=\\x1b[31mred"),
+        ("model=\u202emlp", "LexerNoViableAltException: model=\\u202emlp"),
+        (f"model={'a' * 20_000}", "[Errno 36] File name too long: "),
+        ("data.root=/tmp/a=b", "data: [Errno 2] No such file or directory: '/tmp/a=b'"),
+        ("data.root=/tmp/my pics (1)", "data: [Errno 2] No such file or directory: '/tmp/my pics (1)'"),
+        ("data.root=/tmp/a,b {c} [d] #e", "data: [Errno 2] No such file or directory: '/tmp/a,b {c} [d] #e'"),
+        ("data.root=C:\\x y\\", "data: [Errno 2] No such file or directory: 'C:\\\\x y\\\\'"),
+        ("data.root=it's", 'data: [Errno 2] No such file or directory: "it\'s"'),
+        ("scheduler=null", "data: [Errno 2] No such file or directory: '/nowhere'"),  # is as without it
+        ("sweep=null", "data: [Errno 2] No such file or directory: '/nowhere'"),
+    ],
+)
+def test_an_argument_ends_in_one_line(harness, capsys, argument, words):
+    end = harness.main(*BASE, argument)
+    assert end.startswith(f"error: {words}")
+    assert len(end) <= 300
+    assert end.count("\n") == 0
+    assert end.isprintable()
+    assert capsys.readouterr() == ("", "")
+    assert not harness.folder.exists()
+
+
+BOMB = "a0: &a0 [1,1,1,1,1,1,1,1,1]\n" + "\n".join(
+    f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 10)
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (BOMB.encode(), "has more than 20,000 values"),
+        (b"a: &a {b: *a}", "line 1 refers to itself"),
+        (b"[" * 200 + b"]" * 200, "has more than 50 levels"),
+        (b"[" * 20_000, "has more than 50 levels"),
+        (b"lr: \xff\xfe", "is no text in UTF-8 (byte 4)"),
+        (b"lr: 0.1\n  b: [", "mapping values are not allowed here"),
+        (b"x: " + b"a" * 1_000_001, "has more than 1,000,000 bytes"),
+        (b"lr: " + LONG.encode(), "Exceeds the limit"),
+    ],
+    ids=["bomb", "itself", "200 levels", "20,000 levels", "bytes", "syntax", "size", "digits"],
+)
+def test_a_file_ends_in_one_line_within_a_second(harness, tmp_path, content, words):
+    (tmp_path / "optim").mkdir()
+    (tmp_path / "optim" / "mine.yaml").write_bytes(content)
+    harness.main(*BASE)  # what loads once has loaded
+    began = time.process_time()
+    end = harness.main(*BASE, "optim=mine", f"--config-dir={tmp_path}")
+    assert time.process_time() - began < 1
+    assert end.startswith("error: ")
+    assert words in end
+    assert len(end) <= 300
+    assert end.count("\n") == 0
+    assert not harness.folder.exists()
+
+
+def test_keys_of_free_text_are_those_of_the_schema():
+    for key in TEXTS:
+        group, name = key.split(".")
+        model = {"report": Report}.get(group) or Run.model_fields[group].annotation
+        assert name in model.model_fields
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b[31mred\x1b[0m", r"\x1b[31mred\x1b[0m"),
+        ("a\rb\x07", r"a\rb\x07"),
+        ("\u202eabc", r"\u202eabc"),
+        ("é数🙂\n\t", "é数🙂\n\t"),
+    ],
+)
+def test_what_a_terminal_would_act_on_is_shown_escaped(text, shown):
+    assert printable(text) == shown
+
+
+@pytest.mark.lean
+def test_escapes_in_a_value_reach_neither_screen_nor_store(harness, capsys):
+    harness.main("model=mlp", "optim=adam", "data=mnist5k", "data.test_fraction=0.6", "data.val_fraction=0.3",
+                 "trainer=smoke", "model.hidden=[]", "+names.note='\x1b[31mred'", "+optim.foreach=null")  # fmt: skip
+    (run,) = harness.runs()
+    everything = "".join([*capsys.readouterr(), run.info.run_name, *run.data.params.values(), *run.data.tags.values()])
+    assert "\x1b" not in everything
