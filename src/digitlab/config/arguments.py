@@ -59,8 +59,8 @@ def check_choice(group: str, value: str) -> None:
 def understood(arguments: Sequence[str]) -> list[str]:
     """Return the arguments in Hydra's grammar: text as it stands, and null for a group that has a choice none.
 
-    The values of TEXTS are paths, addresses and filters, whose signs Hydra's grammar would trip over. Where several runs
-    are asked for, their commas separate values, as those of every key do.
+    The values of TEXTS are paths, addresses and filters, whose signs Hydra's grammar would trip over. Where several
+    runs are asked for, their commas separate values, as those of every key do.
     """
     is_many = any(each in ("-m", "--multirun") or each.startswith("sweep=") for each in arguments)
     found = []

@@ -1,4 +1,4 @@
-"""Check a file of configuration before it is read: one that is broken, or built to fill the memory, ends in one line."""
+"""Check a file of configuration before it is read: one that is broken, or grows when it is read, ends in one line."""
 
 from pathlib import Path
 
