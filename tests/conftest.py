@@ -26,8 +26,9 @@ from digitlab.platform.signals import exit_on_signals
 from digitlab.tracking import store
 from digitlab.training.run import train
 
-# A shell lets background processes ignore SIGINT, which would be inherited by the programs that tests interrupt.
+# A shell lets background processes ignore these, which would be inherited by the programs that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 # An entry point that runs in this process must not end it: pytest would stop silently, with exit code 0.
 startup.fast_exit = lambda code=0: sys.exit(code) if code else None
