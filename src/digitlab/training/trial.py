@@ -6,6 +6,7 @@ What is tried is changed by it, and thrown away: the run has its own, built anew
 import copy
 import io
 import logging
+import math
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ FEW = 2  # images of one whole step, as many as the example of the logged model 
 def try_network(network: nn.Module, data: ImageData, trainer: pl.Trainer) -> None:
     """Call `network` with a batch of each size that will come; have `data` join the last image where it must be.
 
+    Layers of torch and digitlab treat all sizes above one alike, so a network of those sees just FEW images, and 1.
     Raises UserError where an output is not what a classifier gives.
     """
     if not any(True for _ in network.parameters()):
@@ -40,8 +42,11 @@ def try_network(network: nn.Module, data: ImageData, trainer: pl.Trainer) -> Non
             raise UserError(f"model: {name}: a dropout of 1 lets nothing through; allowed: from 0 and below 1")
     device = trainer.strategy.root_device
     network.to(device)
-    sizes = {stage: data.batch_sizes(stage, device) for stage in ("train", "val", "test")}
-    for size in (*sizes["train"], FEW):
+    training = {FEW, *data.batch_sizes("train", device)}
+    evaluation = {FEW, *data.batch_sizes("val", device), *data.batch_sizes("test", device)}
+    if _is_of_known_layers(network):
+        training, evaluation = training & {1, FEW}, evaluation & {1, FEW}
+    for size in sorted(training, reverse=True):
         try:
             _try_batch(network.train(), data, trainer, size)
         except UserError:
@@ -49,7 +54,7 @@ def try_network(network: nn.Module, data: ImageData, trainer: pl.Trainer) -> Non
                 raise
             data.joins_last = True
             console.say(f"the last image of each epoch joins the batch before it: {data.batch_size} + 1 images")
-    for size in {*sizes["val"], *sizes["test"], FEW}:
+    for size in sorted(evaluation, reverse=True):
         _try_batch(network.eval(), data, trainer, size)
 
 
@@ -76,17 +81,14 @@ def try_step(classifier: Classifier, data: ImageData, trainer: pl.Trainer) -> No
     classifier.to(trainer.strategy.root_device).train()
     network = classifier.network
     images, labels = _some(data, FEW, trainer)
-    with trainer.precision_plugin.train_step_context():
-        with user_errors("model"):
-            output = network(images)
-        if not output.requires_grad:
-            raise UserError("model: its output depends on no parameter that can be trained")
-        with user_errors("model"), torch.autocast(images.device.type, enabled=False):
-            classifier.loss(output, labels).backward()
-        untouched = [name for name, each in network.named_parameters() if each.requires_grad and each.grad is None]
-        with user_errors("optim"):
+    try:
+        with trainer.precision_plugin.train_step_context():
             loss = float(classifier._step(images, labels)[0])
-    if not torch.isfinite(torch.tensor(loss)):
+    except Exception as error:
+        has_gradients = any(each.grad is not None for each in network.parameters())
+        raise UserError(f"{'optim' if has_gradients else 'model: cannot be trained'}: {one_line(error)}") from error
+    untouched = [name for name, each in network.named_parameters() if each.requires_grad and each.grad is None]
+    if not math.isfinite(loss):
         raise UserError(
             f"model: its loss is {loss} at the first step, by its layers, or by data.normalize, mean and std"
         )
@@ -132,8 +134,7 @@ def why_not_exported(network: nn.Module, data: ImageData) -> str:
 
     A network of torch's and digitlab's layers can; others are tried, which takes a second.
     """
-    forwards = {type(each).forward.__module__ for each in network.modules()}
-    if all(module.startswith(("torch.nn.modules.", "digitlab.models.")) for module in forwards):
+    if _is_of_known_layers(network):
         return ""
     with torch.random.fork_rng(), _silent():
         predictor = Predictor(data.preprocess, copy.deepcopy(network)).cpu().eval()
@@ -143,6 +144,12 @@ def why_not_exported(network: nn.Module, data: ImageData) -> str:
         except Exception as error:  # of whatever kind the network's own code raises
             return f"torch.export cannot export it ({type(error).__name__}: {str(error).partition(chr(10))[0]})"[:300]
     return ""
+
+
+def _is_of_known_layers(network: nn.Module) -> bool:
+    """Say whether torch or digitlab wrote every forward pass in `network`."""
+    forwards = (type(each).forward.__module__ for each in network.modules())
+    return all(module.startswith(("torch.nn.modules.", "digitlab.models.")) for module in forwards)
 
 
 @contextmanager
