@@ -262,6 +262,6 @@ def test_the_default_rate_of_an_optimizer_is_not_a_new_cell(harness, capsys):
 @pytest.mark.parametrize("seeds", ["0", "-1", "1.5", "two"])
 def test_an_invalid_number_of_seeds_gets_one_line(harness, seeds):
     assert harness.main("sweep=smoke", f"sweep.seeds={seeds}") == (
-        f"error: sweep.seeds={seeds}: must be a whole number from 1"
+        f"error: sweep.seeds={seeds}: must be a whole number from 1 to 2147483647"
     )
     assert not harness.folder.exists()

@@ -66,7 +66,7 @@ def understood(arguments: Sequence[str]) -> list[str]:
     found = []
     for argument in arguments:
         key, _, value = argument.partition("=")
-        is_text = key.lstrip("+") in TEXTS and value not in ("", "null") and value[:1] not in ("'", '"')
+        is_text = key.lstrip("+") in TEXTS and value[:1] not in ("'", '"') and not re.fullmatch(r"[\w./:@%+~-]*", value)
         if is_text and not (is_many and "," in value):
             argument = f"{key}={QuotedString(value, Quote.single).with_quotes()}"
         elif value == "null" and key in OPTIONAL:
