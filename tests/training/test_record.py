@@ -103,7 +103,7 @@ def test_names_tags_and_params_of_a_run_are_those_of_the_interface(finished):
     assert tags["mlflow.user"]
     assert tags["git.dirty"] in ("true", "false")
     assert len(tags["mlflow.source.git.commit"]) == 40
-    assert tags["command"] == "python src/train.py tracking.uri=http://***@host"
+    assert tags["command"] == "python src/train.py 'tracking.uri=http://***@host'"
     assert len(tags["fingerprint"]) == 16
     assert float(params["optim.lr"]) == 0.002
     assert json.loads(params["model.blocks"])[1] == {"channels": 64, "kernel": 3, "pool": 2, "dropout": 0.5}
