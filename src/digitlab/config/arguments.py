@@ -8,6 +8,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 
 from digitlab import CONF
 from digitlab.config.errors import UserError
+from digitlab.platform.text import shorten
 
 # What the command line may change of Hydra's own node. Its callbacks and loggers are built from `_target_`, `class` and
 # `()` before any code of ours runs, so they are the business of the files in conf/ alone, which are reviewed like code.
@@ -22,6 +23,7 @@ TEXTS = (
     "report.dir",
     "report.sweep",
 )
+LONGEST = 10_000  # characters of an argument
 OPTIONAL = ("sweep", "claim", "counterpart")  # groups of which a run is without a choice by default
 
 
@@ -31,6 +33,8 @@ def check_arguments(arguments: Sequence[str]) -> None:
         key, equals, value = argument.lstrip("+~").partition("=")
         if equals and not key:
             raise UserError(f"{argument}: has no key; give KEY=VALUE")
+        if len(argument) > LONGEST:  # Hydra's parser takes a minute for some thousands of brackets
+            raise UserError(f"{shorten(argument)}: has {len(argument):,} characters; allowed: {LONGEST:,}")
         if re.fullmatch(r"null|~|[-+\d.].*", value, re.IGNORECASE) and not argument.startswith("~"):
             check_choice(key, value)
         is_override = ("=" in argument or argument[:1] == "~") and not key.startswith("-")

@@ -1,5 +1,6 @@
 """Say a user's mistake in one line."""
 
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -51,10 +52,17 @@ def one_line_errors() -> Iterator[None]:
     except (UserError, OSError, HydraException, OmegaConfBaseException, YAMLError) as error:
         if WANTS_TRACEBACK:
             raise
-        sys.exit(f"error: {shorten(printable(redact(one_line(error))))}")
+        line = printable(redact(one_line(error)))
+        sys.exit(f"error: {line if _names_place(error) else shorten(line)}")
     finally:
         if before is None:
             del os.environ["HYDRA_FULL_ERROR"]
+
+
+def _names_place(error: BaseException) -> bool:
+    """Say whether a disk or a server failed: then the line says where, and whole."""
+    causes = [each for each in (error, error.__cause__) if isinstance(each, OSError)]
+    return any(each.errno != errno.ENAMETOOLONG for each in causes)
 
 
 def one_line(error: BaseException) -> str:
