@@ -25,7 +25,7 @@ from digitlab.config.files import check_file
 from digitlab.config.leaves import as_text, is_within
 
 OPEN = ("mode", "sweeper.params", "sweeper.per_optim", "sweeper.max_batch_size")  # of Hydra's node, to any file
-BOOKKEEPING = ("overrides", "runtime", "job.override_dirname")
+BOOKKEEPING = ("overrides", "runtime", "job.override_dirname", "searchpath")  # the last one: by --config-dir
 RUNS_CODE = ("setup", "python", "srun_args", "additional_parameters")  # of a launcher's keys
 REFUSED_FLAGS = {
     "experimental_rerun": "would run what is pickled in the file",

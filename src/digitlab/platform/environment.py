@@ -6,6 +6,7 @@ numbers or make it noisy.
 
 import codecs
 import io
+import logging
 import os
 import re
 import sys
@@ -59,6 +60,7 @@ def shielded() -> Iterator[None]:
     for name in hidden:
         del os.environ[name]
     os.environ.update(FIXED)
+    logging.getLogger("matplotlib").setLevel(logging.CRITICAL)  # it reads a matplotlibrc that lies in the folder
     if "PYTHONWARNINGS" in hidden:
         _forget_python_warnings()
     for stream in (sys.stdout, sys.stderr):
