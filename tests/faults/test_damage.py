@@ -17,7 +17,7 @@ from digitlab.tracking.maintenance import restore
 from digitlab.tracking.store import Store
 from digitlab.training.checkpoint import DamagedError, DurableCheckpointIO, load_whole
 
-SETTINGS = ("evaluate_on=last",)  # otherwise a run whose best.ckpt is damaged starts from the beginning
+SETTINGS = ("evaluate_on=last",)
 
 
 @pytest.fixture(scope="module")
@@ -81,12 +81,22 @@ def test_damage_is_reported_and_the_previous_checkpoint_used(broken, last_oracle
 
 
 @pytest.mark.slow
-def test_a_run_whose_best_checkpoint_is_damaged_starts_from_the_beginning(tmp_path, oracle):
+@pytest.mark.parametrize(
+    ("names", "start"),
+    [
+        (["best"], "after epoch 3 of 4"),  # last.ckpt has the weights of the best epoch too
+        (["best", "last"], "after epoch 2 of 4"),  # so has previous.ckpt, of the best epoch until then
+        (["best", "last", "previous"], "from the start: there is no checkpoint to continue from"),
+    ],
+    ids=len,
+)
+def test_a_run_continues_from_what_has_the_weights_of_the_best_epoch(tmp_path, oracle, names, start):
     run = FaultRun(tmp_path / "run")
     run.execute("KILL@batch:before#25")
-    (run.checkpoints / "best.ckpt").write_bytes(b"torn")
+    for name in names:
+        (run.checkpoints / f"{name}.ckpt").write_bytes(b"torn")
     assert run.execute() == 0
-    assert "from the start: there is no checkpoint to continue from" in run.output
+    assert start in run.output
     assert oracle.check_finished(run) == []
 
 
