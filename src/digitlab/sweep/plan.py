@@ -81,10 +81,11 @@ def announce(planned: Sequence[SweepCell], remaining: Sequence[SweepCell]) -> st
 def estimate_seconds(store: Store, cells: Sequence[SweepCell]) -> float | None:
     """Return the seconds that `cells` will take, by earlier runs of each network and data; None where one has none."""
     kinds = {(cell.model, cell.data) for cell in cells}
-    rates = {kind: rate for kind in kinds if (rate := queries.seconds_per_epoch(store, *kind)) is not None}
-    if rates.keys() != kinds:
+    paces = {kind: pace for kind in kinds if (pace := queries.pace(store, *kind)) is not None}
+    if paces.keys() != kinds:
         return None
-    return sum(rates[cell.model, cell.data] * cell.epochs for cell in cells)
+    rests = sum(paces[cell.model, cell.data][0] for cell in cells)
+    return rests + sum(paces[cell.model, cell.data][1] * cell.epochs for cell in cells)
 
 
 def duration(seconds: float | None) -> str:

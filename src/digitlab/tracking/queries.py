@@ -5,8 +5,9 @@ import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
-from statistics import median
+from statistics import median, median_low
 
 from mlflow import entities
 from mlflow.artifacts import download_artifacts
@@ -90,21 +91,22 @@ def histories(store: Store, ids: Sequence[str], key: str) -> dict[str, dict[int,
     """Return the values of one metric by run and step, read in bulk; runs without any are left out."""
     found: dict[str, dict[int, float]] = {}
     for start in range(0, len(ids), BULK):
-        for run_id, step, value in _points(store, ids[start : start + BULK], key):
+        for run_id, step, value, _ in _points(store, ids[start : start + BULK], key):
             found.setdefault(run_id, {})[step] = value
     return found
 
 
-def _points(store: Store, ids: Sequence[str], key: str) -> list[tuple[str, int, float]]:
-    """Return run, step and value of each point by the bulk call of MLflow's UI, which its client does not offer."""
+def _points(store: Store, ids: Sequence[str], key: str) -> list[tuple[str, int, float, int]]:
+    """Return run, step, value and time in ms of each point by the bulk call of MLflow's UI, which its client lacks."""
     backend = store.client._tracking_client.store
     if store.uri.startswith("http"):
         query = {"run_id": list(ids), "metric_key": key, "max_results": POINTS}
         answer = http_request_safe(backend.get_host_creds(), BULK_ENDPOINT, "GET", params=query)
-        points = [(each["run_id"], each["step"], each["value"]) for each in answer.json()["metrics"]]
+        found = answer.json()["metrics"]
+        points = [(each["run_id"], each["step"], each["value"], each["timestamp"]) for each in found]
     else:
         found = backend.get_metric_history_bulk(list(ids), key, POINTS)
-        points = [(each.run_id, each.step, each.value) for each in found]
+        points = [(each.run_id, each.step, each.value, each.timestamp) for each in found]
     if len(points) < POINTS or len(ids) == 1:
         return points
     half = len(ids) // 2  # there may be more
@@ -143,12 +145,24 @@ def seconds(run: entities.Run) -> float:
     return ((run.info.end_time or run.info.start_time) - run.info.start_time) / 1000
 
 
-def seconds_per_epoch(store: Store, model: str, data: str) -> float | None:
-    """Return the median over done runs of a model on data of their whole time per epoch; None without any."""
+def pace(store: Store, model: str, data: str) -> tuple[float, float] | None:
+    """Return the seconds of a run's start and end together, and those of an epoch; None without a done run.
+
+    They are medians over the done runs of a model on data. An epoch lasts from one val/loss to the next; of a resumed
+    run one of them spans the time in between, so the lower middle one stands for the run.
+    """
     filter_string = f"tags.model = '{model}' and tags.data = '{data}' and tags.done = 'true'"
     runs = store.client.search_runs([store.experiment_id], filter_string, max_results=20)
-    rates = [seconds(run) / int(run.data.params["trainer.max_epochs"]) for run in runs]
-    return median(rates) if rates else None
+    ends: dict[str, list[int]] = {}
+    for run_id, _, _, milliseconds in _points(store, [run.info.run_id for run in runs], "val/loss") if runs else ():
+        ends.setdefault(run_id, []).append(milliseconds)
+    rests, epochs = [], []
+    for run in runs:
+        lasted = [(after - before) / 1000 for before, after in pairwise(sorted(ends.get(run.info.run_id, ())))]
+        if lasted:
+            epochs.append(median_low(lasted))
+            rests.append(max(seconds(run) - epochs[-1] * len(lasted), 0))
+    return (median(rests), median(epochs)) if epochs else None
 
 
 def is_done(run: entities.Run) -> bool:
