@@ -13,6 +13,7 @@ from mlflow import __version__
 from mlflow.store import db_migrations
 
 from digitlab.tracking import integrity
+from digitlab.tracking.address import address_of
 
 
 def is_older(file: Path) -> bool:
@@ -59,7 +60,7 @@ def upgrade(file: Path) -> None:
     integrity.copy_to(file, kept)
     new = file.with_name(f".{file.name}.new")
     integrity.copy_to(file, new)
-    command = [sys.executable, "-m", "mlflow", "db", "upgrade", f"sqlite:///{new}"]
+    command = [sys.executable, "-m", "mlflow", "db", "upgrade", address_of(new)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         new.unlink()

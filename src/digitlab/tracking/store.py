@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from getpass import getuser
 from http import HTTPStatus
 from pathlib import Path
+from shlex import quote
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
@@ -18,12 +19,12 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from digitlab import IS_CHECKOUT, REPOSITORY
+from digitlab import IS_CHECKOUT
 from digitlab.platform.secrets import hide_password, redact
 from digitlab.tracking import integrity, schema
+from digitlab.tracking.address import ENCODED, OURS, PLAIN, address_of, file_of
 
-OURS = f"sqlite:///{REPOSITORY / 'mlruns' / 'mlflow.db'}"
-SCHEMES = ("sqlite:///", "postgresql", "mysql", "mssql", "http://", "https://")
+SCHEMES = (PLAIN, "postgresql", "mysql", "mssql", "http://", "https://")
 
 
 class Store:
@@ -36,14 +37,14 @@ class Store:
         self.uri = uri or OURS
         hide_password(self.uri)
         self.experiment = experiment
-        if not self.uri.startswith(SCHEMES):
+        if not self.uri.startswith((*SCHEMES, ENCODED)):
             raise ValueError(f"uri={redact(self.uri)}: must begin with one of {', '.join(SCHEMES)}")
-        self.file = None
-        if self.uri.startswith("sqlite:///"):
-            self.file = Path(self.uri.removeprefix("sqlite:///")).expanduser().resolve()
+        self.file = file_of(self.uri)
+        if self.file:
+            self.file = self.file.resolve()
             if self.file.is_dir():
                 raise ValueError(f"uri={self.uri}: is a folder; name the file, as in {self.uri.rstrip('/')}/mlflow.db")
-            self.uri = f"sqlite:///{self.file}"  # a relative path would depend on the working directory
+            self.uri = address_of(self.file)  # a relative path would depend on the working directory
 
     def exists(self) -> bool:
         """Say whether the store exists; a server is assumed to."""
@@ -134,8 +135,8 @@ class Store:
         if self.uri.startswith("http"):
             return redact(self.uri)
         if not IS_CHECKOUT:
-            return f"mlflow ui --backend-store-uri {redact(self.uri)}"
-        return "make ui" if self.uri == OURS else f"MLFLOW_TRACKING_URI={redact(self.uri)} make ui"
+            return f"mlflow ui --backend-store-uri {quote(redact(self.uri))}"
+        return "make ui" if self.uri == OURS else f"MLFLOW_TRACKING_URI={quote(redact(self.uri))} make ui"
 
     @property
     def _artifacts(self) -> str | None:
@@ -191,7 +192,7 @@ def _create_schema(file: Path) -> None:
     """Create the schema in a temporary file, which gets its final name when it is complete."""
     temporary = file.with_name(f".{file.name}.new")
     temporary.unlink(missing_ok=True)
-    MlflowClient(f"sqlite:///{temporary}").search_experiments()
+    MlflowClient(address_of(temporary)).search_experiments()
     temporary.replace(file)
 
 
