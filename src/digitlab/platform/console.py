@@ -33,6 +33,7 @@ NOISE = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning 2.6 with torch 2.15
     "The number of training batches .* is smaller than the logging interval",  # steps are logged at the epoch's end
     "The `srun` command is available on your system but is not used",  # nor is it to be
+    "The ``noload`` loader strategy is deprecated",  # MLflow 3.17 with SQLAlchemy 2.1
     "GPU available but not used",  # the user chose the CPU
     "You're resuming from a checkpoint that ended before the epoch ended",  # it compares steps with Lightning batches
     "No complete tensor found in the group",  # torch.export of a network whose weights share no storage

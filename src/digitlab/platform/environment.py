@@ -66,9 +66,13 @@ def shielded() -> Iterator[None]:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and "utf" not in stream.encoding.lower():
             stream.reconfigure(errors="digitlab.ascii")
+    matplotlib = logging.getLogger("matplotlib")  # it complains of a matplotlibrc that figures do not follow
+    level = matplotlib.level
+    matplotlib.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
+        matplotlib.setLevel(level)
         os.environ.update(hidden)
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
