@@ -187,7 +187,7 @@ class Run:
         self.model = name
         if self.without_model:
             return
-        self._delete_models()  # made by this run before it was interrupted
+        self.delete_models()  # made by this run before it was interrupted
         with torch.no_grad():
             predictor = predictor.eval().cpu()
             output = predictor(torch.from_numpy(example)).numpy()
@@ -208,7 +208,8 @@ class Run:
                 serialization_format="pt2",
             )
 
-    def _delete_models(self) -> None:
+    def delete_models(self) -> None:
+        """Delete the run's LoggedModels, whole or not."""
         for model in self.client.search_logged_models([self.experiment_id], f"source_run_id = '{self.id}'"):
             self.client.delete_logged_model(model.model_id)
 

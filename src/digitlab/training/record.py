@@ -24,6 +24,7 @@ from digitlab.plots import run_figures
 from digitlab.tracking.run import Run
 from digitlab.training.classifier import Classifier
 from digitlab.training.setup import Job
+from digitlab.training.trial import why_not_exported
 
 STAGES = ("train", "val", "test")
 MISTAKES = 1000  # misclassified images that a run stores at most
@@ -53,9 +54,7 @@ def describe(run: Run, job: Job) -> None:
     if patch:
         run.log_bytes(patch, "uncommitted.patch")
     run.log_text(layers, "model_summary.txt")
-    if run.without_model:
-        run.log_tags({"without_model": run.without_model})
-        console.warn(f"no model will be logged, all else will: {run.without_model}")
+    _say_without_model(run)
     run.log_dataset(data.ready.name, data.digest, data.sizes, source=str(data.root or data.ready.name))
     some = np.random.default_rng(0).permutation(data.sizes["train"])[:40]  # the first 40 may be of one class
     images, labels = (tensor[some].numpy() for tensor in data.splits["train"])
@@ -82,7 +81,20 @@ def conclude(run: Run, job: Job, epoch: int) -> None:
     run.log_figure(run_figures.curves(curves, f"{model} on {data.ready.name}"), "figures/curves.png")
     run.log_figure(run_figures.confusion(matrix.numpy(), data.classes, title), "figures/confusion.png")
     run.log_figure(run_figures.mistakes(images, labels, probabilities, data.classes, legend), "figures/mistakes.png")
-    run.log_model(model, Predictor(data.preprocess, classifier.network), images[:2], epoch, data.classes)
+    try:
+        run.log_model(model, Predictor(data.preprocess, classifier.network), images[:2], epoch, data.classes)
+    except Exception:
+        run.without_model = why_not_exported(classifier.network, data)  # what training left can differ from the start
+        if not run.without_model:
+            raise
+        run.delete_models()
+        _say_without_model(run)
+
+
+def _say_without_model(run: Run) -> None:
+    if run.without_model:
+        run.log_tags({"without_model": run.without_model})
+        console.warn(f"no model is logged, all else is: {run.without_model}")
 
 
 def show_done(done: Any, ui_hint: str) -> None:

@@ -1,0 +1,126 @@
+"""Networks that people write: most cannot be trained, exported, or called with a batch of one."""
+
+import torch
+from torch import nn
+
+
+class Plain(nn.Module):
+    """A network that works; the others change its output."""
+
+    def __init__(self, num_classes, input_shape):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(784, 16), nn.ReLU(), nn.Linear(16, num_classes))
+
+    def forward(self, images):
+        return self.layers(images)
+
+
+class Tuple(Plain):
+    def forward(self, images):
+        return self.layers(images), images
+
+
+class TooFewOutputs(nn.Sequential):
+    def __init__(self, num_classes, input_shape):
+        super().__init__(nn.Flatten(), nn.Linear(784, 5))
+
+
+class Flat(Plain):
+    def forward(self, images):
+        return self.layers(images).flatten()
+
+
+class Classes(Plain):
+    def forward(self, images):
+        return self.layers(images).argmax(1, keepdim=True).expand(-1, 10)
+
+
+class Double(Plain):
+    def __init__(self, **keys):
+        super().__init__(**keys)
+        self.double()
+
+
+class NoParameters(nn.Flatten):
+    def __init__(self, num_classes, input_shape):
+        super().__init__()
+
+
+class Frozen(Plain):
+    def __init__(self, **keys):
+        super().__init__(**keys)
+        self.requires_grad_(False)
+
+
+class Detached(Plain):
+    def forward(self, images):
+        return self.layers(images).detach()
+
+
+class NotANumber(Plain):
+    def forward(self, images):
+        return self.layers(images) * float("nan")
+
+
+class DropsAll(Plain):
+    def __init__(self, **keys):
+        super().__init__(**keys)
+        self.layers.insert(2, nn.Dropout(1.0))
+
+
+class OneSize(Plain):
+    """Fails at the smaller batch that ends an epoch."""
+
+    def forward(self, images):
+        return self.layers(images) if len(images) in (2, 100, 128) else self.layers(images)[:2]
+
+
+class FailsInEvaluation(Plain):
+    def forward(self, images):
+        if not self.training:
+            raise KeyError("never tried")
+        return self.layers(images)
+
+
+class SparseGradients(nn.Module):
+    def __init__(self, num_classes, input_shape):
+        super().__init__()
+        self.table = nn.EmbeddingBag(2, num_classes, sparse=True)
+
+    def forward(self, images):
+        return self.table((images.flatten(1) > 0).long())
+
+
+class PartlyUnused(Plain):
+    def __init__(self, **keys):
+        super().__init__(**keys)
+        self.spare = nn.Linear(3, 3)
+
+
+class LooksAtValues(Plain):
+    """Trains, and cannot be exported: what forward does depends on the values."""
+
+    def forward(self, images):
+        return self.layers(images * 2 if float(images.mean()) < -1e9 else images)
+
+
+class LooksAtValuesOnceTrained(Plain):
+    def forward(self, images):
+        is_trained = bool(self.layers[1].weight.grad is not None)
+        return self.layers(images * 2 if is_trained and float(images.mean()) < -1e9 else images)
+
+
+class BatchNormed(nn.Sequential):
+    """Cannot train on a batch of one image."""
+
+    def __init__(self, num_classes, input_shape):
+        super().__init__(nn.Flatten(), nn.Linear(784, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, num_classes))
+        self.sizes: list[int] = []
+
+    def forward(self, images):
+        if self.training and torch.is_grad_enabled():
+            SIZES.append(len(images))
+        return super().forward(images)
+
+
+SIZES: list[int] = []  # of the batches that a BatchNormed was trained with
