@@ -105,9 +105,11 @@ class LooksAtValues(Plain):
 
 
 class LooksAtValuesOnceTrained(Plain):
+    calls = 0
+
     def forward(self, images):
-        is_trained = bool(self.layers[1].weight.grad is not None)
-        return self.layers(images * 2 if is_trained and float(images.mean()) < -1e9 else images)
+        self.calls += self.training
+        return self.layers(images * 2 if self.calls > 3 and float(images.mean()) < -1e9 else images)
 
 
 class BatchNormed(nn.Sequential):
