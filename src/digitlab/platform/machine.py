@@ -82,7 +82,11 @@ def disable_nvml_check() -> None:
 
 
 def fix_cudnn_algorithms() -> None:
-    """Have cuDNN take algorithms that give the same bits each time, and the same ones in every process."""
+    """Have cuDNN take algorithms that give the same bits each time, and the same ones in every process.
+
+    And forget the trainer.deterministic of a run before this one in the same process: Lightning only switches it on.
+    """
+    torch.set_deterministic_debug_mode("default")
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
 
 
