@@ -5,8 +5,8 @@ import math
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import own_networks
 import pytest
+import users_networks
 from mlflow.exceptions import MlflowException
 
 from digitlab.tracking.store import Store
@@ -24,12 +24,12 @@ SEQUENTIAL = (
 @pytest.fixture(autouse=True)
 def _own_code(monkeypatch):
     """Allow this folder's networks as targets, as a module in src/ would be."""
-    packages = ("digitlab", "torch", "pytorch_lightning", "own_networks")
+    packages = ("digitlab", "torch", "pytorch_lightning", "users_networks")
     monkeypatch.setattr("digitlab.config.build.PACKAGES", packages)
 
 
 def own(network: str) -> list[str]:
-    return [f"model._target_=own_networks.{network}", *NO_KEYS]
+    return [f"model._target_=users_networks.{network}", *NO_KEYS]
 
 
 def optim(name: str) -> list[str]:
@@ -108,13 +108,13 @@ def test_a_trial_changes_no_number(harness, monkeypatch):
 
 @pytest.mark.lean
 def test_the_last_image_joins_the_batch_before_where_a_layer_needs_two(harness, capsys):
-    own_networks.SIZES.clear()
+    users_networks.SIZES.clear()
     harness.train(*TINY, *own("BatchNormed"), "data.batch_size=83", "trainer.max_epochs=1")  # 500 = 6 * 83 + 2
-    assert own_networks.SIZES[-7:] == [83] * 6 + [2]
+    assert users_networks.SIZES[-7:] == [83] * 6 + [2]
     assert "joins the batch" not in capsys.readouterr().out
-    own_networks.SIZES.clear()
+    users_networks.SIZES.clear()
     harness.train(*TINY, *own("BatchNormed"), "data.batch_size=499", "trainer.max_epochs=2")
-    assert own_networks.SIZES[-2:] == [500, 500]
+    assert users_networks.SIZES[-2:] == [500, 500]
     assert "the last image of each epoch joins the batch before it: 499 + 1 images" in capsys.readouterr().out
 
 
