@@ -57,7 +57,7 @@ def paired_t(one: Sequence[float], other: Sequence[float], step: float, confiden
     Values are multiples of `step`, so all differences may happen to be equal. The standard deviation is therefore
     taken as at least that of rounding, which keeps the p-value above 0. Above it this is scipy.stats.ttest_rel.
     """
-    mean, spread, count = *_mean_and_spread(one, other, step), len(one)
+    mean, spread, count = *mean_and_spread(one, other, step), len(one)
     error = spread / np.sqrt(count)
     half = scipy.stats.t.ppf((1 + confidence) / 2, count - 1) * error
     return PairedTest(mean, mean - half, mean + half, float(2 * scipy.stats.t.sf(abs(mean) / error, count - 1)))
@@ -94,7 +94,7 @@ def pareto_front(costs: Sequence[float], gains: Sequence[float]) -> list[int]:
     return front
 
 
-def _mean_and_spread(one: Sequence[float], other: Sequence[float], step: float) -> tuple[float, float]:
+def mean_and_spread(one: Sequence[float], other: Sequence[float], step: float) -> tuple[float, float]:
     """Return mean and standard deviation of the differences, the latter at least that of two rounding errors."""
     differences = np.subtract(one, other)
     return float(np.mean(differences)), float(max(np.std(differences, ddof=1), step / np.sqrt(6)))

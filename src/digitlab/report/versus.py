@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from digitlab.analysis.pair import Difference, difference, paired_difference
+from digitlab.analysis.groups import Difference, difference, paired_difference
 from digitlab.analysis.records import Predictions, Result
 from digitlab.analysis.statistics import mcnemar
 from digitlab.platform import console
@@ -61,7 +61,7 @@ def _identity(run: Result) -> Mapping[str, str]:
 
 def _described(run: Result) -> dict[str, str]:
     """Return all that a run was made of, but its seed."""
-    settings = {key: value for key, value in run.settings.items() if key not in ("data.seed",)}
+    settings = {key: value for key, value in run.settings.items() if key != "data.seed"}
     return {"model": run.model, "optim": run.optim, "data": run.data, "optim.lr": run.lr, **settings}
 
 

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from digitlab.analysis.cells import ALPHA
+from digitlab.analysis.moderated import Spread, welch
+from digitlab.analysis.statistics import mean_and_spread, paired_t, t_quantile, t_tail
+
 POWER = 0.8
 MOST_RUNS = 1000  # of each group: more are called too many
 
@@ -26,7 +30,7 @@ class Difference:
 
     @property
     def is_shown(self) -> bool:
-        return self.p_value < 0.05
+        return self.p_value < ALPHA
 
     def is_worse(self, margin: float) -> bool | None:
         """Say whether B is worse than A by more than `margin`: True and False are shown, None cannot be told."""
@@ -46,39 +50,32 @@ def difference(a: Sequence[float], b: Sequence[float], step: float) -> Differenc
     Accuracies are multiples of `step`, so the runs of a group may happen to be equal: their variance is taken as at
     least that of rounding, which keeps the p-value above 0. Above it this is scipy.stats.ttest_ind(equal_var=False).
     """
-    variances = [max(float(np.var(values, ddof=1)), step**2 / 12) for values in (a, b)]
     counts = len(a), len(b)
-    shares = [variance / count for variance, count in zip(variances, counts, strict=True)]
-    error = math.sqrt(sum(shares))
-    degrees = sum(shares) ** 2 / sum(share**2 / (count - 1) for share, count in zip(shares, counts, strict=True))
+    variances = np.array([max(float(np.var(values, ddof=1)), step**2 / 12) for values in (a, b)])
+    spread = Spread(variances, np.array(counts) - 1.0)
+    error, degrees = (float(each[1]) for each in welch(spread, np.array(counts), np.array(0)))
     mean = float(np.mean(b) - np.mean(a))
-    p_value = 2 * float(stats.t.sf(abs(mean) / error, degrees))
-    half = float(stats.t.ppf(0.975, degrees)) * error
-    return Difference(mean, half, p_value, counts, math.sqrt(sum(variances) / 2))
+    p_value = 2 * t_tail(abs(mean) / error, degrees)
+    return Difference(mean, t_quantile(1 - ALPHA / 2, degrees) * error, p_value, counts, float(variances.mean() ** 0.5))
 
 
 def paired_difference(pairs: Sequence[tuple[float, float]], step: float) -> Difference:
-    """Compare two runs or more of A with their counterparts of B, given as (a, b), by Student's paired t-test.
-
-    The variance of the differences is taken as at least that of two roundings. Above it this is scipy.stats.ttest_rel.
-    """
-    differences = np.array([b - a for a, b in pairs])
-    variance, count = max(float(np.var(differences, ddof=1)), step**2 / 6), len(pairs)
-    error, mean = math.sqrt(variance / count), float(differences.mean())
-    p_value = 2 * float(stats.t.sf(abs(mean) / error, count - 1))
-    half = float(stats.t.ppf(0.975, count - 1)) * error
-    return Difference(mean, half, p_value, (count, count), math.sqrt(variance / 2))
+    """Compare two runs or more of A with their counterparts of B, given as (a, b), by Student's paired t-test."""
+    a, b = zip(*pairs, strict=True)
+    found, count = paired_t(b, a, step), len(pairs)
+    spread = mean_and_spread(b, a, step)[1] / math.sqrt(2)
+    return Difference(found.mean, found.high - found.mean, found.p, (count, count), spread)
 
 
 def runs_needed(spread: float, detectable: float) -> int | None:
     """Return how many runs of each of two groups with this standard deviation show a difference with 80 % power.
 
-    By the noncentral t distribution of Student's two-sided test at 5 %; None where it takes more than 1,000.
+    By the noncentral t distribution of Student's two-sided test at ALPHA; None where it takes more than 1,000.
     """
     counts = np.arange(2, MOST_RUNS + 1)
     degrees = 2 * (counts - 1)
     shift = detectable / spread * np.sqrt(counts / 2)
-    critical = stats.t.ppf(0.975, degrees)
+    critical = stats.t.ppf(1 - ALPHA / 2, degrees)
     power = stats.nct.sf(critical, degrees, shift) + stats.nct.cdf(-critical, degrees, shift)
     enough = np.flatnonzero(power >= POWER)
     return int(counts[enough[0]]) if enough.size else None

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.power import TTestIndPower
 
-from digitlab.analysis.pair import difference, paired_difference, runs_needed
+from digitlab.analysis.groups import difference, paired_difference, runs_needed
 
 
 def test_it_is_welchs_test():
