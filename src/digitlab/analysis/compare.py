@@ -51,7 +51,7 @@ class Comparison:
     repeated: list[list[Result]]  # runs of the same settings and seed, of which the first counts
     pairs: list[Pair] = field(default_factory=list)
     ranks: dict[str, Rank] = field(default_factory=dict)  # by name of the cell, of those compared over seeds
-    smallest: float = nan  # difference to the best that this design mostly shows; nan where unknown
+    smallest: float = nan  # difference to the best that this design shows in 8 of 10 cases; nan where unknown
 
     @property
     def best(self) -> Cell | None:
@@ -122,7 +122,8 @@ def compare(results: Sequence[Result], predict: Predict, margin: float | None = 
 def _compare_over_seeds(comparison: Comparison, predict: Predict) -> None:
     cells = comparison.compared
     means, variances, counts = np.array([(cell.accuracy, cell.variance, cell.n) for cell in cells]).T
-    spread = moderated.moderate(variances, counts, 1 / comparison.test_images)
+    step = 1 / comparison.test_images
+    spread = moderated.moderate(variances, counts, step)
     p_values = moderated.against_best(means, spread, counts, counts > 1)
     p_new = p_on_new_images(cells, spread, p_values, predict)
     for cell, p_best, p in zip(cells, p_values, p_new, strict=True):
@@ -134,8 +135,7 @@ def _compare_over_seeds(comparison: Comparison, predict: Predict) -> None:
             np.minimum(1, len(others) * pair.p_equivalent)
         )
     comparison.ranks = {c.name: each for c, each in zip(cells, moderated.rank(means, spread, counts), strict=True)}
-    if len(cells) > 1:
-        comparison.smallest = moderated.smallest_difference(spread, counts)
+    comparison.smallest = moderated.smallest_difference(spread, counts, step)
 
 
 def _compare_single_runs(comparison: Comparison, predict: Predict) -> None:
