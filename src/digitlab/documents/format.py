@@ -30,12 +30,8 @@ def p_value(value: float) -> str:
 
 def share(value: float) -> str:
     """Write a probability in percent."""
-    return (
-        "–"
-        if isnan(value)
-        else "< 1 %"
-        if value < 0.01
-        else "> 99 %"
-        if value > 0.99
-        else f"{value:.0%}".replace("%", " %")
-    )
+    if isnan(value):
+        return "–"
+    if value < 0.01:
+        return "< 1 %"
+    return "> 99 %" if value > 0.99 else f"{100 * value:.0f} %"

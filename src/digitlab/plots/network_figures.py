@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from digitlab.plots.style import Figure, line_styles, log_errors, styled
+from digitlab.plots.style import Figure, line_styles, scale_accuracy, styled
 
 
 @styled
@@ -33,7 +33,7 @@ def critical_difference(ranks: Mapping[str, float], difference: float, title: st
         ax.plot(ends, [-0.35 * (index + 1)] * 2, color="black", linewidth=4, solid_capstyle="butt")
     ax.plot([left, left + difference], [0.55, 0.55], color="black", linewidth=1.5, marker="|", markersize=7)
     ax.text(left + difference / 2, 0.7, f"critical difference {difference:.2f}", ha="center", va="bottom")
-    ax.set_xlim(min(left, left) - 0.1, max(right, left + difference) + 0.1)
+    ax.set_xlim(left - 0.1, max(right, left + difference) + 0.1)
     ax.set_ylim(lowest - 0.6 * half - 0.1, 1.3)
     ax.spines["bottom"].set_position(("data", 0))
     ax.xaxis.tick_top()
@@ -60,7 +60,7 @@ def performance_profiles(profiles: Mapping[str, Sequence[Sequence[float]]], titl
         look = looks[name] | {"marker": None}
         # Up to the lowest accuracy of all, every run is above.
         ax.step([every[0], *every], [1, *above], where="pre", label=name, **look)
-    log_errors(ax, every)
+    scale_accuracy(ax, every, "x")
     ax.set_xlabel("test accuracy")
     ax.set_ylabel("share of runs at or above it")
     ax.set_ylim(0, 1.02)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib.figure
 import numpy as np
@@ -76,21 +76,12 @@ def line_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
     }
 
 
-def scale_accuracy(ax: Axes, values: Sequence[float] | np.ndarray) -> None:
-    """Scale the vertical axis of accuracies by the logarithm of the error: 0.99 to 0.999 is as far as 0.9 to 0.99."""
+def scale_accuracy(ax: Axes, values: Sequence[float] | np.ndarray, axis: Literal["x", "y"] = "y") -> None:
+    """Scale an axis of accuracies by the logarithm of the error: 0.99 to 0.999 is as far as 0.9 to 0.99."""
     low, high, ticks = _accuracy_ticks(values)
-    ax.set_yscale("function", functions=_ERROR_SCALE)
-    ax.set_ylim(low, high)
-    ax.set_yticks(ticks, [f"{tick:.4f}".rstrip("0") for tick in ticks])
-    ax.minorticks_off()
-
-
-def log_errors(ax: Axes, values: Sequence[float] | np.ndarray) -> None:
-    """Scale the horizontal axis of accuracies in the same way."""
-    low, high, ticks = _accuracy_ticks(values)
-    ax.set_xscale("function", functions=_ERROR_SCALE)
-    ax.set_xlim(low, high)
-    ax.set_xticks(ticks, [f"{tick:.4f}".rstrip("0") for tick in ticks])
+    shown = {"lim": (low, high), "ticks": ticks, "ticklabels": [f"{tick:.4f}".rstrip("0") for tick in ticks]}
+    (ax.set_xscale if axis == "x" else ax.set_yscale)("function", functions=_ERROR_SCALE)
+    ax.set(**{axis + name: value for name, value in shown.items()})
     ax.minorticks_off()
 
 

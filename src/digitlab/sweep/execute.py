@@ -50,14 +50,14 @@ def sweep(cells: Sequence[Sequence[str]], compose: Compose, launch: Launch, one_
     with user_errors("tracking"):
         store = Store(settings.tracking.uri, settings.tracking.experiment)
         if settings.sweep.dry_run:
-            is_new = not store.peek()
+            exists = store.peek()
         else:
-            is_new = False
             store.open()
-        if not is_new and not settings.rerun:
+            exists = True
+        if exists and not settings.rerun:
             look_up(store, planned, is_dry=settings.sweep.dry_run)
     remaining = [cell for cell in planned if not cell.is_over]
-    left = duration(None if is_new else estimate_seconds(store, remaining))
+    left = duration(estimate_seconds(store, remaining) if exists else None)
     console.say(f"sweep {name}: {announce(planned, remaining)}, {left}")
     if settings.sweep.dry_run:
         return

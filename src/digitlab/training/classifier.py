@@ -63,7 +63,7 @@ class Classifier(pl.LightningModule):
     def logged(self) -> list[str]:
         """The names of what every epoch logs."""
         rate = ["lr"] if self.scheduler else []
-        return ["train/loss", "train/acc", "val/loss", "val/acc", "time/epoch_s", "images_per_s", *rate]
+        return ["train/loss", "train/acc", "val/loss", "val/acc", "time/epoch_s", LAST_POINT, *rate]
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images)
