@@ -25,7 +25,7 @@ def start(app: str) -> None:
     mask_screen()
     with one_line_errors():
         show_help(app, sys.argv[1:])
-        check_flags(sys.argv[1:])
+        sys.argv[1:] = check_flags(sys.argv[1:])
         if app == "train":
             check_process()
             check_arguments(sys.argv[1:])

@@ -1,10 +1,16 @@
 """Mistakes in the grammar of the command line and of files: one line, at once, and nothing left."""
 
+import re
 import time
 
 import pytest
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from digitlab.config.arguments import TEXTS
+from digitlab.config.check import check
+from digitlab.config.errors import UserError, one_line
 from digitlab.config.schema import Report, Run
 from digitlab.platform.text import printable
 
@@ -28,6 +34,12 @@ BASE = ("model=mlp", "optim=adam", "data=image_folder", "data.root=/nowhere")
         (f"trainer.max_epochs=1{'0' * 40}", f"trainer.max_epochs=1{'0' * 40}: must be a whole number from 1 to "),
         ("~trainer.max_epochs", "trainer.max_epochs: is missing; give it as trainer.max_epochs=VALUE, 12 by default"),
         ("~loss", "loss: is missing"),
+        ("~seed", "seed: is missing, and data.seed takes its value; give it as seed=VALUE"),
+        ("optim.lr=${no.such}", "no.such: is missing, and optim.lr takes its value"),
+        ("~trainer.precision", "trainer.precision: is missing; give it as trainer.precision=VALUE, 32-true by default"),
+        ("--foo", "--foo: unknown flag; allowed: --help, "),
+        ("--cfg=all,job", "--cfg/-c: invalid choice: 'all,job'"),
+        ("--cf", "--cfg/-c: expected one argument"),
         ("loss=\x1b[31mred", "LexerNoViableAltException: loss=\\x1b[31mred"),
         ("model=\u202emlp", "LexerNoViableAltException: model=\\u202emlp"),
         (f"model={'a' * 20_000}", "model=aaaa"),
@@ -48,6 +60,37 @@ def test_an_argument_ends_in_one_line(harness, capsys, argument, words):
     assert end.isprintable()
     assert capsys.readouterr() == ("", "")
     assert not harness.folder.exists()
+
+
+def test_a_key_that_is_taken_away_is_named(harness):
+    cfg = OmegaConf.to_container(harness.compose())
+    keys = [key for key in cfg if key not in ("names", "tracking")]  # the harness gives the latter
+    keys += [f"{key}.{name}" for key in keys if isinstance(cfg[key], dict) for name in cfg[key] if name[0] != "_"]
+    said = {}
+    for key in keys:
+        try:
+            check(harness.compose(f"~{key}"))
+        except (UserError, OmegaConfBaseException, HydraException) as error:
+            said[key] = one_line(error)
+    assert {"seed", "model", "trainer.precision", "data.source"} <= said.keys()
+    assert [key for key, line in said.items() if key not in line] == []
+
+
+@pytest.mark.parametrize("cells", ["seed=range(1000000000)", "optim.lr=range(0.001,1,0.001) seed=range(100)"])
+def test_a_sweep_of_too_many_cells_is_refused_at_once(harness, cells):
+    began = time.monotonic()
+    end = harness.main("-m", *BASE, *cells.split())
+    assert re.fullmatch(r"error: [\d,]+ cells: allowed: 10,000 in one sweep", end)
+    assert time.monotonic() - began < 10
+    assert not harness.folder.exists()
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_flag_may_stand_anywhere(harness, capsys, place):
+    arguments = ["model=mlp", "optim=sgd", "seed=7"]
+    arguments.insert(place, "--cfg=job")
+    harness.main(*arguments)
+    assert "seed: 7\n" in capsys.readouterr().out
 
 
 BOMB = "a0: &a0 [1,1,1,1,1,1,1,1,1]\n" + "\n".join(

@@ -18,8 +18,8 @@ from digitlab.platform.startup import fast_imports
 RECORDED_NAMES = {"tracking.experiment", "sweep.name"}  # by which runs are found again
 logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # it says in ten lines what ends as one of ours
 
-# Of what is built, the keys whose default would be another library's.
-NEEDED = ("trainer.max_epochs",)
+# Of what is built, the keys that are read here too, or whose default would be another library's.
+NEEDED = ("trainer.max_epochs", "trainer.accelerator", "trainer.precision", "trainer.callbacks")
 
 
 def check(cfg: DictConfig) -> DictConfig:

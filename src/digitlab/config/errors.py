@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from hydra.errors import HydraException, InstantiationException, MissingConfigException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
 from digitlab.platform.secrets import redact
@@ -71,6 +71,9 @@ def one_line(error: BaseException) -> str:
         group, _, name = (error.missing_cfg_file or "").rpartition("/")
         extra = "; joblib is in the extra parallel" if group == "hydra/launcher" else ""
         return f"{group}={name}: not found; allowed: {', '.join(error.options)}{extra}"
+    if isinstance(error, InterpolationKeyError):
+        missing = str(error).partition("'")[2].partition("'")[0]
+        return f"{missing}: is missing, and {error.full_key} takes its value; give it as {missing}=VALUE"
     cause = error.__cause__
     if (
         isinstance(cause, OmegaConfBaseException)

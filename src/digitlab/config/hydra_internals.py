@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra._internal import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -34,14 +34,30 @@ REFUSED_FLAGS = {
 }
 
 
-def check_flags(arguments: Sequence[str]) -> None:
-    """Raise UserError for a flag of Hydra's, in whatever spelling, that is not for use here."""
-    flags, _ = get_args_parser().parse_known_args(list(arguments))
+def check_flags(arguments: Sequence[str]) -> list[str]:
+    """Return `arguments` with Hydra's flags first: it takes no KEY=VALUE after a flag that follows another one.
+
+    Raises UserError for a flag of Hydra's, in whatever spelling, that is not for use here, and for an unknown one.
+    """
+    parser = get_args_parser()
+    parser.error = _refuse_flag  # pyright: ignore[reportAttributeAccessIssue]  instead of a page on all flags
+    flags, rest = parser.parse_known_args(list(arguments))
+    unknown = [each for each in rest if each.startswith("-")]
+    if unknown:
+        _refuse_flag(f"{unknown[0]}: unknown flag")
     for name, reason in REFUSED_FLAGS.items():
         if getattr(flags, name) is not None:
             raise UserError(f"--{name.replace('_', '-')}: not to be used here: it {reason}")
     if flags.resolve and not (flags.cfg or flags.help):
         raise UserError("--resolve: says how --cfg shows a configuration; give it with --cfg=job")
+    overrides = [*flags.overrides, *rest]
+    return [*(each for each in arguments if each not in overrides), *overrides]
+
+
+def _refuse_flag(message: str) -> NoReturn:
+    known = [max(action.option_strings, key=len) for action in get_args_parser()._actions if action.option_strings]
+    allowed = [name for name in known if name[2:].replace("-", "_") not in REFUSED_FLAGS]
+    raise UserError(f"{message.removeprefix('argument ')}; allowed: {', '.join(allowed)}, KEY=VALUE")
 
 
 class ClosedLoader(ConfigLoaderImpl):

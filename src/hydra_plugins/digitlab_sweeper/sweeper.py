@@ -3,16 +3,20 @@
 import os
 from collections.abc import Mapping, Sequence
 from functools import cache
+from math import ceil, prod
 from typing import Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, HydraException
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from digitlab.platform.signals import end_with_parent
+
+MOST_CELLS = 10_000  # to plan so many takes minutes
 
 
 class ResumingSweeper(BasicSweeper):
@@ -99,5 +103,17 @@ class ResumingSweeper(BasicSweeper):
         arguments = [*self._parse_config(), *arguments]
         check_arguments(arguments)  # a sweep file's own are held to what may be typed
         overrides = parser.parse_overrides(arguments)
+        if (count := prod(map(_choices, overrides))) > MOST_CELLS:
+            raise ConfigCompositionException(f"{count:,} cells: allowed: {MOST_CELLS:,} in one sweep")
         (cells,) = self.split_arguments(overrides, max_batch_size=None)
         return cells
+
+
+def _choices(override: Override) -> int:
+    """Count the values that a sweep goes through for an override, without making them."""
+    if not override.is_sweep_override():
+        return 1
+    if not override.is_range_sweep():
+        return len(list(override.sweep_string_iterator()))
+    values: Any = override.value()
+    return max(0, ceil((values.stop - values.start) / values.step)) if values.step else 0
