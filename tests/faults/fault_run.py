@@ -285,7 +285,7 @@ def _check_exit(run: FaultRun, fault: str, code: int) -> list[str]:
     if action in codes or action == "MemoryError":
         return wrong
     last = (run.output.splitlines() or [""])[-1]
-    if not re.fullmatch(r"error: .* \(free: [\d,]+ bytes in /.*\)", last):
+    if not re.fullmatch(r"error: .* \(free: [\d,]+ bytes(, but no more files,)? in /.*\)", last):
         wrong.append(f"not one line that names a place and its free bytes: {run.output[-300:]}")
     if "Traceback" in run.output:
         wrong.append(f"a traceback: {run.output[-2000:]}")

@@ -1,6 +1,7 @@
 """Faults at every point at which a run stores something: stored files stay intact, and the same command continues."""
 
 import random
+import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -88,7 +89,7 @@ def outage(run: FaultRun, oracle: Oracle, place: str, options: str, point: str =
         run.disks.remount(run.folder / place, options)
 
     def repair() -> None:
-        change("rw,size=64m")
+        change("rw,size=64m,nr_inodes=10k")
 
     if point:
         return check_fault(run, oracle, f"STOP@{point}", lambda: change(options), repair)
@@ -111,6 +112,14 @@ def test_a_disk_too_small_for_new_checkpoints_keeps_the_old_ones(tmp_path, oracl
 def test_a_disk_too_small_for_the_store_loses_no_point(tmp_path, oracle, disks, more):
     run = FaultRun(tmp_path / "run", disks=disks, place="store")
     assert outage(run, oracle, "store", f"size={len(empty_store()) + more * 1024}") == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("place", "files"), [("artifacts", 2), ("artifacts", 5), ("artifacts", 9), ("store", 4)])
+def test_a_disk_without_room_for_more_files_loses_nothing(tmp_path, oracle, disks, capsys, place, files):
+    run = FaultRun(tmp_path / "run", disks=disks, place=place)
+    assert outage(run, oracle, place, f"nr_inodes={files}") == []
+    assert re.search(r"No space left on device \(free: [\d,]+ bytes, but no more files, in /", capsys.readouterr().out)
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shutil
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
@@ -203,11 +202,16 @@ def _has_moved(there: str, here: str) -> bool:
 
 
 def _free(places: Iterable[str | Path]) -> str:
-    """Say how many bytes are free in each folder, or in the folder of a file that need not exist."""
+    """Say how much room there is in each folder, or in the folder of a file that need not exist."""
     paths = [Path(place).absolute() for place in places]
     folders = [next(folder for folder in (path, *path.parents) if folder.is_dir()) for path in paths]
-    free = (f"{shutil.disk_usage(folder).free:,} bytes in {folder}" for folder in folders)
-    return f" (free: {', '.join(free)})" if folders else ""
+    return f" (free: {', '.join(map(_room, folders))})" if folders else ""
+
+
+def _room(folder: Path) -> str:
+    disk = os.statvfs(folder)
+    files = ", but no more files," if disk.f_files and not disk.f_favail else ""  # some file systems do not count them
+    return f"{disk.f_bavail * disk.f_frsize:,} bytes{files} in {folder}"
 
 
 def user_name() -> str:
