@@ -42,13 +42,13 @@ def fit_prior(variances: np.ndarray, df: np.ndarray) -> tuple[np.ndarray, np.nda
     return np.where(differs, 2 * prior, np.inf), np.where(differs, scale, np.mean(variances, axis=-1))
 
 
-def moderate(variances: np.ndarray, counts: np.ndarray, step: float) -> Spread:
+def moderate(variances: np.ndarray, counts: np.ndarray, step: float | np.ndarray) -> Spread:
     """Return the moderated variance of each cell, never below its own.
 
     `variances` (..., K) are those of each cell's `counts` (K,) runs; that of a single run is not looked at, and it gets
-    the variance of the others. Accuracies are multiples of `step`, so a variance is at least that of rounding. With
-    fewer than MIN_CELLS cells of several runs each keeps its own variance, and a single run gets their mean. Raises
-    ValueError where every cell has one run.
+    the variance of the others. Accuracies are multiples of `step`, one or (K,), so a variance is at least that of
+    rounding. With fewer than MIN_CELLS cells of several runs each keeps its own variance, and a single run gets their
+    mean. Raises ValueError where every cell has one run.
     """
     counts = np.asarray(counts)
     several, df = counts > 1, counts - 1.0

@@ -34,13 +34,6 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float
     return float(np.mean(values) - half), float(np.mean(values) + half)
 
 
-def prediction_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
-    """Return the interval that one more value of the same normal distribution will lie in; for two values or more."""
-    spread = np.std(values, ddof=1) * np.sqrt(1 + 1 / len(values))
-    half = scipy.stats.t.ppf((1 + confidence) / 2, len(values) - 1) * spread
-    return float(np.mean(values) - half), float(np.mean(values) + half)
-
-
 def t_quantile(probability: float, df: float) -> float:
     """Return the quantile of Student's distribution."""
     return float(scipy.special.stdtrit(df, probability))

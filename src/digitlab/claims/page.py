@@ -8,22 +8,14 @@ import numpy as np
 from digitlab.analysis.fairness import Confounder, find_confounders
 from digitlab.analysis.records import Predictions
 from digitlab.analysis.statistics import PairedTest, paired_t
-from digitlab.claims import verdict as verdicts
+from digitlab.claims import words
 from digitlab.claims.schema import Claim, agree
-from digitlab.claims.verdict import Outcome, judge
+from digitlab.claims.verdict import Outcome
 from digitlab.documents import document, format, origin
 from digitlab.documents.document import Picture, Section, Table
 from digitlab.plots import report_figures
 
 FLAGS = {"T": "validated on the test set", "U": "recipe partly unstated", "L": "contradicted by its own log or text"}
-READING = {
-    verdicts.REPRODUCED: "Believe the number as one that a run of this recipe may give",
-    verdicts.BETTER: "The recipe gives more than the document says",
-    verdicts.WORSE: "Do not expect the number: the recipe as stated gives less",
-    verdicts.DIVERGED: "Believe the printed output, not the text: the network learned nothing",
-    verdicts.NOT_COMPARABLE: "These runs cannot be compared with the claim",
-    verdicts.TOO_FEW: "There are too few runs for a verdict",
-}
 
 
 def sections(
@@ -39,7 +31,7 @@ def sections(
     claimed = [outcome for outcome in outcomes if outcome.is_own]
     found = [
         Section("Verdicts", [*warned, *([list(notes)] if notes else []), *_verdicts(claimed)]),
-        Section("What a reader should believe", [_paragraph(outcome) for outcome in claimed]),
+        Section("What a reader should believe", [words.paragraph(outcome) for outcome in claimed]),
         Section("What changes of a recipe do", _changed(outcomes)),
         Section("Facts in the documents", _facts(claimed, predictions)),
         Section("Curves", _curves(claimed)),
@@ -77,15 +69,15 @@ def tables(outcomes: Sequence[Outcome]) -> list[Table]:
 
 def table(claimed: Sequence[Outcome]) -> Table:
     """Return a row for each claim."""
-    headings = ["claim", "verdict", "flags", "claimed", "ours", "n", "difference", "loss claimed", "loss ours",
-                "parameters printed", "ours", "s/epoch then", "now"]  # fmt: skip
+    headings = ["claim", "verdict", "flags", "claimed", "ours", "n", "reach it", "percentile", "difference",
+                "loss claimed", "loss ours", "parameters printed", "ours", "s/epoch then", "now"]  # fmt: skip
     rows = []
     for outcome in claimed:
         claim, cell = outcome.claim, outcome.cell
         rows.append([
-            claim.name, judge(outcome)[0], _flags(claim), _plain(claim.accuracy), format.mean_of(outcome.accuracies),
-            str(cell.n), "–" if outcome.excess is None else format.signed(outcome.excess),
-            _plain(claim.loss), _loss(outcome),
+            claim.name, outcome.verdict.word, _flags(claim), _plain(claim.accuracy), words.accuracy(outcome),
+            str(cell.n), *("–" if value is None else f"{value:.0f}" for value in (outcome.reached, outcome.percentile)),
+            "–" if outcome.excess is None else format.signed(outcome.excess), _plain(claim.loss), _loss(outcome),
             f"{claim.parameters:,}" if claim.parameters else "–", f"{cell.parameters:,}" if cell.parameters else "–",
             _plain(claim.seconds), format.number(cell.epoch_s, ".1f"),
         ])  # fmt: skip
@@ -101,43 +93,38 @@ def changes(outcomes: Sequence[Outcome]) -> Table:
     for outcome in (each for each in outcomes if not each.is_own):
         common, change = _compare_with_own(outcome, outcomes)
         rows.append([
-            outcome.claim.name, outcome.counterpart or "–", _list_changes(outcome), format.mean_of(outcome.accuracies),
+            outcome.claim.name, outcome.counterpart or "–", _list_changes(outcome), words.accuracy(outcome),
             str(len(outcome.runs)), _loss(outcome), format.signed(change.mean) if change else "–",
             f"{format.signed(change.low)} to {format.signed(change.high)}" if change else "–", str(common),
         ])  # fmt: skip
     return Table(headings, rows, "Changed recipes", text_columns=3)
 
 
-def conclusion(outcomes: Sequence[Outcome]) -> str:
-    """Return the number of claims with each verdict, in a sentence."""
-    found = [judge(outcome)[0] for outcome in outcomes if outcome.is_own]
-    if not found:
-        return f"No claim's own recipe has been run, so there is no verdict; changed recipes: {len(outcomes)}."
-    counts = ", ".join(f"{found.count(verdict)} {verdict}" for verdict in READING if verdict in found)
-    return f"{len(found)} claim{'s' if len(found) > 1 else ''}: {counts}."
-
-
 def csv(outcomes: Sequence[Outcome]) -> tuple[list[str], list[list[object]]]:
     """Return headings and a row of plain numbers for each claim and changed recipe."""
-    headings = ["claim", "counterpart", "changes", "data", "verdict", "reason", "claimed_acc", "n", "mean_acc",
-                "accuracies", "claimed_loss", "mean_loss", "diverged", "epoch_s",
+    headings = ["claim", "counterpart", "changes", "data", "verdict", "reason", "predicted_low", "predicted_high",
+                "resolution", "p_holm", "runs_needed", "claimed_acc", "n", "reached", "percentile", "mean_acc",
+                "accuracies", "claimed_loss", "mean_loss", "diverged", "collapsed", "epoch_s",
                 "less_claim", "low", "high", "common_seeds", "validated_on_test", "unstated", "caveat"]  # fmt: skip
     rows = []
     for outcome in outcomes:
-        cell, claim, own = outcome.cell, outcome.claim, outcome.is_own
+        cell, claim, own, verdict = outcome.cell, outcome.claim, outcome.is_own, outcome.verdict
         common, change = (None, None) if own else _compare_with_own(outcome, outcomes)
         rows.append([
             claim.name, outcome.counterpart, _listed(outcome.changes), outcome.data,
-            *(judge(outcome) if own else ("", "")), claim.accuracy, cell.n, round(cell.accuracy, 6),
-            " ".join(f"{value:.4f}" for value in outcome.accuracies), claim.loss, round(cell.loss, 6), cell.diverged,
-            cell.epoch_s, *((round(value, 6) for value in change[:3]) if change else (None, None, None)), common,
+            verdict.word, verdict.reason, round(verdict.middle - verdict.half, 6),
+            round(verdict.middle + verdict.half, 6), round(verdict.resolution, 6), verdict.p_value, verdict.needed,
+            claim.accuracy, cell.n, outcome.reached, outcome.percentile, round(cell.accuracy, 6),
+            " ".join(f"{run.accuracy:.4f}" for run in outcome.runs), claim.loss, round(cell.loss, 6), cell.diverged,
+            cell.failed - cell.diverged, cell.epoch_s,
+            *((round(value, 6) for value in change[:3]) if change else (None, None, None)), common,
             *((claim.is_validated_on_test, claim.unstated, claim.caveat) if own else (None, None, None)),
         ])  # fmt: skip
     return headings, rows
 
 
 def _verdicts(claimed: Sequence[Outcome]) -> list[Table | str | list[str]]:
-    return [table(claimed), *_legend(claimed), _rule()] if claimed else []
+    return [table(claimed), *_legend(claimed), words.RULE] if claimed else []
 
 
 def _flags(claim: Claim) -> str:
@@ -187,31 +174,6 @@ def _compare_with_own(changed: Outcome, outcomes: Sequence[Outcome]) -> tuple[in
             values, others = ([each[seed] for seed in common] for each in (accuracies, theirs))
             return len(common), paired_t(values, others, 1 / own.runs[0].test_images)
     return 0, None
-
-
-def _rule() -> str:
-    return (
-        f"{verdicts.REPRODUCED}: the claimed accuracy, give or take its rounding, lies in the 95 % prediction interval "
-        f"for one run of ours, and none of ours diverged. {verdicts.BETTER} or {verdicts.WORSE}: our mean accuracy is "
-        f"above or below the claimed one. {verdicts.DIVERGED}: every run predicts one class for all images, as the "
-        f"printed accuracy and loss imply. {verdicts.TOO_FEW}: fewer than {verdicts.MIN_RUNS} runs. Only the accuracy "
-        "decides; the loss is for information. ± is the 95 % t-interval of the mean over seeds. Seconds are those of "
-        "training passes (– where no run had its machine to itself)."
-    )
-
-
-def _paragraph(outcome: Outcome) -> str:
-    claim, (verdict, reason) = outcome.claim, judge(outcome)
-    doubts = []
-    if claim.is_validated_on_test and not claim.diverges:
-        doubts.append("it validated on the test set, so an epoch picked by its log is picked on the test images")
-    if claim.caveat:
-        doubts.append(claim.caveat)
-    text = (
-        f"{claim.name} (document {claim.document}, {claim.model} with {claim.optim}): {verdict}. {READING[verdict]} "
-        f"({reason}); our mean is {format.mean_of(outcome.accuracies)} (n = {len(outcome.runs)})."
-    )
-    return f"{text} But {'; '.join(doubts)}." if doubts else text
 
 
 def _changed(outcomes: Sequence[Outcome]) -> list[Table | str]:

@@ -1,19 +1,43 @@
-"""Judge whether a published accuracy is reproduced by our runs of the same recipe."""
+"""Judge whether published accuracies are reproduced by our runs of the same recipes."""
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isclose, log
+from functools import partial
+from math import ceil, isclose, isinf, log, log10, nan, sqrt
 from statistics import mean
 
-from digitlab.analysis.cells import Cell
+import numpy as np
+
+from digitlab.analysis.cells import ALPHA, Cell
+from digitlab.analysis.prediction import MOST_RUNS, PredictionInterval, predict_intervals
 from digitlab.analysis.records import Predictions, Result
-from digitlab.analysis.statistics import prediction_interval
+from digitlab.analysis.statistics import holm
 from digitlab.claims.schema import Claim
 
 MIN_RUNS = 5  # that a verdict needs
 CLIPPED = -log(1e-7)  # the largest loss of one image with Keras <= 2.2: its true class has probability 0
 REPRODUCED, BETTER, WORSE = "REPRODUCED", "BETTER", "WORSE"
+MAYBE_BETTER, MAYBE_WORSE, CANNOT_TELL = "BETTER?", "WORSE?", "CANNOT TELL"
 DIVERGED, NOT_COMPARABLE, TOO_FEW = "DIVERGED AS PRINTED", "NOT COMPARABLE", "TOO FEW"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A verdict in a word, the reason in a few, and the numbers behind it, nan where there are none.
+
+    `half` is half of the 95 % prediction interval for one run of ours, `resolution` half of the interval that the test
+    images alone leave to an accuracy, `p_value` corrected for all claims that are judged. `needed` is how many runs
+    would do where it cannot be told: infinitely many for none.
+    """
+
+    word: str = ""
+    reason: str = ""
+    middle: float = nan
+    half: float = nan
+    resolution: float = nan
+    p_value: float = nan
+    needed: float = nan
 
 
 @dataclass
@@ -25,6 +49,7 @@ class Outcome:
     counterpart: str = ""
     changes: Mapping[str, str] = field(default_factory=dict)
     predictions: Mapping[str, Predictions | None] = field(default_factory=dict)  # by run id, for a claim that diverges
+    verdict: Verdict = Verdict()  # `judge` sets that of a claim's own recipe
 
     @property
     def is_own(self) -> bool:
@@ -41,7 +66,8 @@ class Outcome:
 
     @property
     def accuracies(self) -> list[float]:
-        return [run.accuracy for run in self.runs]
+        """The accuracies of the runs that did not fail; of all runs where the claim is that they do."""
+        return [run.accuracy for run in self.runs if self.claim.diverges or not run.has_failed]
 
     @property
     def losses(self) -> list[float]:
@@ -49,11 +75,39 @@ class Outcome:
         return [run.loss for run in self.runs if not run.has_diverged]
 
     @property
+    def step(self) -> float:
+        """The accuracy that one test image is worth."""
+        return 1 / self.runs[0].test_images
+
+    @property
+    def is_comparable(self) -> bool:
+        """Say whether an accuracy is claimed, and on the data of these runs."""
+        return self.claim.accuracy is not None and self.data == self.claim.data
+
+    @property
     def excess(self) -> float | None:
         """Our mean accuracy minus the claimed one; None where they cannot be compared."""
-        if self.claim.accuracy is None or self.data != self.claim.data:
+        if self.claim.accuracy is None or not self.is_comparable or not self.accuracies:
             return None
         return mean(self.accuracies) - self.claim.accuracy
+
+    @property
+    def reached(self) -> int | None:
+        """How many runs have the claimed accuracy, as it is rounded, or more; None where they cannot be compared."""
+        return self._place[0] + self._place[1] if self.is_comparable else None
+
+    @property
+    def percentile(self) -> float | None:
+        """The claim's percentile among our runs: the share below it, and half of those equal to it as it is rounded."""
+        above, equal = self._place
+        return 100 * (1 - (above + equal / 2) / len(self.runs)) if self.is_comparable else None
+
+    @property
+    def _place(self) -> tuple[int, int]:
+        """How many runs are above the claim, and how many equal to it."""
+        claimed, rounding = self.claim.accuracy or 0.0, self.claim.rounding + 1e-9 if self.is_comparable else 0.0
+        values = [nan if run.has_failed and not self.claim.diverges else run.accuracy for run in self.runs]
+        return sum(v > claimed + rounding for v in values), sum(abs(v - claimed) <= rounding for v in values)
 
     @property
     def one_class(self) -> int:
@@ -73,32 +127,92 @@ class Outcome:
         return [run.best_val_acc - float(run.val_acc[-1]) for run in self.runs]
 
 
-def judge(outcome: Outcome) -> tuple[str, str]:
-    """Return the verdict on a claim, and the reason in a few words.
+def judge(outcomes: Sequence[Outcome]) -> None:
+    """Set the verdict of each claim whose own recipe was run; docs/statistics.md says what the words mean.
 
-    REPRODUCED: the claimed accuracy, give or take its rounding, lies in the 95 % prediction interval for one run of
-    ours, and none of ours diverged; a diverged one makes the interval so wide that it holds any accuracy.
-    BETTER, WORSE: our mean accuracy is above or below the claimed one. DIVERGED AS PRINTED: every run predicts one
-    class, as the printed numbers imply; the stored predictions show it. TOO FEW: fewer than five runs. The loss does
-    not count. `outcome` is of the claim's own recipe.
+    All are judged together: their spreads steady each other, and p-values are corrected for their number.
     """
+    own = [outcome for outcome in outcomes if outcome.is_own]
+    for outcome in own:
+        outcome.verdict = _without_interval(outcome)
+    judged = [outcome for outcome in own if not outcome.verdict.word]
+    by_id = _intervals([outcome for outcome in own if outcome.is_comparable])
+    intervals = [by_id.get(id(outcome)) for outcome in judged]
+    p_values = [_p_value(outcome, interval) for outcome, interval in zip(judged, intervals, strict=True)]
+    for outcome, interval, p, p_holm in zip(judged, intervals, p_values, holm(p_values), strict=True):
+        outcome.verdict = _decide(outcome, interval, p, float(p_holm))
+
+
+def _without_interval(outcome: Outcome) -> Verdict:
+    """Return the verdict that needs no interval, or an empty one."""
     claim, n = outcome.claim, len(outcome.runs)
     if claim.accuracy is None:
-        return NOT_COMPARABLE, "no accuracy is claimed"
-    if outcome.data != claim.data:
-        return NOT_COMPARABLE, f"claimed for {claim.data}, run on {outcome.data}"
+        return Verdict(NOT_COMPARABLE, "no accuracy is claimed")
+    if not outcome.is_comparable:
+        return Verdict(NOT_COMPARABLE, f"claimed for {claim.data}, run on {outcome.data}")
     if n < MIN_RUNS:
-        return TOO_FEW, f"n = {n} of {MIN_RUNS}"
-    if claim.diverges and outcome.one_class == n:
-        return DIVERGED, f"one class predicted in {n} of {n} runs"
-    low, high = prediction_interval(outcome.accuracies)
-    within = f"one run of ours lies in {low:.4f} to {high:.4f}"
-    if claim.diverges:
-        within = f"one class predicted in {outcome.one_class} of {n} runs; {within}"
-    if diverged := outcome.cell.diverged:
-        within = f"{diverged} of {n} runs diverged; {within}"
-    elif low <= claim.accuracy + claim.rounding and claim.accuracy - claim.rounding <= high:
-        return REPRODUCED, within
-    excess = mean(outcome.accuracies) - claim.accuracy
-    verdict, side = (BETTER, "above") if excess > 0 else (WORSE, "below")
-    return verdict, f"our mean is {abs(excess):.4f} {side} the claim; {within}"
+        return Verdict(TOO_FEW, f"n = {n} of {MIN_RUNS}")
+    if claim.diverges and (outcome.one_class or outcome.cell.failed):
+        found = f"one class predicted in {outcome.one_class} of {n} runs"
+        return Verdict(DIVERGED if outcome.one_class == n else CANNOT_TELL, found)
+    return Verdict()
+
+
+def _intervals(outcomes: Sequence[Outcome]) -> dict[int, PredictionInterval]:
+    """Return the prediction interval of each outcome with two sound runs or more, by its id.
+
+    The spreads of recipes of one data set steady each other. One with a failed run has that of its sound ones alone.
+    """
+    groups = defaultdict(list)
+    for outcome in outcomes:
+        if len(outcome.cell.accuracies) > 1:
+            groups[outcome.data if outcome.cell.is_sound else id(outcome)].append(outcome)
+    found = {}
+    for group in groups.values():
+        counts, means, variances = np.array(
+            [(len(c.accuracies), c.accuracy, c.variance) for c in (o.cell for o in group)]
+        ).T
+        intervals = predict_intervals(means, variances, counts, np.array([each.step for each in group]))
+        found |= {id(outcome): interval for outcome, interval in zip(group, intervals, strict=True)}
+    return found
+
+
+def _p_value(outcome: Outcome, interval: PredictionInterval | None) -> float:
+    """Return the p-value of the claim being one more run of ours, 1 where runs that failed leave it open."""
+    claimed, n = outcome.claim.accuracy or 0.0, len(outcome.runs)
+    if outcome.cell.is_sound or (interval and claimed > interval.middle):  # what failed is below the claim too
+        return interval.p_value(claimed, outcome.claim.rounding) if interval else 1.0
+    if not outcome.cell.accuracies and all(run.accuracy < claimed for run in outcome.runs):
+        return 1 / (n + 1)  # any one of n + 1 runs is the only sound one with this probability
+    return 1.0
+
+
+def _decide(outcome: Outcome, interval: PredictionInterval | None, p: float, p_holm: float) -> Verdict:
+    claimed, images, cell = outcome.claim.accuracy or 0.0, outcome.runs[0].test_images, outcome.cell
+    resolution = max(1.96 * sqrt(claimed * (1 - claimed) / images), 1 / images)
+    middle, half = (interval.middle, interval.half) if interval else (nan, nan)
+    verdict = partial(Verdict, middle=middle, half=half, resolution=resolution, p_value=p_holm)
+    reasons = [f"{cell.failed} of {cell.n} runs diverged or are at chance"] if cell.failed else []
+    reasons += [f"one class predicted in {outcome.one_class} of {cell.n} runs"] if outcome.claim.diverges else []
+    if interval:
+        digits = max(4, ceil(log10(images)))
+        reasons.append(f"one run of ours lies in {middle - half:.{digits}f} to {middle + half:.{digits}f}")
+    if p < ALPHA or (p < 1 and not cell.accuracies):
+        excess = mean(outcome.accuracies or [run.accuracy for run in outcome.runs]) - claimed
+        side, certain, maybe = ("above", BETTER, MAYBE_BETTER) if excess > 0 else ("below", WORSE, MAYBE_WORSE)
+        reasons.append(f"p = {p_holm:.2g}, corrected for the claims judged")
+        word = certain if p_holm < ALPHA else maybe
+        return verdict(word, "; ".join([f"our mean is {abs(excess):.4f} {side} the claim", *reasons]))
+    if cell.failed or outcome.claim.diverges or not interval:
+        return verdict(CANNOT_TELL, "; ".join(reasons))
+    if half <= resolution:
+        return verdict(REPRODUCED, reasons[0])
+    needed = interval.runs_needed(resolution)
+    reasons.append(f"that is ± {half:.4f}, wider than the ± {resolution:.4f} of {images:,} test images")
+    return verdict(CANNOT_TELL, "; ".join([*reasons, _say_needed(needed)]), needed=needed)
+
+
+def _say_needed(needed: float) -> str:
+    if isinf(needed):
+        return "no number of runs would do"
+    return f"{f'about {needed:g}' if needed <= MOST_RUNS else f'more than {MOST_RUNS:,}'} runs would do"

@@ -1,6 +1,6 @@
 """Report on the runs of a sweep: a comparison, or the verdicts on claims, printed and written to files."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 
@@ -9,11 +9,12 @@ from omegaconf import DictConfig
 from digitlab import REPOSITORY
 from digitlab.analysis.compare import compare
 from digitlab.analysis.fairness import caveats, confounders
-from digitlab.analysis.records import Result
+from digitlab.analysis.records import Predictions, Result, mark_collapsed
 from digitlab.claims import page as claims
+from digitlab.claims import words
 from digitlab.claims.recipes import read_claim, recipes_of
 from digitlab.claims.schema import Recipe
-from digitlab.claims.verdict import Outcome
+from digitlab.claims.verdict import Outcome, judge
 from digitlab.config.check import check_report
 from digitlab.config.errors import user_errors
 from digitlab.documents.document import Document, Picture, to_csv, to_html, to_latex, to_markdown
@@ -109,7 +110,8 @@ def _judge(
 ) -> tuple[Document, list, list]:
     """Return the report of the claims whose `recipes`, by fingerprint, were run, its confounders, and its notes."""
     found: dict[tuple[Recipe, str], dict[int, Result]] = {}
-    for result in sorted(complete(store, results), key=lambda each: each.ended):
+    predict = cache(partial(read_predictions, store))
+    for result in sorted(_mark(complete(store, results), predict), key=lambda each: each.ended):
         if result.fingerprint in recipes:
             found.setdefault((recipes[result.fingerprint], result.data), {})[result.seed] = result
     if not found:
@@ -118,20 +120,26 @@ def _judge(
     outcomes = []
     for (recipe, _), runs in sorted(found.items(), key=lambda item: order.index(item[0][0])):
         claim, ids = read_claim(recipe.claim), [run.run_id for run in runs.values()]
-        predictions = (
-            {each: read_predictions(store, each) for each in ids} if claim.diverges and not recipe.changes else {}
-        )
+        predictions = {each: predict(each) for each in ids} if claim.diverges and not recipe.changes else {}
         by_seed = [run for _, run in sorted(runs.items())]
         outcomes.append(Outcome(claim, by_seed, recipe.counterpart, dict(recipe.changes), predictions))
+    judge(outcomes)
     differing = claims.confounders(outcomes)
     document = Document(
         f"{name}: published claims, run again",
-        claims.conclusion(outcomes),
-        claims.sections(outcomes, differing, missing, read_predictions(store, outcomes[0].runs[0].run_id)),
+        words.conclusion(outcomes),
+        claims.sections(outcomes, differing, missing, predict(outcomes[0].runs[0].run_id)),
         claims.tables(outcomes),
         {"report.csv": claims.csv(outcomes)},
     )
     return document, differing, list(missing)
+
+
+def _mark(results: Sequence[Result], predict: Callable[[str], Predictions | None]) -> Iterator[Result]:
+    """Yield the results, those marked that are no better than naming one class of their data set."""
+    for data in dict.fromkeys(result.data for result in results):
+        alike = [result for result in results if result.data == data]
+        yield from mark_collapsed(alike, lambda result: predict(result.run_id))
 
 
 def _counterparts(
