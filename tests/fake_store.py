@@ -44,6 +44,7 @@ class FakeStore:
         accuracy,
         *,
         done=True,
+        tested=True,
         loss=0.1,
         epochs=3,
         predictions=True,
@@ -53,24 +54,27 @@ class FakeStore:
     ) -> str:
         """Record a run that classifies `accuracy` of its 1,000 test images correctly, the first ones; return its id.
 
+        One that is not `tested` has that validation accuracy after its last epoch, as the others do.
+
         All labels are of one class or, with `same`, all predictions are.
         """
         client, started = self.harness.client, self.clock
         settings = {"data": "mnist5k", "optim.lr": "0.1", "data.batch_size": "100", "parameters": "1234"} | params
+        settings |= {} if tested else {"evaluate_on": "none"}
         settings |= {"model": model, "optim": optim, "seed": str(seed), "trainer.max_epochs": str(epochs)}
         tags = {"fingerprint": f"{sorted(settings.items())}", "owner": "here:1:1", "git.dirty": "false"}
         tags |= {"mlflow.source.git.commit": "abc", "environment": "torch 2.15.0\nCPU: fast, 2 cores\n"}
         run = client.create_run(self.experiment, started, tags, run_name=f"{model}-{optim}-s{seed}").info
-        points = [
-            Metric(key, value, started, epochs) for key, value in {"test/acc": accuracy, "test/loss": loss}.items()
-        ]
+        results = {"test/acc": accuracy, "test/loss": loss} if tested else {}
+        points = [Metric(key, value, started, epochs) for key, value in results.items()]
         for epoch in range(epochs + 1):
             points.append(Metric("val/acc", accuracy - 0.01 * (epochs - epoch), started, epoch))
+            points.append(Metric("val/loss", 1 - accuracy + 0.01 * (epochs - epoch), started, epoch))
             points += [Metric("time/epoch_s", 2.0, started, epoch)] if epoch else []
         client.log_batch(run.run_id, points, [Param(*each) for each in settings.items()])
         sizes = json.dumps({"train": 4000, "val": 500, "test": IMAGES})
         client.log_inputs(run.run_id, [DatasetInput(Dataset(settings["data"], digest, "local", "{}", profile=sizes))])
-        if predictions:
+        if predictions and tested:
             wrong = np.arange(IMAGES) >= round(accuracy * IMAGES)
             with tempfile.TemporaryDirectory() as folder:
                 file = Path(folder) / "predictions.npz"

@@ -16,7 +16,8 @@ from digitlab.claims.verdict import Outcome, judge
 def run(seed: int, accuracy: float, loss: float = 0.03, data: str = "mnist") -> Result:
     return Result(
         run_id=str(seed), name=f"run {seed}", fingerprint=str(seed), model="m", optim="o", seed=seed, data=data, lr="1",
-        accuracy=accuracy, loss=loss, test_images=10_000, val_acc=np.array([0.9, accuracy]), epoch_s=np.array([1.0]),
+        accuracy=accuracy, loss=loss, test_images=10_000, val_acc=np.array([0.9, accuracy]),
+        val_loss=np.array([0.1, 1 - accuracy]), epoch_s=np.array([1.0]),
         steps_per_epoch=10, parameters=7, settings={}, command="", host="", began=0, ended=seed,
     )  # fmt: skip
 

@@ -26,6 +26,7 @@ class Cell:
     p_new: float = nan  # the same on other images of the same kind; nan where the images do not matter, or are unknown
     p_equivalent: float = nan  # p-value of a difference to the best of the margin or more; nan where none is given
     is_best: bool = False
+    is_held_out: bool = False  # its learning rate was chosen in runs that did not read the test images
 
     @property
     def is_equivalent(self) -> bool:
@@ -128,5 +129,6 @@ class Rate:
 
     lr: str
     values: list[float]  # the best val/acc of each seed
+    loss: float  # mean val/loss, by which the rate is chosen
     failed: int  # seeds that diverged or collapsed
     is_chosen: bool

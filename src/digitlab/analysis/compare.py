@@ -15,7 +15,7 @@ from digitlab.analysis.cells import Cell, Rate
 from digitlab.analysis.images import p_on_new_images
 from digitlab.analysis.moderated import Rank
 from digitlab.analysis.pairs import Pair, compare_pairs, compare_single_runs
-from digitlab.analysis.records import RATE, Predict, Result, mark_collapsed
+from digitlab.analysis.records import RATE, Predict, Result, chosen_val_loss, mark_collapsed
 from digitlab.analysis.statistics import epochs_to
 
 TARGETS = (0.97, 0.98, 0.99)  # of val/acc
@@ -98,9 +98,13 @@ def compare(results: Sequence[Result], predict: Predict, margin: float | None = 
     without any run, and for runs of several data sets.
     """
     _check_data(results, predict)
+    if not any(result.is_tested for result in results):
+        raise ValueError("no run has been tested, so there is nothing to report")
     results = sorted(mark_collapsed(results, predict), key=lambda result: result.began)
-    swept = _swept(results)
+    swept = sorted({key for tested in (True, False) for key in _swept([r for r in results if r.is_tested is tested])})
     cells, repeated = _choose(results, swept)
+    if not cells:
+        raise ValueError("no chosen learning rate has been tested yet, so there is nothing to report")
     cells.sort(key=lambda cell: (cell.failed / cell.n, -np.nan_to_num(cell.accuracy)))
     comparison = Comparison(
         data=results[0].data,
@@ -197,27 +201,40 @@ def _swept(results: Sequence[Result]) -> list[str]:
 
 
 def _choose(results: Iterable[Result], swept: Sequence[str]) -> tuple[list[Cell], list[list[Result]]]:
-    """Return the cells, each with the learning rate of the highest mean validation accuracy, and what was run again.
+    """Return the cells, each with the learning rate of the lowest mean validation loss, and what was run again.
 
-    Of several runs of the same settings and seed the first of `results` counts.
+    Where a cell has runs that were not tested, these choose the rate, and the cell's are those of that rate that were
+    tested with other seeds. Of several runs of the same settings and seed the first of `results` counts.
     """
     shown = [key for key in swept if key != RATE]
-    runs: dict[tuple, dict[str, dict[int, list[Result]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    runs: dict[tuple, dict[tuple[bool, str], dict[int, list[Result]]]] = defaultdict(
+        lambda: defaultdict(lambda: defaultdict(list))
+    )
     for result in results:
         variant = " ".join(f"{key}={result.settings.get(key, 'null')}" for key in shown)
-        runs[result.model, result.optim, variant][result.lr][result.seed].append(result)
+        runs[result.model, result.optim, variant][result.is_tested, result.lr][result.seed].append(result)
     cells, repeated = [], []
     for (model, optim, variant), by_rate in runs.items():
-        counted = {lr: [by_seed[seed][0] for seed in sorted(by_seed)] for lr, by_seed in by_rate.items()}
+        counted = {rate: [by_seed[seed][0] for seed in sorted(by_seed)] for rate, by_seed in by_rate.items()}
         repeated += [each for by_seed in by_rate.values() for each in by_seed.values() if len(each) > 1]
-        validated = {lr: [run.best_val_acc for run in of] for lr, of in counted.items()}
-        chosen = max(validated, key=lambda lr: mean(validated[lr]))
-        cell = Cell(model, optim, variant, counted[chosen])
-        if len(by_rate) > 1:
+        is_held_out = any(not is_tested for is_tested, _ in counted)
+        tried = {lr: of for (is_tested, lr), of in counted.items() if is_tested is not is_held_out}
+        evaluate_on = next(
+            (run.settings.get("evaluate_on") for of in counted.values() for run in of if run.is_tested), ""
+        )
+        losses = {lr: mean(chosen_val_loss(run.val_loss, evaluate_on) for run in of) for lr, of in tried.items()}
+        chosen = min(losses, key=lambda lr: losses[lr])
+        used = {run.seed for of in tried.values() for run in of} if is_held_out else set()
+        tested = [run for run in counted.get((True, chosen), ()) if run.seed not in used]
+        if not tested:
+            continue
+        cell = Cell(model, optim, variant, tested, is_held_out=is_held_out)
+        if len(tried) > 1:
             cell.rates = [
-                Rate(lr, validated[lr], sum(run.has_failed for run in counted[lr]), lr == chosen)
-                for lr in sorted(validated, key=float)
-            ]
+                Rate(lr, [run.best_val_acc for run in tried[lr]], losses[lr],
+                     sum(run.has_failed for run in tried[lr]), lr == chosen)
+                for lr in sorted(tried, key=float)
+            ]  # fmt: skip
         cells.append(cell)
     return cells, repeated
 

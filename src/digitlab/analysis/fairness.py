@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from digitlab.analysis.compare import Comparison
 from digitlab.analysis.records import Result
+from digitlab.analysis.tuning import describe_tuning
 
 CHANGED = "code changed since its commit"
 
@@ -112,12 +113,7 @@ def caveats(comparison: Comparison) -> list[str]:
             f"Validated on the test set: {_name_runs(leaked)}. This is test-set leakage: an epoch or a learning rate "
             "chosen by validation was chosen on the test images, so the test accuracy is too high."
         )
-    if comparison.has_rates:
-        notes.append(
-            "Learning rates were chosen by mean validation accuracy alone; the test accuracy is that of the chosen "
-            "rate."
-        )
-    return notes
+    return notes + describe_tuning(cells)
 
 
 def _list_seeds(seeds: Iterable[int]) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import isfinite
+from math import inf, isfinite, isnan
 
 import numpy as np
 
@@ -25,10 +25,11 @@ class Result:
     seed: int
     data: str
     lr: str
-    accuracy: float
-    loss: float
+    accuracy: float  # of the test, nan where it was not tested
+    loss: float  # of the test, or of validation after the last epoch
     test_images: int
     val_acc: np.ndarray
+    val_loss: np.ndarray
     epoch_s: np.ndarray
     steps_per_epoch: int
     parameters: int | None
@@ -50,8 +51,21 @@ class Result:
         return self.has_diverged or self.has_collapsed
 
     @property
+    def is_tested(self) -> bool:
+        return not isnan(self.accuracy)
+
+    @property
     def best_val_acc(self) -> float:
         return float(np.max(self.val_acc, initial=0))
+
+
+def chosen_val_loss(curve: np.ndarray, evaluate_on: str | None) -> float:
+    """Return the val/loss of the weights that are tested, of the best epoch or the last; infinity where there is none.
+
+    Learning rates are chosen by it, so that rate and weights follow the same criterion.
+    """
+    values = np.where(np.isfinite(curve), curve, inf)
+    return float((values[-1] if evaluate_on == "last" else values.min()) if values.size else inf)
 
 
 def has_diverged(loss: float) -> bool:
@@ -79,7 +93,8 @@ Predict = Callable[[Result], Predictions | None]
 def mark_collapsed(results: Sequence[Result], predict: Predict) -> list[Result]:
     """Return the results of one data set, marked where an accuracy is within chance of naming one class for all images.
 
-    The shares of the classes are those of the labels stored with any run; without these nothing is marked.
+    The shares of the classes are those of the labels stored with any run; without these nothing is marked. That of a
+    run that was not tested is its best validation accuracy.
     """
     stored = next((found for result in results if (found := predict(result))), None)
     if stored is None:
@@ -87,6 +102,10 @@ def mark_collapsed(results: Sequence[Result], predict: Predict) -> list[Result]:
     share = np.unique_counts(stored.labels).counts.max() / len(stored.labels)
     limit = share + 1.96 * np.sqrt(share * (1 - share) / len(stored.labels))
     return [
-        replace(result, has_collapsed=bool(share < 1 and not result.has_diverged and result.accuracy <= limit))
+        replace(result, has_collapsed=bool(share < 1 and not result.has_diverged and _accuracy(result) <= limit))
         for result in results
     ]
+
+
+def _accuracy(result: Result) -> float:
+    return result.accuracy if result.is_tested else result.best_val_acc

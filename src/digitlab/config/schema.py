@@ -150,6 +150,11 @@ class EarlyStopping(Keys):
 class Sweep(Keys):
     name: Name | None = Field(default=None, description="what the sweep is called; null: a name made of its cells")
     seeds: Count = Field(default=1, description="repeat every cell of a sweep file with the seeds 0 .. seeds - 1")
+    fresh_seeds: Count | None = Field(
+        default=None,
+        description="test no cell; choose the learning rate of each by mean val/loss, and test it with so many seeds "
+        "that no cell had; null: test every cell",
+    )
     dry_run: bool = Field(default=False, description="true: say what there is to do and stop")
     parent: Name | None = Field(default=None, description="the run that a cell belongs to; the sweep sets it")
 
@@ -222,8 +227,10 @@ class Run(Keys):
     loss: Literal["cross_entropy", "clipped_cross_entropy"] = Field(
         default="cross_entropy", description="what is minimized; clipped_cross_entropy: as Keras <= 2.2 computed it"
     )
-    evaluate_on: Literal["best", "last"] = Field(
-        default="best", description="test with the weights of the epoch with the lowest val/loss, or of the last one"
+    evaluate_on: Literal["best", "last", "none"] = Field(
+        default="best",
+        description="test with the weights of the epoch with the lowest val/loss, or of the last one; "
+        "none: the test images are not read",
     )
     early_stopping: EarlyStopping
     rerun: bool = Field(default=False, description="true: run again what is already done")

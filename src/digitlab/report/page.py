@@ -146,10 +146,11 @@ def _rates(comparison: Comparison) -> list[str | Table | Picture]:
         for rate in cell.rates:
             failed = f"{rate.failed} of {len(rate.values)} diverged or at chance" if rate.failed else ""
             remark = ", ".join(filter(None, ("chosen" if rate.is_chosen else "", failed)))
-            rows.append([cell.name, rate.lr, remark, f"{mean(rate.values):.4f}", str(len(rate.values))])
+            rows.append([cell.name, rate.lr, remark, number(rate.loss, ".4f"), f"{mean(rate.values):.4f}",
+                         str(len(rate.values))])  # fmt: skip
     what = f"Best validation accuracy on {comparison.data} by learning rate, {comparison.seeds}"
     title = f"{what}: mean and range over seeds, the chosen one ringed"
-    headings = ["cell", "learning rate", "", "mean best validation accuracy", "n"]
+    headings = ["cell", "learning rate", "", "mean validation loss", "mean best validation accuracy", "n"]
     table = Table(headings, rows, "All learning rates", 3, True)
     return [
         picture("rates.svg", report_figures.rate_sensitivity(panels, title), "Accuracy against learning rate"),

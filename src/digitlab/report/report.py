@@ -20,7 +20,7 @@ from digitlab.config.errors import user_errors
 from digitlab.documents.document import Document, Picture, to_csv, to_html, to_latex, to_markdown
 from digitlab.platform import console
 from digitlab.report import decision, page, tables
-from digitlab.report.runs import complete, find, read_predictions
+from digitlab.report.runs import complete, describe_test_reads, find, read_predictions
 from digitlab.tracking import queries
 from digitlab.tracking.store import Store
 
@@ -37,6 +37,7 @@ def report(cfg: DictConfig) -> None:
         store.open(create=False)
     with user_errors("report"):
         parent, cells, results, missing = find(store, cfg.report.sweep, cfg.report.filter)
+        missing = [*missing, *describe_test_reads(store, results)]
         name, recipes = parent.data.tags["sweep"] if parent else "runs", recipes_of(cells)
         if recipes and cfg.report.counterparts not in (None, name):
             changed, more, lacking = _counterparts(store, cfg.report.counterparts, cfg.report.filter)
@@ -112,7 +113,7 @@ def _judge(
     found: dict[tuple[Recipe, str], dict[int, Result]] = {}
     predict = cache(partial(read_predictions, store))
     for result in sorted(_mark(complete(store, results), predict), key=lambda each: each.ended):
-        if result.fingerprint in recipes:
+        if result.fingerprint in recipes and result.is_tested:
             found.setdefault((recipes[result.fingerprint], result.data), {})[result.seed] = result
     if not found:
         raise ValueError("no run is done, so there is nothing to report")

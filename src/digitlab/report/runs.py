@@ -73,7 +73,8 @@ def _results(runs: Iterable[Any]) -> Iterator[Result]:
     """Yield the results of those MLflow runs that are done, without their curves, which `complete` adds."""
     for run in runs:
         tags, params, metrics = run.data.tags, run.data.params, run.data.metrics
-        if not is_done(run) or "test/acc" not in metrics or not run.inputs.dataset_inputs:
+        is_result = "test/acc" in metrics or params.get("evaluate_on") == "none"
+        if not is_done(run) or not is_result or not run.inputs.dataset_inputs:
             continue
         dataset = run.inputs.dataset_inputs[0].dataset
         sizes = json.loads(dataset.profile)
@@ -86,10 +87,11 @@ def _results(runs: Iterable[Any]) -> Iterator[Result]:
             seed=int(params["seed"]),
             data=params["data"],
             lr=params.get("optim.lr", "nan"),
-            accuracy=metrics["test/acc"],
-            loss=metrics["test/loss"],
+            accuracy=metrics.get("test/acc", math.nan),
+            loss=metrics.get("test/loss", metrics.get("val/loss", math.nan)),
             test_images=sizes["test"],
             val_acc=np.empty(0),
+            val_loss=np.empty(0),
             epoch_s=np.empty(0),
             steps_per_epoch=math.ceil(sizes["train"] / int(params["data.batch_size"])),
             parameters=int(params["parameters"]) if "parameters" in params else None,
@@ -119,7 +121,9 @@ def complete(store: Store, results: Sequence[Result]) -> list[Result]:
     if not results:
         return []
     ids = [result.run_id for result in results]
-    accuracies, seconds = (queries.histories(store, ids, key) for key in ("val/acc", "time/epoch_s"))
+    accuracies, losses, seconds = (
+        queries.histories(store, ids, key) for key in ("val/acc", "val/loss", "time/epoch_s")
+    )
     spans = {result.run_id: (result.host, result.began, result.ended) for result in results}
     first, last = min(began for _, began, _ in spans.values()), max(ended for *_, ended in spans.values())
     contended = _contended(spans | queries.concurrent_runs(store, first, last, but=ids[:2000]))
@@ -127,11 +131,24 @@ def complete(store: Store, results: Sequence[Result]) -> list[Result]:
         replace(
             result,
             val_acc=_by_epoch(accuracies.get(result.run_id, {})),
+            val_loss=_by_epoch(losses.get(result.run_id, {})),
             epoch_s=_by_epoch(seconds.get(result.run_id, {})),
             is_exclusive=result.run_id not in contended,
         )
         for result in results
     ]
+
+
+def describe_test_reads(store: Store, results: Iterable[Result]) -> list[str]:
+    """Say how often the test images of each data set of `results` have been read in this store."""
+    reads = queries.test_reads(store)
+    lines = []
+    for data in dict.fromkeys(result.data for result in results):
+        tests, validations = reads.get(data, (0, 0))
+        times = f"{tests + validations:,} time{'s' if tests + validations != 1 else ''}"
+        which = f", {validations:,} of them to validate after an epoch" if validations else ""
+        lines.append(f"{data}: test set read {times} in this store{which}.")
+    return lines
 
 
 def _by_epoch(history: Mapping[int, float]) -> np.ndarray:

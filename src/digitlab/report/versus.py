@@ -43,16 +43,23 @@ def compare(store: Store, a: str, b: str, margin: float) -> int:
 def _group(store: Store, reference: str) -> list[Result]:
     """Return the results that `reference` means; those of a sweep, of a filter, or of a run over its seeds."""
     if reference in queries.sweeps(store):
-        return list(runs.find(store, reference, None)[2])
+        return _tested(reference, runs.find(store, reference, None)[2])
     if any(sign in reference for sign in ("'", '"', "<", ">")):
-        return list(runs.find(store, None, reference)[2])
+        return _tested(reference, runs.find(store, None, reference)[2])
     run = references.resolve(store, reference)
     if not queries.is_done(run):
         raise ValueError(f"{reference}: is not done ({run.info.status})")
     kind = " and ".join(f"params.{key} = '{run.data.params[key]}'" for key in ("model", "optim", "data"))
     alike = runs.find(store, None, kind)[2]
-    (itself,) = [each for each in alike if each.run_id == run.info.run_id]
+    (itself,) = _tested(reference, [each for each in alike if each.run_id == run.info.run_id])
     return [each for each in alike if _identity(each) == _identity(itself)]
+
+
+def _tested(reference: str, found: Sequence[Result]) -> list[Result]:
+    tested = [each for each in found if each.is_tested]
+    if not tested:
+        raise ValueError(f"{reference}: has not been tested, so there is no accuracy to compare")
+    return tested
 
 
 def _identity(run: Result) -> Mapping[str, str]:

@@ -24,6 +24,7 @@ from digitlab.sweep.plan import (
     plan_cell,
     rows,
 )
+from digitlab.sweep.tune import choices, chosen_cells, without_test
 from digitlab.tracking import locks, queries
 from digitlab.tracking.run import Run, open_parent
 from digitlab.tracking.store import Store
@@ -44,8 +45,11 @@ def sweep(cells: Sequence[Sequence[str]], compose: Compose, launch: Launch, one_
     Raises UserError for an invalid cell, before any runs, and for cells that failed, after all have run.
     """
     console.prepare()
-    planned = list({cell.fingerprint: cell for cell in (plan_cell(compose(cell), cell) for cell in cells)}.values())
-    settings = compose(cells[0])
+    settings = compose(cells[0]).copy()
+    fresh_seeds = settings.sweep.fresh_seeds
+    if fresh_seeds:
+        cells = without_test(cells, compose)
+    planned = _plan(cells, compose)
     name = settings.sweep.name or name_by_hash(planned)
     with user_errors("tracking"):
         store = Store(settings.tracking.uri, settings.tracking.experiment)
@@ -59,6 +63,11 @@ def sweep(cells: Sequence[Sequence[str]], compose: Compose, launch: Launch, one_
     remaining = [cell for cell in planned if not cell.is_over]
     left = duration(estimate_seconds(store, remaining) if exists else None)
     console.say(f"sweep {name}: {announce(planned, remaining)}, {left}")
+    if fresh_seeds:
+        count = len(choices(planned))
+        console.say(
+            f"none of them is tested; then each of {count} chosen learning rates with {fresh_seeds} other seeds is"
+        )
     if settings.sweep.dry_run:
         return
     began = time.monotonic()
@@ -66,6 +75,16 @@ def sweep(cells: Sequence[Sequence[str]], compose: Compose, launch: Launch, one_
         try:
             _record(parent, planned)
             _run(store, remaining, launch, parent.id, one_by_one)
+            look_up(store, remaining, is_over=True)
+            if fresh_seeds and all(cell.is_over for cell in planned):
+                tested = _plan(chosen_cells(store, planned, fresh_seeds, compose), compose)
+                if not settings.rerun:
+                    look_up(store, tested)
+                untested = [cell for cell in tested if not cell.is_over]
+                console.say(f"sweep {name}: to be tested, {announce(tested, untested)}")
+                planned, remaining = [*planned, *tested], [*remaining, *untested]
+                _record(parent, planned)
+                _run(store, untested, launch, parent.id, one_by_one)
         finally:
             look_up(store, remaining, is_over=True)
             _record(parent, planned)
@@ -75,6 +94,10 @@ def sweep(cells: Sequence[Sequence[str]], compose: Compose, launch: Launch, one_
         failed = [cell for cell in planned if not cell.is_over]
         if failed:
             raise UserError(f"{len(failed)} of {len(planned)} cells failed; the same command tries them again")
+
+
+def _plan(cells: Sequence[Sequence[str]], compose: Compose) -> list[SweepCell]:
+    return list({cell.fingerprint: cell for cell in (plan_cell(compose(cell), cell) for cell in cells)}.values())
 
 
 def _run(store: Store, cells: Sequence[SweepCell], launch: Launch, parent: str, one_by_one: bool) -> None:

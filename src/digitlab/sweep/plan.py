@@ -8,6 +8,7 @@ from hashlib import sha256
 from omegaconf import DictConfig
 
 from digitlab.analysis.records import has_diverged
+from digitlab.config.leaves import as_text
 from digitlab.tracking import locks, queries
 from digitlab.tracking.run import Run
 from digitlab.tracking.store import Store
@@ -27,6 +28,8 @@ class SweepCell:
     model: str
     data: str
     epochs: int
+    seed: int = 0
+    lr: str = ""
     status: str = "to run"  # to run, to resume, done, diverged; after the sweep also failed, killed
     reason: str = ""
     run_id: str | None = None
@@ -43,7 +46,8 @@ def plan_cell(composed: DictConfig, overrides: Sequence[str]) -> SweepCell:
     cfg, data, fingerprint = identify(composed)
     names = name_parts(cfg, data)
     name, epochs = name_run(cfg, names), cfg.trainer.max_epochs
-    return SweepCell(name, fingerprint, list(overrides), names["model"], data.ready.name, epochs)
+    lr = as_text(cfg.optim.get("lr"))
+    return SweepCell(name, fingerprint, list(overrides), names["model"], data.ready.name, epochs, cfg.seed, lr)
 
 
 def name_by_hash(cells: Sequence[SweepCell]) -> str:
@@ -57,9 +61,10 @@ def look_up(store: Store, cells: Sequence[SweepCell], is_over: bool = False, is_
         done, broken = queries.find(store, cell.fingerprint)
         has_failed = is_over and (broken or cell.status == "failed")  # even if an older run is done
         if done and not has_failed:
-            cell.status = "diverged" if has_diverged(done.data.metrics["test/loss"]) else "done"
+            metrics = done.data.metrics
+            cell.status = "diverged" if has_diverged(metrics.get("test/loss", metrics["val/loss"])) else "done"
             cell.run_id = done.info.run_id
-            cell.test_acc, cell.seconds = done.data.metrics["test/acc"], queries.seconds(done)
+            cell.test_acc, cell.seconds = metrics.get("test/acc"), queries.seconds(done)
             if not is_dry:
                 cell.val_acc = best_accuracy(Run(store.client, done))
         elif broken:
@@ -95,12 +100,12 @@ def duration(seconds: float | None) -> str:
 
 
 def rows(cells: Sequence[SweepCell]) -> list[list[str]]:
-    """Return name, status, val/acc, test/acc, time and reason of each cell: failures first, then the best."""
+    """Return name, status, val/acc, test/acc, time and reason of each cell: failures first, then the best val/acc."""
 
     def show(value: float | None, form: str) -> str:
         return "" if value is None else f"{value:{form}}"
 
-    ordered = sorted(cells, key=lambda cell: (cell.is_over, -(cell.test_acc or 0)))
+    ordered = sorted(cells, key=lambda cell: (cell.is_over, -(cell.val_acc or 0)))
     return [
         [cell.name, cell.status, show(cell.val_acc, ".4f"), show(cell.test_acc, ".4f"), show(cell.seconds, ".0f"),
          cell.reason]

@@ -3,6 +3,7 @@
 import json
 import math
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import pairwise
@@ -11,6 +12,7 @@ from statistics import median, median_low
 
 from mlflow import entities
 from mlflow.artifacts import download_artifacts
+from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.utils.rest_utils import http_request_safe
 
@@ -36,11 +38,13 @@ def search(store: Store, filter_string: str) -> Iterator[entities.Run]:
     yield from _search(store, [store.experiment_id], filter_string)
 
 
-def _search(store: Store, experiments: Sequence[str], filter_string: str) -> Iterator[entities.Run]:
+def _search(
+    store: Store, experiments: Sequence[str], filter_string: str, view: int = ViewType.ACTIVE_ONLY
+) -> Iterator[entities.Run]:
     token = None
     while token != "":
         try:
-            page = store.client.search_runs(list(experiments), filter_string, max_results=PAGE, page_token=token)
+            page = store.client.search_runs(list(experiments), filter_string, view, PAGE, page_token=token)
         except MlflowException as error:
             raise ValueError(f"filter={filter_string}: {str(error).splitlines()[0]}") from error
         yield from page
@@ -143,6 +147,24 @@ def seconds(run: entities.Run) -> float:
     if "seconds" in run.data.tags:
         return float(run.data.tags["seconds"])
     return ((run.info.end_time or run.info.start_time) - run.info.start_time) / 1000
+
+
+def test_reads(store: Store) -> dict[str, tuple[int, int]]:
+    """Return by data set how many runs of all experiments tested, and how often runs validated on its test images.
+
+    A deleted run has read them too.
+    """
+    tests, validations, validating = Counter(), Counter(), {}
+    experiments = [each.experiment_id for each in store.client.search_experiments(ViewType.ALL)]
+    for run in _search(store, experiments, "", ViewType.ALL):
+        name = run.data.params.get("data")
+        if name and "test/acc" in run.data.metrics:
+            tests[name] += 1
+        if name and run.data.params.get("data.split") == "test":
+            validating[run.info.run_id] = name
+    for run_id, points in histories(store, list(validating), "val/acc").items():
+        validations[validating[run_id]] += len(points)
+    return {name: (tests[name], validations[name]) for name in tests | validations}
 
 
 def pace(store: Store, model: str, data: str) -> tuple[float, float] | None:

@@ -18,9 +18,9 @@ FORMS = "an id or its first 4 characters, a name, latest, best, best:model=NAME,
 def resolve(store: Store, reference: str) -> entities.Run:
     """Return the run that `reference` means, one that is done if there are several of its name.
 
-    `latest` is the last one done. `best` has the best validation accuracy of any epoch of those done; `best:sweep=NAME`
-    or `best:model=NAME,data=NAME` of some of them. Raises ValueError, with the candidates, where there is no such run
-    or more than one.
+    `latest` is the last one done. `best` has the best validation accuracy of any epoch of those done and tested;
+    `best:sweep=NAME` or `best:model=NAME,data=NAME` of some of them. Raises ValueError, with the candidates, where
+    there is no such run or more than one.
     """
     if reference.startswith("models:/"):
         return _of_model(store, reference)
@@ -74,7 +74,7 @@ def _best(store: Store, reference: str) -> entities.Run:
             conditions.append(f"tags.`mlflow.parentRunId` = '{queries.sweep(store, value).info.run_id}'")
         else:
             conditions.append(f"params.`{_safe(key)}` = '{_safe(value)}'")
-    done = [run for run in _done(store, " and ".join(conditions)) if "val/acc" in run.data.metrics]
+    done = [run for run in _done(store, " and ".join(conditions)) if {"val/acc", "test/acc"} <= run.data.metrics.keys()]
     if not done:
         raise ValueError(f"{reference}: no run that is done is of this kind")
     curves = queries.histories(store, [run.info.run_id for run in done], "val/acc")

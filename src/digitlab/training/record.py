@@ -101,7 +101,10 @@ def show_done(done: Any, ui_hint: str) -> None:
     """Print that a run is done already, and its results."""
     info, metrics = done.info, done.data.metrics
     console.say(f"{info.run_name} is done already (run {info.run_id}); rerun=true runs it again")
-    console.say(f"test accuracy {metrics['test/acc']:.4f}, test loss {metrics['test/loss']:.4f}; see {ui_hint}")
+    tested = "not tested"
+    if "test/acc" in metrics:
+        tested = f"test accuracy {metrics['test/acc']:.4f}, test loss {metrics['test/loss']:.4f}"
+    console.say(f"{tested}; see {ui_hint}")
 
 
 def summarize(run: Run, job: Job, weights: str, ui_hint: str) -> None:

@@ -45,10 +45,13 @@ def train(cfg: DictConfig) -> float:
             run.without_model = without_model
             record.describe(run, job)
             epochs = fit(run, job)
-            tested = evaluate(run, job)
+            tested = evaluate(run, job) if job.is_tested else None
             run.keep_only(job.tested_checkpoint)
             store.check()
-        record.summarize(run, job, f"epoch {tested} of {epochs}", store.ui_hint)
+        if tested is None:
+            console.say(f"{run.name}: best val/acc {best_accuracy(run):.4f}, not tested")
+        else:
+            record.summarize(run, job, f"epoch {tested} of {epochs}", store.ui_hint)
         machine.trim_malloc()
         return best_accuracy(run)
 
@@ -80,7 +83,7 @@ def fit(run: Run, job: Job) -> int:
         if isinstance(callback, Progress) and job.is_cell:
             callback.label = f"{run.name}: "
     stored = run.logger.stored
-    newest = resume_from(run.checkpoints, run.id, job.cfg.evaluate_on, recorded=stored.get(LAST_POINT, 0))
+    newest = resume_from(run.checkpoints, run.id, job.tested_weights, recorded=stored.get(LAST_POINT, 0))
     if newest:
         console.say(f"after epoch {newest.epoch} of {trainer.max_epochs}")
     else:

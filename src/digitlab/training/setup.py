@@ -72,8 +72,17 @@ class Job:
         return bool(self.cfg.sweep.parent)
 
     @property
+    def is_tested(self) -> bool:
+        return self.cfg.evaluate_on != "none"
+
+    @property
+    def tested_weights(self) -> str:
+        """Say which weights are kept, "best" or "last"; the best of a run that is not tested."""
+        return self.cfg.evaluate_on if self.is_tested else "best"
+
+    @property
     def tested_checkpoint(self) -> str:
-        return f"{self.cfg.evaluate_on}.ckpt"
+        return f"{self.tested_weights}.ckpt"
 
 
 def set_up(cfg: DictConfig) -> Job:
