@@ -42,7 +42,7 @@ BASE = ("data=mnist5k", "trainer=smoke", "model=mlp")
         (["data.val_fraction=1.5"], "data.val_fraction=1.5: must be a number above 0 and below 1"),
         (["data.split=first"], "data.split=first: must be auto, last, stratified or test"),
         (["data.val_fraction=0.95"], "data: val_fraction=0.95: gives 4750 of 4500 images to validation"),
-        (["evaluate_on=middle"], "evaluate_on=middle: must be best or last"),
+        (["evaluate_on=middle"], "evaluate_on=middle: must be best, last or none"),
         (["early_stopping.patience=0"], "early_stopping.patience=0: must be null or a whole number from 1"),
         (["model.dropout=0.3"], "model.dropout=0.3: must be true or false"),
         (["trainer.precision=fp8"], "trainer.precision=fp8: must be auto, 32-true or bf16-mixed"),

@@ -65,9 +65,8 @@ def sweep(cells: Sequence[Sequence[str]], compose: Compose, launch: Launch, one_
     console.say(f"sweep {name}: {announce(planned, remaining)}, {left}")
     if fresh_seeds:
         count = len(choices(planned))
-        console.say(
-            f"none of them is tested; then each of {count} chosen learning rates with {fresh_seeds} other seeds is"
-        )
+        console.say(f"none of them is tested; then the learning rate of {count} choice{'s' * (count > 1)}, "
+                    f"with {fresh_seeds} other seed{'s' * (fresh_seeds > 1)} each, is")  # fmt: skip
     if settings.sweep.dry_run:
         return
     began = time.monotonic()
