@@ -216,3 +216,27 @@ def test_divergence_to_one_class_is_read_from_the_stored_predictions(fake_store,
     fake_store.sweep("two", *two, overrides=two)
     assert fake_store.report() is None
     assert "one class predicted in 0 of 5 runs" in rows_of(fake_store.folder)[0]["reason"]
+
+
+def test_a_run_at_chance_reproduces_nothing(fake_store, capsys):
+    collapsed = recorded(fake_store, (0.1,), "claim=simple_004", same=True, loss=2.3)
+    runs = collapsed | recorded(fake_store, FIVE, "claim=simple_004", seed=1)
+    fake_store.sweep("claims", *runs, overrides=runs)
+    assert fake_store.report() is None
+    assert "1 claim: 1 CANNOT TELL." in capsys.readouterr().out
+    (row,) = rows_of(fake_store.folder)
+    assert (row["diverged"], row["collapsed"], float(row["mean_acc"])) == ("0", "1", pytest.approx(np.mean(FIVE)))
+    assert "1 of 6 failed; others" in (fake_store.folder / "report.md").read_text()
+
+
+def test_how_many_runs_reach_a_claim_is_said_and_how_often_the_test_images_were_read(fake_store, capsys):
+    runs = recorded(fake_store, FIVE, "claim=simple_004")  # of 0.9914
+    fake_store.sweep("claims", *runs, overrides=runs)
+    assert fake_store.report() is None
+    (row,) = rows_of(fake_store.folder)
+    place = stats.percentileofscore(FIVE, 0.9914, kind="mean")
+    assert (row["reached"], float(row["percentile"])) == ("2", pytest.approx(place))
+    page = (fake_store.folder / "report.md").read_text()
+    assert "2 of these runs reach the claim, which is at their percentile 60" in page
+    assert "mnist: test set read 5 times in this store." in page
+    assert "mnist: test set read 5 times in this store." in capsys.readouterr().out

@@ -10,6 +10,10 @@ from conftest import Harness
 from fake_store import FakeStore
 from scipy import stats
 
+from digitlab.report import versus
+from digitlab.tracking import references
+from digitlab.tracking.store import Store
+
 ACCURACIES = {
     ("cnn", "adam"): (0.98, 0.986, 0.983),
     ("cnn", "sgd"): (0.979, 0.987, 0.98),
@@ -178,6 +182,34 @@ def test_a_tuned_learning_rate_is_shown_with_how_many_were_tried(fake_store):
     assert "0.1 of 3 tried" in markdown
     assert "(figures/rates.svg)" in markdown
     assert (fake_store.folder / "figures" / "rates.svg").stat().st_size > 1000
+
+
+def test_every_report_says_how_often_the_test_images_of_its_data_were_read(fake_store, capsys):
+    ids = [fake_store.record("cnn", "adam", seed, 0.99) for seed in range(2)]
+    fake_store.record("cnn", "sgd", 0, 0.99, tested=False)
+    fake_store.record("cnn", "sgd", 0, 0.99, data="mnist")
+    fake_store.sweep("one", *ids)
+    assert fake_store.report() is None
+    assert "mnist5k: test set read 2 times in this store." in capsys.readouterr().out
+    fake_store.record("cnn", "sgd", 1, 0.99, epochs=3, **{"data.split": "test"})  # once, and as step 0, 1, 2, 3
+    deleted = fake_store.record("cnn", "sgd", 2, 0.99)
+    fake_store.harness.client.delete_run(deleted)
+    assert fake_store.report() is None
+    said = " ".join(capsys.readouterr().out.split())
+    assert "mnist5k: test set read 8 times in this store, 4 of them to validate after an epoch." in said
+
+
+def test_a_run_that_was_not_tested_has_nothing_to_report_or_compare(fake_store):
+    ids = [fake_store.record("cnn", "adam", seed, 0.99, tested=False) for seed in range(2)]
+    fake_store.sweep("one", *ids)
+    assert fake_store.report() == "error: report: no run has been tested, so there is nothing to report"
+    assert not fake_store.folder.exists()
+    tested = fake_store.record("mlp", "adam", 0, 0.9)
+    store = Store(f"sqlite:///{fake_store.harness.folder}/mlflow.db", "digitlab")
+    store.open(create=False)
+    assert references.resolve(store, "best").info.run_id == tested
+    with pytest.raises(ValueError, match="has not been tested"):
+        versus.compare(store, ids[0], tested, 0.001)
 
 
 def test_a_folder_that_cannot_be_written_gets_one_line(fake_store, tmp_path):

@@ -216,7 +216,8 @@ def _choose(results: Iterable[Result], swept: Sequence[str]) -> tuple[list[Cell]
     cells, repeated = [], []
     for (model, optim, variant), by_rate in runs.items():
         counted = {rate: [by_seed[seed][0] for seed in sorted(by_seed)] for rate, by_seed in by_rate.items()}
-        repeated += [each for by_seed in by_rate.values() for each in by_seed.values() if len(each) > 1]
+        of_seeds = [each for by_seed in by_rate.values() for each in by_seed.values()]
+        repeated += [each for each in of_seeds if len(each) > 1 and each[0].is_tested]
         is_held_out = any(not is_tested for is_tested, _ in counted)
         tried = {lr: of for (is_tested, lr), of in counted.items() if is_tested is not is_held_out}
         evaluate_on = next(

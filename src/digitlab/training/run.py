@@ -49,7 +49,7 @@ def train(cfg: DictConfig) -> float:
             run.keep_only(job.tested_checkpoint)
             store.check()
         if tested is None:
-            console.say(f"{run.name}: best val/acc {best_accuracy(run):.4f}, not tested")
+            console.say(f"{run.name}: best val/acc {best_accuracy(run):.4f}, not tested; see {store.ui_hint}")
         else:
             record.summarize(run, job, f"epoch {tested} of {epochs}", store.ui_hint)
         machine.trim_malloc()
