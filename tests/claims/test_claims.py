@@ -220,7 +220,7 @@ def test_divergence_to_one_class_is_read_from_the_stored_predictions(fake_store,
 
 def test_a_run_at_chance_reproduces_nothing(fake_store, capsys):
     collapsed = recorded(fake_store, (0.1,), "claim=simple_004", same=True, loss=2.3)
-    runs = collapsed | recorded(fake_store, FIVE, "claim=simple_004", seed=1)
+    runs = collapsed | recorded(fake_store, FIVE, "claim=simple_004", seed=1, predictions=False)
     fake_store.sweep("claims", *runs, overrides=runs)
     assert fake_store.report() is None
     assert "1 claim: 1 CANNOT TELL." in capsys.readouterr().out
