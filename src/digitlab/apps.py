@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from digitlab import CONF, SOURCES
 from digitlab.config import compose  # noqa: F401  for what it adds to the grammar of the files in conf/
 from digitlab.config.arguments import check_arguments, show_help, understood
-from digitlab.config.check import check, check_process
+from digitlab.config.check import check, check_process, check_single_run
 from digitlab.config.errors import job_errors, one_line_errors
 from digitlab.config.hydra_internals import check_flags
 from digitlab.config.names import record
@@ -40,6 +40,7 @@ def train(cfg: DictConfig) -> float:
     with shielded(), job_errors(cfg):  # a worker of a cluster has an environment of its own
         record(cfg, HydraConfig.get())
         check(cfg)  # a slip of the hand is known at once, before torch takes its seconds to load
+        check_single_run(cfg)
         with fast_imports():
             from digitlab.training.run import train
         return train(cfg)

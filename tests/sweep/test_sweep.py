@@ -243,6 +243,6 @@ def test_tuning_tries_five_rates_at_equal_ratios_for_each_optimizer(harness):
 @pytest.mark.parametrize("seeds", ["0", "-1", "1.5", "two"])
 def test_an_invalid_number_of_seeds_gets_one_line(harness, seeds):
     assert harness.main("sweep=smoke", f"sweep.seeds={seeds}") == (
-        f"error: sweep.seeds={seeds}: must be a whole number from 1 to 2147483647"
+        f"error: sweep.seeds={seeds}: must be a whole number from 1 to 2147483647 or auto"
     )
     assert not harness.folder.exists()

@@ -42,7 +42,7 @@ def test_tuning_tests_the_chosen_rate_alone_with_seeds_of_its_own(harness, tmp_p
     assert len(sweep_json(parent)) == 6
 
     assert harness.main(*TUNED) is None
-    assert "to be tested, 2 cells: 2 done, 0 to resume, 0 to run" in " ".join(capsys.readouterr().out.split())
+    assert "sweep tune: 2 cells: 2 done, 0 to resume, 0 to run" in " ".join(capsys.readouterr().out.split())
     assert len(cells_and_parent(harness)[0]) == 6
     assert harness.main(f"report.dir={tmp_path}", entry_point="report") is None
     said = " ".join(capsys.readouterr().out.split())

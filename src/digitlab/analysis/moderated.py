@@ -45,21 +45,22 @@ def fit_prior(variances: np.ndarray, df: np.ndarray) -> tuple[np.ndarray, np.nda
 def moderate(variances: np.ndarray, counts: np.ndarray, step: float | np.ndarray) -> Spread:
     """Return the moderated variance of each cell, never below its own.
 
-    `variances` (..., K) are those of each cell's `counts` (K,) runs; that of a single run is not looked at, and it gets
-    the variance of the others. Accuracies are multiples of `step`, one or (K,), so a variance is at least that of
-    rounding. With fewer than MIN_CELLS cells of several runs each keeps its own variance, and a single run gets their
-    mean. Raises ValueError where every cell has one run.
+    `variances` (..., K) are those of each cell's `counts` runs, (K,) or, where each is above 1, (..., K); that of a
+    single run is not looked at, and it gets the variance of the others. Accuracies are multiples of `step`, one or
+    (K,), so a variance is at least that of rounding. With fewer than MIN_CELLS cells of several runs each keeps its own
+    variance, and a single run gets their mean. Raises ValueError where every cell has one run.
     """
     counts = np.asarray(counts)
     several, df = counts > 1, counts - 1.0
     if not several.any():
         raise ValueError("every cell has one run only")
     own = np.where(several, np.maximum(variances, step**2 / 12), 0.0)
-    known, total = own[..., several], df.sum()
-    if several.sum() < MIN_CELLS:
+    known, known_df = (own, df) if several.all() else (own[..., several], df[several])
+    total = df.sum(axis=-1, keepdims=True)
+    if known.shape[-1] < MIN_CELLS:
         variance = np.where(several, own, np.mean(known, axis=-1)[..., None])
         return Spread(variance, np.broadcast_to(np.where(several, df, total), variance.shape))
-    prior_df, prior = (each[..., None] for each in fit_prior(known, df[several]))
+    prior_df, prior = (each[..., None] for each in fit_prior(known, known_df))
     weight = np.where(np.isinf(prior_df), 1.0, prior_df / (np.where(np.isinf(prior_df), 1.0, prior_df) + df))
     variance = np.maximum(own, weight * prior + (1 - weight) * own)
     return Spread(variance, np.minimum(prior_df + df, total))

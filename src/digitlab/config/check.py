@@ -55,6 +55,21 @@ def check_report(cfg: DictConfig) -> None:
 def check_sweep(cfg: DictConfig) -> None:
     """Raise UserError for an unknown key or a bad value in the node `sweep`, which says what runs there are."""
     _validate("Sweep", OmegaConf.to_container(cfg.sweep, resolve=True), "sweep")
+    if cfg.sweep.seeds != "auto":
+        for key in ("sweep.max_seeds", "sweep.budget", "report.margin"):
+            if (value := OmegaConf.select(cfg, key)) is not None:
+                raise UserError(f"{key}={as_text(value)}: limits how many seeds are run; give it with sweep.seeds=auto")
+
+
+def check_single_run(cfg: DictConfig) -> None:
+    """Raise UserError where what is to be one run is told how to sweep."""
+    told = {f"sweep.{key}": value for key, value in cfg.sweep.items() if value not in (None, False)}
+    told |= {"report.margin": margin} if (margin := OmegaConf.select(cfg, "report.margin")) is not None else {}
+    if told.pop("sweep.seeds", 1) != 1:
+        told = {"sweep.seeds": cfg.sweep.seeds} | told
+    if told and "sweep.parent" not in told:
+        key, value = next(iter(told.items()))
+        raise UserError(f"{key}={as_text(value)}: is for a sweep, and this is one run; sweep=NAME or -m makes many")
 
 
 def check_claimed_data(cfg: DictConfig, name: str) -> None:

@@ -66,7 +66,7 @@ class Description:
         if "_target_" in node.get("properties", {}):
             return f"a choice of conf/{key} or have a _target_" if key else "a mapping with a _target_"
         names = {"null": "null", "boolean": "true or false", "object": "a mapping"}
-        return names.get(kind, "a name" if "minLength" in node or "pattern" in node else "text")
+        return node.get("form") or names.get(kind, "a name" if "minLength" in node or "pattern" in node else "text")
 
 
 def _number(node: Node) -> str:

@@ -21,6 +21,7 @@ IRRELEVANT = (
     "tracking",
     "rerun",
     "sweep",
+    "report",
     "data.steps_per_execution",
     "trainer.callbacks.progress",
     "trainer.enable_progress_bar",

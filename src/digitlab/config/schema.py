@@ -15,6 +15,13 @@ Accuracy = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(min_length=1, strict=False, coerce_numbers_to_str=True)]
 Text = Annotated[str, Field(strict=False, coerce_numbers_to_str=True)]
 Pixels = Annotated[float, Field(ge=0, le=28, json_schema_extra={"unit": "pixels"})]
+Time = Annotated[
+    str,
+    Field(
+        pattern=r"^(0{0,5}[1-9][0-9]{0,5}(\.[0-9]{1,5})?|0\.0{0,4}[1-9][0-9]{0,4})(s|min|h)$",
+        json_schema_extra={"form": "a time above 0 such as 90s, 30min or 1.5h"},
+    ),
+]
 Degrees = Annotated[float, Field(ge=0, le=180, json_schema_extra={"unit": "degrees"})]
 
 
@@ -149,7 +156,19 @@ class EarlyStopping(Keys):
 
 class Sweep(Keys):
     name: Name | None = Field(default=None, description="what the sweep is called; null: a name made of its cells")
-    seeds: Count = Field(default=1, description="repeat every cell of a sweep file with the seeds 0 .. seeds - 1")
+    seeds: Count | Literal["auto"] = Field(
+        default=1,
+        description="repeat every cell with the seeds 0 .. seeds - 1; auto: three of each cell, then more of those "
+        "that may still be the best, in looks that share an error of 5 %",
+    )
+    max_seeds: Annotated[int, Field(ge=3, le=1000)] | None = Field(
+        default=None, description="of a cell at most, with sweep.seeds=auto; null: 20"
+    )
+    budget: Time | None = Field(
+        default=None,
+        description="with sweep.seeds=auto, no run is started that would end later than so long after the command "
+        "began; null: any time",
+    )
     fresh_seeds: Count | None = Field(
         default=None,
         description="test no cell; choose the learning rate of each by mean val/loss, and test it with so many seeds "
@@ -211,6 +230,13 @@ class Claim(Keys):
     )
 
 
+class Race(Keys):
+    margin: Share | None = Field(
+        default=None,
+        description="with sweep.seeds=auto, stop where the cells left are shown to differ by less; null: go on",
+    )
+
+
 def _network(node: Any) -> str:
     return "ConvNet" if isinstance(node, dict) and node.get("_target_") == CONV_NET else "Built"
 
@@ -236,6 +262,7 @@ class Run(Keys):
     rerun: bool = Field(default=False, description="true: run again what is already done")
     sweep: Sweep
     tracking: Tracking
+    report: Race | None = None
     claim: Claim | None = None
     names: dict[str, Any] = Field(
         default={},

@@ -19,7 +19,7 @@ from digitlab.config.check import check_report
 from digitlab.config.errors import user_errors
 from digitlab.documents.document import Document, Picture, to_csv, to_html, to_latex, to_markdown
 from digitlab.platform import console
-from digitlab.report import decision, page, tables
+from digitlab.report import decision, looks, page, tables
 from digitlab.report.runs import complete, describe_test_reads, find, read_predictions
 from digitlab.tracking import queries
 from digitlab.tracking.store import Store
@@ -39,12 +39,15 @@ def report(cfg: DictConfig) -> None:
         parent, cells, results, missing = find(store, cfg.report.sweep, cfg.report.filter)
         missing = [*missing, *describe_test_reads(store, results)]
         name, recipes = parent.data.tags["sweep"] if parent else "runs", recipes_of(cells)
+        is_look = bool(parent and not cfg.report.filter and not recipes)
         if recipes and cfg.report.counterparts not in (None, name):
             changed, more, lacking = _counterparts(store, cfg.report.counterparts, cfg.report.filter)
             results, recipes, missing = [*results, *changed], recipes | more, [*missing, *lacking]
         if recipes:
             document, differing, notes = _judge(store, name, recipes, results, missing)
         else:
+            if is_look:
+                missing = [*missing, *looks.notes(store, parent, len(results))]
             document, differing, notes = _compare(store, name, results, missing, cfg.report.margin)
     folder = Path(cfg.report.dir).expanduser() if cfg.report.dir else REPOSITORY / "reports" / name
     with user_errors(f"report.dir={folder}"):
@@ -54,6 +57,8 @@ def report(cfg: DictConfig) -> None:
     if parent:
         for file in files:
             store.client.log_artifact(parent.info.run_id, folder / file, f"report/{file.parent}".rstrip("/."))
+        if is_look:
+            looks.record(store, parent, len(results))
         console.say(f"and to MLflow: artifact report/report.html of run {name} ({store.ui_hint})")
 
 

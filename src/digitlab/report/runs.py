@@ -23,7 +23,9 @@ def find(store: Store, sweep: str | None, filter_string: str | None) -> tuple[An
     `sweep` is a name or "latest". Raises ValueError where there is no such sweep or `filter_string` finds no run.
     """
     found = (
-        {result.run_id: result for result in _results(queries.search(store, filter_string))} if filter_string else {}
+        {result.run_id: result for result in read_results(queries.search(store, filter_string))}
+        if filter_string
+        else {}
     )
     if filter_string and not found:
         raise ValueError(f"filter={filter_string}: finds no run that is done")
@@ -34,10 +36,10 @@ def find(store: Store, sweep: str | None, filter_string: str | None) -> tuple[An
     ids = {cell["run_id"] for cell in cells if cell["run_id"]}
     runs = {
         each.run_id: each
-        for each in _results(queries.search(store, f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"))
+        for each in read_results(queries.search(store, f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"))
     }
     runs |= {
-        each.run_id: each for each in _results(queries.fetch(store, sorted(ids - runs.keys())))
+        each.run_id: each for each in read_results(queries.fetch(store, sorted(ids - runs.keys())))
     }  # finished by an earlier command
     planned = {cell["fingerprint"]: cell["name"] for cell in cells}
     runs |= {each.run_id: each for each in _repeated(store, planned)}
@@ -64,12 +66,12 @@ def _filtered(which: str, filter_string: str) -> list[str]:
 
 def _repeated(store: Store, planned: Mapping[str, str]) -> list[Result]:
     """Return every run of those fingerprints in `planned` that were run again, in whichever sweep."""
-    again = {each.fingerprint for each in _results(queries.search(store, "params.rerun = 'true'"))} & planned.keys()
-    done = _results(queries.search(store, "tags.done = 'true'")) if again else ()
+    again = {each.fingerprint for each in read_results(queries.search(store, "params.rerun = 'true'"))} & planned.keys()
+    done = read_results(queries.search(store, "tags.done = 'true'")) if again else ()
     return [each for each in done if each.fingerprint in again]
 
 
-def _results(runs: Iterable[Any]) -> Iterator[Result]:
+def read_results(runs: Iterable[Any]) -> Iterator[Result]:
     """Yield the results of those MLflow runs that are done, without their curves, which `complete` adds."""
     for run in runs:
         tags, params, metrics = run.data.tags, run.data.params, run.data.metrics

@@ -9,22 +9,15 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 
 from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import DictConfig
 
 from digitlab.config.errors import UserError, one_line, user_errors
 from digitlab.platform import console
 from digitlab.platform.signals import exit_on_signals
-from digitlab.sweep.plan import (
-    Compose,
-    SweepCell,
-    announce,
-    duration,
-    estimate_seconds,
-    look_up,
-    name_by_hash,
-    plan_cell,
-    rows,
-)
-from digitlab.sweep.tune import choices, chosen_cells, without_test
+from digitlab.sweep.plan import Compose, SweepCell, announce, duration, estimate_seconds, look_up, rows
+from digitlab.sweep.race import Race
+from digitlab.sweep.rounds import Rounds
+from digitlab.sweep.tune import Tuning
 from digitlab.tracking import locks, queries
 from digitlab.tracking.run import Run, open_parent
 from digitlab.tracking.store import Store
@@ -37,7 +30,7 @@ Launch = Callable[[Sequence[Sequence[str]], int], Sequence[JobReturn]]
 def sweep(cells: Sequence[Sequence[str]], compose: Compose, launch: Launch, one_by_one: bool) -> None:
     """Run those of `cells` that are not done, as children of one parent run, and print the status of every cell.
 
-    - `cells`: the overrides of each run.
+    - `cells`: the overrides of each run; of each arm of a race, with sweep.seeds=auto.
     - `compose`: makes a configuration of overrides.
     - `launch`: runs cells; its second argument is the number of the first of them.
     - `one_by_one`: launch each cell on its own instead of all at once.
@@ -46,13 +39,12 @@ def sweep(cells: Sequence[Sequence[str]], compose: Compose, launch: Launch, one_
     """
     console.prepare()
     settings = compose(cells[0]).copy()
-    fresh_seeds = settings.sweep.fresh_seeds
-    if fresh_seeds:
-        cells = without_test(cells, compose)
-    planned = _plan(cells, compose)
-    name = settings.sweep.name or name_by_hash(planned)
+    plan = _rounds(cells, compose, settings)
     with user_errors("tracking"):
         store = Store(settings.tracking.uri, settings.tracking.experiment)
+    rounds = plan.rounds(store)
+    planned = list(next(rounds))
+    with user_errors("tracking"):
         if settings.sweep.dry_run:
             exists = store.peek()
         else:
@@ -60,53 +52,74 @@ def sweep(cells: Sequence[Sequence[str]], compose: Compose, launch: Launch, one_
             exists = True
         if exists and not settings.rerun:
             look_up(store, planned, is_dry=settings.sweep.dry_run)
+    name = settings.sweep.name or plan.name
     remaining = [cell for cell in planned if not cell.is_over]
     left = duration(estimate_seconds(store, remaining) if exists else None)
     console.say(f"sweep {name}: {announce(planned, remaining)}, {left}")
-    if fresh_seeds:
-        count = len(choices(planned))
-        console.say(f"none of them is tested; then the learning rate of {count} choice{'s' * (count > 1)}, "
-                    f"with {fresh_seeds} other seed{'s' * (fresh_seeds > 1)} each, is")  # fmt: skip
+    if more := plan.announce(store if exists else None):
+        console.say(more)
     if settings.sweep.dry_run:
         return
     began = time.monotonic()
     with store.translate_errors(), locks.owner(store, f"sweep-{name}"), open_parent(store, name) as parent:
         try:
-            _record(parent, planned)
-            _run(store, remaining, launch, parent.id, one_by_one)
-            look_up(store, remaining, is_over=True)
-            if fresh_seeds and all(cell.is_over for cell in planned):
-                tested = _plan(chosen_cells(store, planned, fresh_seeds, compose), compose)
+            _record(parent, planned, plan)
+            refused = _run(store, remaining, launch, parent.id, one_by_one, plan)
+            for added in rounds:
                 if not settings.rerun:
-                    look_up(store, tested)
-                untested = [cell for cell in tested if not cell.is_over]
-                console.say(f"sweep {name}: to be tested, {announce(tested, untested)}")
-                planned, remaining = [*planned, *tested], [*remaining, *untested]
-                _record(parent, planned)
-                _run(store, untested, launch, parent.id, one_by_one)
+                    look_up(store, added)
+                remaining = [cell for cell in added if not cell.is_over]
+                planned += added
+                _record(parent, planned, plan)
+                left = duration(estimate_seconds(store, remaining))
+                console.say(f"\nsweep {name}: {announce(added, remaining)}, {left}")
+                refused = _run(store, remaining, launch, parent.id, one_by_one, plan, len(planned) - len(added))
+            planned = [cell for cell in planned if cell not in refused]
         finally:
-            look_up(store, remaining, is_over=True)
-            _record(parent, planned)
+            _record(parent, planned, plan)
             console.show_cells(rows(planned))
             console.say(f"sweep {name}: {sum(cell.is_over for cell in planned)} of {len(planned)} cells are done, "
                         f"{time.monotonic() - began:.0f} s")  # fmt: skip
+            if plan.outcome:
+                console.say(plan.outcome)
         failed = [cell for cell in planned if not cell.is_over]
         if failed:
             raise UserError(f"{len(failed)} of {len(planned)} cells failed; the same command tries them again")
 
 
-def _plan(cells: Sequence[Sequence[str]], compose: Compose) -> list[SweepCell]:
-    return list({cell.fingerprint: cell for cell in (plan_cell(compose(cell), cell) for cell in cells)}.values())
+def _rounds(cells: Sequence[Sequence[str]], compose: Compose, settings: DictConfig) -> Rounds:
+    fresh_seeds = settings.sweep.fresh_seeds
+    if settings.sweep.seeds == "auto":
+        if fresh_seeds:
+            raise UserError(f"sweep.fresh_seeds={fresh_seeds}: sweep.seeds=auto decides how many; give one of them")
+        return Race(cells, compose)
+    return Tuning(cells, compose, fresh_seeds) if fresh_seeds else Rounds(cells, compose)
 
 
-def _run(store: Store, cells: Sequence[SweepCell], launch: Launch, parent: str, one_by_one: bool) -> None:
-    if not one_by_one:
-        _launch(store, cells, launch, parent, 0)
-        return
-    for number, cell in enumerate(cells):
-        left = duration(estimate_seconds(store, cells[number:]))
-        console.say(f"\ncell {number + 1} of {len(cells)}: {cell.name}, {left} left")
-        _launch(store, [cell], launch, parent, number)
+def _run(
+    store: Store,
+    cells: Sequence[SweepCell],
+    launch: Launch,
+    parent: str,
+    one_by_one: bool,
+    plan: Rounds,
+    number: int = 0,
+) -> Sequence[SweepCell]:
+    """Run `cells` and set their status; return those for which there was no time left."""
+    refused: Sequence[SweepCell] = ()
+    try:
+        for start in range(len(cells)) if one_by_one else range(min(len(cells), 1)):
+            some = cells[start : start + 1] if one_by_one else cells
+            if not plan.may_start(store, some):
+                refused = cells[start:]
+                break
+            if one_by_one:
+                left = duration(estimate_seconds(store, cells[start:]))
+                console.say(f"\ncell {start + 1} of {len(cells)}: {some[0].name}, {left} left")
+            _launch(store, some, launch, parent, number + start)
+    finally:
+        look_up(store, [cell for cell in cells if cell not in refused], is_over=True)
+    return refused
 
 
 def _launch(store: Store, cells: Sequence[SweepCell], launch: Launch, parent: str, number: int) -> None:
@@ -160,5 +173,9 @@ def _interrupted(store: Store, cells: Sequence[SweepCell]) -> tuple[list[SweepCe
     return running, not_started
 
 
-def _record(parent: Run, cells: Sequence[SweepCell]) -> None:
+def _record(parent: Run, cells: Sequence[SweepCell], plan: Rounds) -> None:
     parent.log_text(json.dumps([asdict(cell) for cell in cells], indent=1), "sweep.json")
+    files, tags = plan.records()
+    for name, text in files.items():
+        parent.log_text(text, name)
+    parent.log_tags(dict(tags))

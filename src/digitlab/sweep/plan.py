@@ -50,6 +50,11 @@ def plan_cell(composed: DictConfig, overrides: Sequence[str]) -> SweepCell:
     return SweepCell(name, fingerprint, list(overrides), names["model"], data.ready.name, epochs, cfg.seed, lr)
 
 
+def plan(cells: Sequence[Sequence[str]], compose: Compose) -> list[SweepCell]:
+    """Return the runs of the overrides `cells`, each run once."""
+    return list({cell.fingerprint: cell for cell in (plan_cell(compose(cell), cell) for cell in cells)}.values())
+
+
 def name_by_hash(cells: Sequence[SweepCell]) -> str:
     fingerprints = json.dumps(sorted(cell.fingerprint for cell in cells))
     return f"adhoc-{sha256(fingerprints.encode()).hexdigest()[:8]}"
@@ -62,7 +67,8 @@ def look_up(store: Store, cells: Sequence[SweepCell], is_over: bool = False, is_
         has_failed = is_over and (broken or cell.status == "failed")  # even if an older run is done
         if done and not has_failed:
             metrics = done.data.metrics
-            cell.status = "diverged" if has_diverged(metrics.get("test/loss", metrics["val/loss"])) else "done"
+            loss = metrics["test/loss" if "test/loss" in metrics else "val/loss"]
+            cell.status = "diverged" if has_diverged(loss) else "done"
             cell.run_id = done.info.run_id
             cell.test_acc, cell.seconds = metrics.get("test/acc"), queries.seconds(done)
             if not is_dry:

@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from digitlab.config.arguments import check_arguments, understood
-from digitlab.config.check import check_process
+from digitlab.config.check import check_process, check_single_run
 from digitlab.config.compose import compose, configuration
 from digitlab.config.errors import UserError, one_line
 from digitlab.tracking import queries
@@ -60,6 +60,7 @@ def train(*overrides: str, config_dir: str | Path | None = None, **keys: Any) ->
     try:
         with configuration():
             cfg = compose(*typed)
+        check_single_run(cfg)
         best_val_acc = run.train(cfg)
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise UserError(one_line(error)) from error

@@ -100,8 +100,8 @@ def name_parts(cfg: DictConfig, data: ImageData) -> dict[str, str]:
 
 
 def name_run(cfg: DictConfig, names: Mapping[str, str]) -> str:
-    """Return a run's name: model, optimizer, seed, data unless it is mnist, and what else was changed."""
-    parts = [names["model"], names["optim"], f"s{names['seed']}"]
+    """Return a run's name: model, optimizer, seed if there is one, data unless it is mnist, and what was changed."""
+    parts = [names["model"], names["optim"], *([f"s{names['seed']}"] if "seed" in names else [])]
     if names["data"] != "mnist":
         parts.append(names["data"])
     return "-".join(parts + deviations(cfg))

@@ -84,6 +84,15 @@ class ResumingSweeper(BasicSweeper):
         seeds = [each for each in arguments if each.startswith(("seed=", "sweep.seeds="))]
         if len({each.partition("=")[0] for each in seeds}) > 1:
             raise ConfigCompositionException(f"{' and '.join(seeds)}: both say which seeds to run; give one")
+        assert self.config
+        count = self.config.sweep.seeds
+        if count == "auto":  # a sweep file says range(${sweep.seeds})
+            self.params = {key: value for key, value in self.params.items() if value != "range(auto)"}
+        told = [each for each in [*self._parse_config(), *arguments] if each.startswith("seed=")]
+        if count == "auto" and told:
+            raise ConfigCompositionException(f"sweep.seeds=auto and {told[-1]}: both say which seeds to run; give one")
+        if count not in ("auto", 1) and not told:
+            arguments = [*arguments, f"seed=range({count})"]
         cells = self._product(arguments)
         if not self.per_optim:
             return cells
