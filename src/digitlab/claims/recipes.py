@@ -76,6 +76,6 @@ def _parameters(model: str) -> int:
 @cache
 def _by_layer(model: str) -> list[int]:
     """Count the parameters of each layer that has any of a network of conf/model."""
-    network = build(check(compose(f"model={model}")), "model")
+    network = build(check(compose(f"model={model}")), "model", num_classes=10, input_shape=(1, 28, 28))  # of MNIST
     counts = [sum(each.numel() for each in layer.parameters(recurse=False)) for layer in network.modules()]
     return [count for count in counts if count]

@@ -3,14 +3,17 @@
 import inspect
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from difflib import get_close_matches
 from functools import partial
+from pkgutil import iter_modules
 from typing import Any
 
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from digitlab import SOURCES
-from digitlab.config.errors import UserError, user_errors
+from digitlab.config.errors import UserError, one_line, user_errors
 from digitlab.config.leaves import as_text
 
 UNREAD = ("limit_predict_batches", "default_root_dir", "enable_autolog_hparams", "model_registry")
@@ -34,11 +37,9 @@ REFUSED = {
         "plugins": "precision and checkpoints have theirs",
     },
 }  # fmt: skip
-# Where `_target_` may lead, besides to modules of SOURCES, where a user's own network lies.
-PACKAGES = ("digitlab", "torch", "pytorch_lightning")
-SOURCE_FUNCTIONS = tuple(
-    f"digitlab.data.{name}" for name in ("sources.torchvision_mnist", "sources.mnist5k", "folders.image_folder")
-)
+# Where `_target_` may lead, besides to modules of SOURCES, where a user's own code lies.
+PACKAGES = ("digitlab", "torch", "pytorch_lightning", "torchvision")
+IMAGE_SOURCES = ("data.source", "data.fallback")
 
 
 def build(cfg: DictConfig, key: str, *args: Any, **kwargs: Any) -> Any:
@@ -49,13 +50,20 @@ def build(cfg: DictConfig, key: str, *args: Any, **kwargs: Any) -> Any:
     for inner, name, target in special_keys(OmegaConf.to_container(node, resolve=True), key):
         if name == "_target_":
             _check_object(inner, target, is_outermost=inner == key)
+            if inner in IMAGE_SOURCES:
+                _check_source(OmegaConf.select(cfg, inner), inner)
     _check_keywords(node, key, len(args), kwargs)
     kept = [str(name) for name in node if name not in kwargs]  # Hydra would merge, not replace
+    if key == "model":  # which need not ask for what it is told
+        kwargs = {name: value for name, value in kwargs.items() if _takes(node._target_, name)}
     node = OmegaConf.masked_copy(node, kept)
     with user_errors(key):
         if node.get("_partial_"):
-            return _call(instantiate(node, _convert_="all"), args, **kwargs)
-        return instantiate(node, *args, _convert_="all", **kwargs)
+            built = _call(instantiate(node, _convert_="all"), args, **kwargs)
+        else:
+            built = instantiate(node, *args, _convert_="all", **kwargs)
+    _check_result(key, node._target_, built)
+    return built
 
 
 def _call(built: Any, args: tuple, **kwargs: Any) -> Any:
@@ -81,18 +89,33 @@ def check_special(key: str, name: str, value: Any) -> None:
     """Raise UserError for a `_target_` that leads elsewhere than it may, and for Hydra's other special keys."""
     if name not in ("_target_", "_partial_"):
         raise UserError(f"{key}.{name}: unknown key; allowed of Hydra's: _target_, _partial_")
-    if name == "_target_" and not _is_ours(value):
-        allowed = f"{', '.join(f'{package}.' for package in PACKAGES)} or a module that lies in src/ or here"
-        raise UserError(f"{key}.{name}={as_text(value)}: must begin with {allowed}")
+    if name == "_target_" and (wrong := _wrong_begin(value)):
+        raise UserError(f"{key}.{name}={as_text(value)}: {wrong}")
+
+
+def _wrong_begin(target: Any) -> str:
+    """Say what is wrong with the package that a dotted name begins with; "" where it is one to build from."""
+    if _is_ours(target):
+        return ""
+    package, _, rest = str(target).partition(".")
+    own = {file.stem for folder in SOURCES for file in folder.glob("*.py")}
+    close = _did_you_mean("", package, [*PACKAGES, *own], f".{rest}") if rest else ""
+    begin = ", ".join(f"{package}." for package in PACKAGES)
+    return f"must begin with {begin} or a module that lies in src/ or here{close}"
 
 
 def _is_ours(target: Any) -> bool:
     """Say whether a dotted name begins with a package that may be built from, or with a module of the user's own."""
     if not isinstance(target, str) or not re.fullmatch(r"\w+(\.\w+)+", target):
         return False
+    return target.partition(".")[0] in PACKAGES or _is_own(target)
+
+
+def _is_own(target: str) -> bool:
+    """Say whether a dotted name begins with a module of the user's own."""
     package = target.partition(".")[0]
     files = (folder / file for folder in SOURCES for file in (f"{package}.py", f"{package}/__init__.py"))
-    return package in PACKAGES or any(file.is_file() for file in files)
+    return package not in PACKAGES and any(file.is_file() for file in files)
 
 
 def _check_object(key: str, target: str, is_outermost: bool) -> None:
@@ -100,10 +123,40 @@ def _check_object(key: str, target: str, is_outermost: bool) -> None:
 
     digitlab.data.sources.os.system begins well too, and torch.load and torch.hub.load run what they are given.
     """
+    wanted = _kind(key) if is_outermost else None
+    if not _is_allowed(key, target, _find(key, target, wanted), wanted):
+        if key in IMAGE_SOURCES:
+            allowed = "a function that reads images, of digitlab.data or of a module that lies in src/ or here"
+        else:
+            allowed = f"a class of {', '.join(kind.__name__ for kind in ([wanted] if wanted else _kinds().values()))}"
+        raise UserError(f"{key}._target_={target}: must be {allowed}")
+
+
+def _is_allowed(key: str, target: str, found: Any, wanted: type | None) -> bool:
+    """Say whether `found`, which `target` names, may be built: a class of a kind, or a function that makes such things.
+
+    A user's own module is trusted with all of its functions, and with the classes that it imports from elsewhere.
+    """
+    if inspect.isclass(found):
+        is_ours = _is_ours(f"{found.__module__}.x") or _is_own(target)
+        return is_ours and key not in IMAGE_SOURCES and issubclass(found, wanted or tuple(_kinds().values()))
+    return inspect.isfunction(found) and (_is_own(f"{found.__module__}.x") or _is_factory(key, found))
+
+
+def _is_factory(key: str, function: Any) -> bool:
+    """Say whether a function of digitlab or torchvision is one that makes a `key`, by what it says that it returns."""
+    returned, module = inspect.signature(function).return_annotation, function.__module__
+    if key in IMAGE_SOURCES:
+        return module.startswith("digitlab.data.") and getattr(returned, "__name__", "") == "Images"
+    is_network = inspect.isclass(returned) and issubclass(returned, _kinds()["model"])
+    return key == "model" and module.startswith("torchvision.models.") and is_network
+
+
+def _kinds() -> dict[str, type]:
     import pytorch_lightning as pl  # where this is called they are loaded already, and the door must not wait for them
     from torch import nn, optim
 
-    kinds = {
+    return {
         "model": nn.Module,
         "optim": optim.Optimizer,
         "scheduler": optim.lr_scheduler.LRScheduler,
@@ -111,18 +164,80 @@ def _check_object(key: str, target: str, is_outermost: bool) -> None:
         "trainer.callbacks": pl.Callback,
         "data": pl.LightningDataModule,
     }
-    with user_errors(key):
-        found = get_object(target)
-    is_ours = _is_ours(f"{getattr(found, '__module__', None)}.x")
-    wanted = kinds.get(key) or kinds.get(key.rpartition(".")[0]) if is_outermost else None
-    allowed = (wanted,) if wanted else tuple(kinds.values())
-    is_source = inspect.isfunction(found) and f"{found.__module__}.{found.__name__}" in SOURCE_FUNCTIONS
-    is_built = inspect.isclass(found) and issubclass(found, allowed)
-    if not (is_ours and (is_built or (is_source and not wanted))):
-        names = f"a class of {', '.join(kind.__name__ for kind in allowed)}"
-        raise UserError(
-            f"{key}._target_={target}: must be {names}" + ("" if wanted else f" or {', '.join(SOURCE_FUNCTIONS)}")
-        )
+
+
+def _kind(key: str) -> type | None:
+    """Return the class of what is built for `key`."""
+    return _kinds().get(key) or _kinds().get(key.rpartition(".")[0])
+
+
+def _check_result(key: str, target: str, built: Any) -> None:
+    """Raise UserError where what was built for `key` is not of its kind: a function may return anything."""
+    wanted = _kind(key)
+    if wanted and not isinstance(built, wanted):
+        raise UserError(f"{key}._target_={target}: gave {type(built).__name__}; must give a {wanted.__name__}")
+
+
+def _find(key: str, target: str, wanted: type | None) -> Any:
+    """Import what `target` names; where there is no such thing, UserError with the names that are close to it."""
+    try:
+        return get_object(target)
+    except Exception as error:
+        raise UserError(_missing(key, target, wanted) or f"{key}: {one_line(error)}") from error
+
+
+def _missing(key: str, target: str, wanted: type | None) -> str:
+    """Say which part of `target` there is not; "" where it is there, and cannot be imported."""
+    parts = target.split(".")
+    for end in range(len(parts) - 1, 0, -1):
+        above, name, rest = ".".join(parts[:end]), parts[end], parts[end + 1 :]
+        holder = None
+        with suppress(Exception):
+            holder = get_object(above)
+        if holder is None:
+            continue
+        modules = [each.name for each in iter_modules(getattr(holder, "__path__", ()))]
+        if name in modules:
+            break
+        public = [each for each in dir(holder) if not each.startswith("_")]
+        if rest:
+            known = [*public, *modules]
+        else:
+            known = [each for each in public if _is_allowed(key, target, getattr(holder, each, None), wanted)]
+        close = _did_you_mean(f"{above}.", name, known, "".join(f".{each}" for each in rest))
+        return f"{key}._target_={target}: {above} has no {name}{close}"
+    return ""
+
+
+def _did_you_mean(above: str, name: str, known: Iterable[str], rest: str = "") -> str:
+    by_lower = {each.lower(): each for each in known}
+    close = get_close_matches(name.lower(), by_lower, n=3)
+    return f"; did you mean: {', '.join(above + by_lower[each] + rest for each in close)}" if close else ""
+
+
+def _keywords_of(target: str) -> list[inspect.Parameter]:
+    """Return the parameters of a class or function; of a function that makes torchvision's networks those of both."""
+    found = get_object(target)
+    signature = inspect.signature(found)
+    if inspect.isclass(found) or not _is_factory("model", found):
+        return list(signature.parameters.values())
+    own = [each for each in signature.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
+    inner = inspect.signature(signature.return_annotation).parameters.values()
+    return own + [each for each in inner if each.default is not inspect.Parameter.empty]
+
+
+def _check_source(node: DictConfig, key: str) -> None:
+    """Raise UserError for a key that the function `node` does not take, or where it would be called at once."""
+    if node.get("_partial_") is not True:
+        raise UserError(f"{key}._partial_: must be true: a source is called later, with root")
+    _check_keywords(node, key, 0, ("root", "size", "color"))
+
+
+def _takes(target: str, name: str) -> bool:
+    """Say whether a target takes the keyword `name`."""
+    parameters = _keywords_of(target)
+    takes_any = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters)
+    return takes_any or name in (each.name for each in parameters)
 
 
 def _check_keywords(node: DictConfig, key: str, positional: int, given: Iterable[str]) -> None:
@@ -131,7 +246,7 @@ def _check_keywords(node: DictConfig, key: str, positional: int, given: Iterable
     for name in refused.keys() & node.keys():
         raise UserError(f"{key}.{name}={as_text(node[name])}: cannot be set: {refused[name]}")
     with user_errors(key):
-        parameters = list(inspect.signature(get_object(node._target_)).parameters.values())[positional:]
+        parameters = _keywords_of(node._target_)[positional:]
     ours = [name for name in given if name not in ("callbacks", "gradient_clip_val")]
     allowed = [parameter.name for parameter in parameters if parameter.name not in (*refused, *ours)]
     takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)

@@ -75,8 +75,8 @@ def _partial_changes(settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def own_code(cfg: DictConfig) -> dict[str, Path]:
-    """Return the user's own modules that can change the result of a run of `cfg`: name -> file."""
-    return own_modules(_targets(_relevant(cfg)))
+    """Return the user's own modules that a run of `cfg` is made with, those that read its data too: name -> file."""
+    return own_modules(_targets(leaves_of(cfg)))
 
 
 def _relevant(cfg: DictConfig) -> dict[str, Any]:

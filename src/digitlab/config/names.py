@@ -28,6 +28,9 @@ def record(cfg: DictConfig, hydra: Any) -> None:
     choices, changes = hydra.runtime.choices, []
     overrides: Any = OmegaConf.to_container(hydra.overrides.task)
     chosen = {group: choices[group] for group in (*GROUPS, "claim", "counterpart") if choices.get(group)}
+    for group in GROUPS:  # one that was taken away and written anew has no choice
+        if group not in chosen and cfg.get(group):
+            chosen[group] = str(cfg[group].get("_target_")).rpartition(".")[2].lower()
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
         value = value.replace("${", "$(").replace("}", ")") if "${" in value else value  # it would be followed again

@@ -76,7 +76,9 @@ class Augment(Keys):
 
 
 class Data(Built):
-    source: Built = Field(description="the function of digitlab.data that reads the images, with its arguments")
+    source: Built = Field(
+        description="the function that reads the images, of digitlab.data or of your own, with its arguments"
+    )
     root: str | None = Field(
         default=None, description="folder of the files; null: the repository's data/; $DIGITLAB_DATA by default"
     )

@@ -13,7 +13,7 @@ from digitlab import REPOSITORY
 from digitlab.data.batches import Batches, Chunks, EpochOrder
 from digitlab.data.preprocess import Preprocess
 from digitlab.data.resize import resize
-from digitlab.data.sources import Images, Pairs, UnavailableError, warn_of_identical
+from digitlab.data.sources import Images, Pairs, UnavailableError, check_images, warn_of_identical
 from digitlab.data.splits import Division, Splits
 
 # By device: the evaluation batch, small enough for a CPU's cache, and the optimizer steps in one Lightning batch.
@@ -26,7 +26,8 @@ class ImageData(pl.LightningDataModule):
 
     Batches are float32 (B, C, H, W) and int64 (B,) on the training device, where the whole set lies as uint8.
 
-    - `source` is called with `root`; `fallback` is a source to use where it is unavailable.
+    - `source` is called with those of `root`, `size` and `color` that it takes; `fallback` is a source to use where it is
+      unavailable.
     - `size` of the images in pixels, which become squares, and whether they have `color`; None: as the source has them.
     - `split`, `val_fraction`, `test_fraction`, `skip_first`, `split_seed`: see `Division`.
     - `normalize`, `mean`, `std`: see `Preprocess`.
@@ -140,13 +141,17 @@ class ImageData(pl.LightningDataModule):
 
     def _load(self) -> Images:
         root = Path(self.root).expanduser() if self.root else REPOSITORY / "data"
-        own = {name: value for name, value in self.form.items() if name in inspect.signature(self.source).parameters}
+        parameters = inspect.signature(self.source).parameters
+        takes_any = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values())
+        if self.root and "root" not in parameters and not takes_any:
+            raise ValueError(f"root={self.root}: the source takes none; allowed: null")
+        told = {name: value for name, value in ({"root": root} | self.form).items() if name in parameters or takes_any}
         try:
-            return resize(self.source(root=root, **own), **self.form)
+            return resize(check_images(self.source(**told)), **self.form)
         except UnavailableError as error:
             if not self.fallback:
                 raise
-            images = self.fallback()
+            images = check_images(self.fallback())
             warnings.warn(f"{error}. Using the embedded {images.name} instead", stacklevel=2)
             return resize(images, **self.form)
 

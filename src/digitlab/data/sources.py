@@ -3,12 +3,13 @@
 import gzip
 import math
 import os
+import re
 import sys
 import warnings
 from http.client import HTTPException
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.request import urlopen
 
 import numpy as np
@@ -37,6 +38,44 @@ class Images(NamedTuple):
 
 class UnavailableError(OSError):
     """The data is neither on disk nor can be downloaded."""
+
+
+def check_images(found: Any) -> Images:
+    """Return what a source has read; raise ValueError for what is no Images, or not as its docstring says."""
+    if not isinstance(found, Images):
+        raise ValueError(f"its source gave {type(found).__name__}; must give digitlab.data.sources.Images")
+    if not isinstance(found.name, str) or not re.fullmatch(r"[^/\n]*[^/\s][^/\n]*", found.name):
+        raise ValueError(f"its source gave the name {found.name!r}; must be a line of text without slashes")
+    names = [found.classes] if isinstance(found.classes, str) else list(found.classes)
+    if len(names) < 2 or len(set(names)) < len(names) or not all(isinstance(each, str) for each in names):
+        raise ValueError(f"its source gave the classes {names}; must be two or more texts, each another")
+    for part, pair in {"train": found.train, "test": found.test, "val": found.val}.items():
+        if pair is not None or part == "train":
+            try:
+                _check_pair(pair, len(names), found.train[0].shape[1:])
+            except (TypeError, AttributeError, ValueError) as error:
+                said = str(error) if isinstance(error, ValueError) else f"is a {type(pair).__name__}"
+                wanted = "must be uint8 tensors of (N, H, W) or (N, H, W, 3), and int64 labels of (N,)"
+                raise ValueError(f"its source gave {part} that {said}; {wanted}") from error
+    return found._replace(classes=tuple(names))
+
+
+def _check_pair(pair: Any, classes: int, shape: tuple[int, ...]) -> None:
+    """Raise ValueError for what is wrong with images and labels; the images are to have the `shape` of train."""
+    images, labels = pair
+    for each in (images, labels):
+        if not isinstance(each, Tensor):
+            raise ValueError(f"has a {type(each).__module__}.{type(each).__name__}")
+    if images.dtype != torch.uint8 or labels.dtype != torch.int64:
+        raise ValueError(f"is of {images.dtype} and {labels.dtype}")
+    if images.ndim not in (3, 4) or images.shape[3:] not in ((), (3,)) or labels.shape != images.shape[:1]:
+        raise ValueError(f"has the shapes {tuple(images.shape)} and {tuple(labels.shape)}")
+    if not images.numel():
+        raise ValueError("is empty")
+    if images.shape[1:] != shape:
+        raise ValueError(f"has images of {tuple(images.shape[1:])}, where those of train are {tuple(shape)}")
+    if not (int(labels.min()) >= 0 and int(labels.max()) < classes):
+        raise ValueError(f"has labels from {int(labels.min())} to {int(labels.max())} of {classes} classes")
 
 
 def warn_of_identical(images: Images) -> None:
