@@ -31,8 +31,11 @@ CONF = Path(__file__).parents[2] / "conf"
 THREADS = 1  # which decides in which order sums are taken
 ELSEWHERE = 1e-5  # how far a loss may be off, relatively, where the machine is not the one that wrote the table
 
-MODELS = ("mlp", "cnn_simple", "cnn_pool", "cnn_pool_wide", "cnn_wide", "cnn_single_5x5", "cnn_double_3x3",
-          "cnn_double_5x5", "cnn_dense1000")  # fmt: skip
+
+def choices(group: str) -> list[str]:
+    return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
+
+
 # Rates at which another CPU's rounding stays below 1e-5; at the usual ones adam and adadelta multiply it each step.
 OPTIMIZERS = {"adam": "optim.lr=1e-4", "sgd": "optim.lr=1e-2", "adadelta": "optim.lr=0.05"}
 WIDE = ("cnn_pool_wide", "cnn_wide")  # 512 channels: a few small images are enough work
@@ -43,14 +46,12 @@ FEW = (*DIGITS, "data.root={images}/two_digits", "data.size=12", "data.batch_siz
 SIMPLE = (*DIGITS, "model=cnn_simple")
 CASES = {
     f"{model} {optim}": (*(FEW if model in WIDE else DIGITS), f"model={model}", f"optim={optim}", rate)
-    for model in MODELS
+    for model in choices("model")
     for optim, rate in OPTIMIZERS.items()
-} | {
-    "adamw": (*SIMPLE, "optim=adamw"),
-    "rmsprop": (*SIMPLE, "optim=rmsprop"),
-    "sgd_momentum": (*SIMPLE, "optim=sgd_momentum"),
-    "cosine": (*SIMPLE, "scheduler=cosine"),
-    "one_cycle": (*SIMPLE, "scheduler=one_cycle"),
+}
+CASES |= {optim: (*SIMPLE, f"optim={optim}") for optim in choices("optim") if optim not in OPTIMIZERS}
+CASES |= {scheduler: (*SIMPLE, f"scheduler={scheduler}") for scheduler in choices("scheduler") if scheduler != "none"}
+CASES |= {
     "augmentation": (*SIMPLE, "optim=sgd", "data.augment.shift=2", "data.augment.rotate=15"),
     "clipped gradients": (*SIMPLE, "optim=sgd", "++trainer.gradient_clip_val=0.5"),
     "clipped loss": (*SIMPLE, "loss=clipped_cross_entropy", "data.normalize=false"),
@@ -130,6 +131,8 @@ def difference(name: str, losses: Losses, table: Mapping) -> str | None:
 
     They are to be equal on the machine that wrote the table, and within `ELSEWHERE` of one another on any other.
     """
+    if name not in table["losses"]:
+        return f"{name}: has no recorded losses yet: add them to the table (make record-losses)"
     tolerance = 0.0 if table["machine"] == machine() else ELSEWHERE
     recorded = {key: [float.fromhex(text) for text in line.split()] for key, line in table["losses"][name].items()}
     for key in recorded | losses:
