@@ -29,10 +29,46 @@ def test_help_says_what_there_is(harness, capsys, arguments):
         assert f"\n  {word}" in said
 
 
+@pytest.mark.parametrize("command_line", ["digitlab train", "digitlab sweep", "digitlab report", "python src/train.py"])
+def test_help_is_of_the_command_that_was_given_and_lists_the_users_files(harness, capsys, tmp_path, command_line):
+    (tmp_path / "optim").mkdir()
+    (tmp_path / "optim" / "mine.yaml").write_text("_target_: torch.optim.SGD\n")
+    program, _, name = command_line.partition(" ")
+    asked = ["--help", f"--config-dir={tmp_path}"]
+    end = command(harness, name, *asked) if program == "digitlab" else harness.main(*asked)
+    assert not end
+    said = capsys.readouterr().out
+    assert f": {command_line} KEY=VALUE" in said
+    if name != "report":
+        assert "rmsprop sgd sgd_momentum mine\n" in said.replace("\n" + " " * 34, " ")
+
+
+@pytest.mark.parametrize("arguments", [["train.py", "--help"], ["train.py", "--cfg", "job"], ["report.py", "-h"]])
+def test_a_reader_that_stops_reading_is_no_error(harness, repository, arguments):
+    script = f"{sys.executable} {repository}/src/{arguments[0]} {' '.join(arguments[1:])} | true"
+    told = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd=repository, timeout=60)
+    assert told.stderr == ""
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["trian"], "trian: unknown command; allowed: train, sweep, report, compare, store"),
+        (
+            ["trian"],
+            "trian: unknown command; allowed: train, sweep, report, compare, store; did you mean: digitlab train",
+        ),
+        (
+            ["store", "chekc"],
+            "chekc: unknown command; allowed: relocate, gc, check, restore; did you mean: digitlab store",
+        ),
+        (["model=cnn_pool"], "no command; did you mean: digitlab train model=cnn_pool"),
+        (["-m", "seed=1,2"], "no command; did you mean: digitlab train -m seed=1,2"),
+        (
+            ["--config-dir", "my conf", "optim=x"],
+            "no command; did you mean: digitlab train --config-dir 'my conf' optim=x",
+        ),
+        (["report.sweep=grid"], "no command; did you mean: digitlab report report.sweep=grid"),
         (["store", "clean"], "clean: unknown command; allowed: relocate, gc"),
         (["store", "gc", "--dry"], "No such option '--dry'"),
         (["sweep"], "sweep: which one? digitlab sweep NAME; there are: claims, counterparts, grid, "),

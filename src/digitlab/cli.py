@@ -1,6 +1,8 @@
 """The command `digitlab`: read the arguments, call one function."""
 
+import shlex
 import sys
+from difflib import get_close_matches
 
 import click
 
@@ -12,9 +14,18 @@ HYDRAS = {"add_help_option": False, "context_settings": {"ignore_unknown_options
 class _Group(click.Group):
     """A group of commands whose usage is what may follow it, and which names them all where there is no such one."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        settings = [each for each in args if "=" in each and not each.startswith("-")]
+        if ctx.parent is None and settings and ("=" in args[0] or args[0].startswith("-")):
+            command = "report" if all(each.startswith("report.") for each in settings) else "train"
+            raise click.UsageError(f"no command; did you mean: digitlab {command} {shlex.join(args)}")
+        return super().parse_args(ctx, args)
+
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple:
         if args[0] not in self.commands:
-            raise click.UsageError(f"{args[0]}: unknown command; allowed: {', '.join(self.commands)}")
+            close = [f"{ctx.command_path} {each}" for each in get_close_matches(args[0], self.commands)]
+            meant = f"; did you mean: {', '.join(close)}" if close else ""
+            raise click.UsageError(f"{args[0]}: unknown command; allowed: {', '.join(self.commands)}{meant}")
         return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -100,14 +100,27 @@ def test_nothing_is_changed_while_a_run_is_in_progress(moved, task):
     assert dump(moved) == before
 
 
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        ("relocate", "nothing to do here"),
+        ("gc", "mlflow gc --backend-store-uri"),
+        ("check", "report"),
+        ("restore", "backup"),
+    ],
+)
+def test_what_to_do_about_a_servers_store_is_said(harness, task, words):
+    harness.uri = "http://127.0.0.1:9"
+    end = harness.main("store", task, entry_point="digitlab")
+    assert end.startswith(f"error: store: {task}: the store is a server's: ")
+    assert words in end
+
+
 @pytest.mark.parametrize("task", ["relocate", "gc"])
 def test_a_missing_store_is_not_created(harness, task):
     end = harness.main("store", task, entry_point="digitlab")
     assert end.startswith(f"error: store: {harness.folder / 'mlflow.db'} does not exist")
     assert not harness.folder.exists()
-    harness.uri = "http://127.0.0.1:9"
-    end = harness.main("store", task, entry_point="digitlab")
-    assert end == "error: store: is a server's; run this where the server keeps its files"
 
 
 @pytest.mark.slow

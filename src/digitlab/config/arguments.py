@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from hydra.core.override_parser.types import Quote, QuotedString
 
@@ -46,9 +47,13 @@ def check_arguments(arguments: Sequence[str]) -> None:
 def show_help(job: str, arguments: Sequence[str]) -> None:
     """Print every key that the job "train" or "report" takes and end the program, where `arguments` ask for help."""
     if {"--help", "-h"} & set(arguments):
+        from digitlab.config.hydra_internals import users_folder
         from digitlab.config.reference import help_page
 
-        print(help_page(job))
+        program = sys.argv[0]
+        command = f"python src/{Path(program).name}" if program.endswith(".py") else program
+        print(help_page(job, command, users_folder(arguments)))
+        sys.stdout.flush()
         sys.exit()
 
 

@@ -12,6 +12,7 @@ from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
 from digitlab.platform.secrets import redact
+from digitlab.platform.signals import exit_unread
 from digitlab.platform.text import printable, shorten
 
 WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
@@ -49,6 +50,8 @@ def one_line_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:  # as in: digitlab train --help | head
+        exit_unread()
     except (UserError, OSError, HydraException, OmegaConfBaseException, YAMLError) as error:
         if WANTS_TRACEBACK:
             raise

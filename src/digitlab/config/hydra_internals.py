@@ -23,6 +23,7 @@ from digitlab import CONF
 from digitlab.config.errors import UserError, one_line
 from digitlab.config.files import check_file
 from digitlab.config.leaves import as_text, is_within
+from digitlab.platform.text import shorten
 
 OPEN = ("mode", "sweeper.params", "sweeper.per_optim", "sweeper.max_batch_size")  # of Hydra's node, to any file
 BOOKKEEPING = ("overrides", "runtime", "job.override_dirname", "searchpath")  # the last one: by --config-dir
@@ -58,6 +59,12 @@ def _refuse_flag(message: str) -> NoReturn:
     known = [max(action.option_strings, key=len) for action in get_args_parser()._actions if action.option_strings]
     allowed = [name for name in known if name[2:].replace("-", "_") not in REFUSED_FLAGS]
     raise UserError(f"{message.removeprefix('argument ')}; allowed: {', '.join(allowed)}, KEY=VALUE")
+
+
+def users_folder(arguments: Sequence[str]) -> Path | None:
+    """Return the folder that --config-dir names."""
+    flags, _ = get_args_parser().parse_known_args(list(arguments))
+    return Path(flags.config_dir) if flags.config_dir else None
 
 
 class ClosedLoader(ConfigLoaderImpl):
@@ -135,7 +142,7 @@ def _compare(cfg: DictConfig, own: DictConfig) -> None:
         is_open = is_within(key, (*OPEN, *BOOKKEEPING)) or (is_within(key, ["launcher"]) and _is_plain(key, value))
         if not is_open and value != ours.get(key):
             allowed = ", ".join(f"hydra.{name}" for name in OPEN)
-            text = as_text(value)[:100]
+            text = shorten(as_text(value))
             raise UserError(
                 f"hydra.{key}={text}: not to be changed by a file; allowed of Hydra's: {allowed}, hydra.launcher"
             )

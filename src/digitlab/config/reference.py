@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from omegaconf import OmegaConf
 
-from digitlab import CONF, REPOSITORY
+from digitlab import CONF, IS_CHECKOUT, REPOSITORY
 from digitlab.config.describe import Description
 from digitlab.config.leaves import as_text
 from digitlab.config.schema import ReportJob, Run
@@ -20,12 +20,12 @@ from digitlab.config.schema import ReportJob, Run
 JOBS = {"train": Run, "report": ReportJob}
 USAGE = {
     "train": """\
-Train one network with one optimizer: python src/train.py KEY=VALUE ...
+Train one network with one optimizer: {command} KEY=VALUE ...
 -m KEY=A,B runs one for each, sweep=NAME those of a file; --cfg job shows the configuration only.
-GROUP=CHOICE takes a file of conf/GROUP/, which may have other values than stand here.
+GROUP=CHOICE takes a file of {groups}, which may have other values than stand here.
 +KEY=VALUE adds what else the _target_ of a group takes.""",
     "report": """\
-Say which differences between a sweep's runs are real: python src/report.py KEY=VALUE ...
+Say which differences between a sweep's runs are real: {command} KEY=VALUE ...
 --cfg job shows the configuration only.""",
 }
 SECTIONS = {
@@ -57,11 +57,14 @@ class Key(NamedTuple):
         return self.meaning if self.allowed == "true or false" else f"{self.meaning} ({self.allowed})"
 
 
-def help_page(job: str) -> str:
-    """Return what a job says when it is asked for help."""
-    chosen, lines = _chosen(job), [USAGE[job]]
+def help_page(job: str, command: str, folder: Path | None = None) -> str:
+    """Return what a job says when `command` asks it for help; a user's `folder` adds its choices."""
+    folders = [CONF, folder] if folder else [CONF]
+    built_in = "conf/GROUP/" if IS_CHECKOUT else "the built-in ones"
+    groups = f"{built_in} or of {folder}/GROUP/" if folder else f"{built_in}; --config-dir=DIR adds those of DIR/GROUP/"
+    chosen, lines = _chosen(job), [USAGE[job].format(command=command, groups=groups)]
     for section, keys in _sections(job).items():
-        choices = " ".join(_choices(section)) if section in chosen else ""
+        choices = " ".join(_choices(section, folders)) if section in chosen else ""
         lines += ["", *([_item(f"{section}={chosen[section]}", f"one of {choices}")] if choices else [])]
         if section != "claim":  # a file says those
             lines += [_item(f"  {key.name}={key.default}", key.text) for key in keys]
@@ -124,10 +127,14 @@ def _chosen(job: str) -> dict[str, str]:
     return {group: as_text(choice) for each in defaults for group, choice in each.items() if group in SECTIONS}
 
 
-def _choices(group: str) -> dict[str, str]:
+def _choices(group: str, folders: Sequence[Path] = (CONF,)) -> dict[str, str]:
     """Return the files of a group, but for the one that others build on, with what each says that it is."""
-    files = sorted((CONF / group).glob("*.yaml")) if group else []
-    texts = {file.stem: file.read_text().removeprefix("# @package _global_\n") for file in files if file.stem != "base"}
+    files = [file for folder in folders for file in sorted((folder / group).glob("*.yaml"))] if group else []
+    texts = {
+        file.stem: file.read_text(errors="replace").removeprefix("# @package _global_\n")
+        for file in files
+        if file.stem != "base"
+    }
     return {name: text.partition("\n")[0].removeprefix("# ") for name, text in texts.items()}
 
 

@@ -26,8 +26,7 @@ class ImageData(pl.LightningDataModule):
 
     Batches are float32 (B, C, H, W) and int64 (B,) on the training device, where the whole set lies as uint8.
 
-    - `source` is called with those of `root`, `size` and `color` that it takes; `fallback` is a source to use where it is
-      unavailable.
+    - `source` is called with those of `root`, `size`, `color` that it takes; `fallback` is used if it is unavailable.
     - `size` of the images in pixels, which become squares, and whether they have `color`; None: as the source has them.
     - `split`, `val_fraction`, `test_fraction`, `skip_first`, `split_seed`: see `Division`.
     - `normalize`, `mean`, `std`: see `Preprocess`.

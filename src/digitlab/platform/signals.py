@@ -99,6 +99,12 @@ def _discard(*descriptors: int) -> None:
     os.close(nowhere)
 
 
+def exit_unread() -> NoReturn:
+    """End the program, of whose output nobody reads the rest, as SIGPIPE does elsewhere."""
+    _discard(1)
+    sys.exit(128 + signal.SIGPIPE)
+
+
 def exit_on_closed_output() -> NoReturn:
     """End the program as SIGPIPE does elsewhere, which Python ignores for the sake of sockets."""
     _discard(1)

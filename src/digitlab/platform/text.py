@@ -24,6 +24,13 @@ def _escaped(character: str) -> str:
 
 
 def shorten(text: str) -> str:
-    """Return `text` without its middle where it is long."""
+    """Return `text` without its middle where it is long, and cut no word that is shorter than what is left of it."""
+    if len(text) <= LONGEST:
+        return text
     half = LONGEST // 2
-    return text if len(text) <= LONGEST else f"{text[:half]} ... {text[-half:]}"
+    begin, end = text[:half], text[-half:]
+    if text[half] != " " and " " in begin[half // 2 :]:
+        begin = begin[: begin.rindex(" ")]
+    if text[-half - 1] != " " and " " in end[: half // 2]:
+        end = end[end.index(" ") + 1 :]
+    return f"{begin.rstrip()} ... {end.lstrip()}"

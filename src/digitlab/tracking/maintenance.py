@@ -21,6 +21,12 @@ LOCATIONS = (
     ("model_versions", "source"),
     ("model_versions", "storage_location"),
 )
+BY_A_SERVER = {  # what to do about a store that is not a file here
+    "relocate": "nothing to do here, for only the server knows where its artifacts lie",
+    "gc": "on its machine, mlflow gc --backend-store-uri URI removes the runs that were deleted",
+    "check": "its database has tools of its own, on its machine; digitlab report says whether it answers",
+    "restore": "its database is restored on its machine, from the backup that is made there",
+}
 READY = 2  # MLflow's LoggedModelStatus
 
 
@@ -30,7 +36,7 @@ def relocate(store: Store, is_dry: bool = False) -> Iterator[str]:
     It is one transaction, for a dry run on a copy in memory. Raises OSError where there is no store, it is not a file,
     it is damaged, or a run is in progress.
     """
-    file = _sound(store)
+    file = _sound(store, "relocate")
     here = (file.parent / "artifacts").as_uri()
     changed = 0
     with nullcontext() if is_dry else _no_runs(file), _database(file, is_dry) as database:
@@ -58,7 +64,7 @@ def collect_garbage(store: Store, is_dry: bool = False) -> Iterator[str]:
     Yields a line for each. Raises OSError where there is no store, it is not a file, it is damaged, or a run is in
     progress.
     """
-    file = _sound(store)
+    file = _sound(store, "gc")
     artifacts = file.parent / "artifacts"
     before = _size(file.parent)
     with nullcontext() if is_dry else _no_runs(file):
@@ -101,7 +107,7 @@ def collect_garbage(store: Store, is_dry: bool = False) -> Iterator[str]:
 
 def check(store: Store, is_dry: bool = False) -> Iterator[str]:
     """Read the whole store; yield lines on it and its daily copy. Raises OSError where it is damaged or not a file."""
-    file = _file(store)
+    file = _file(store, "check")
     integrity.check(file, "integrity_check")
     older = ", of an older MLflow: a run will upgrade it" if schema.is_older(file) else ""
     with closing(sqlite3.connect(file)) as database:
@@ -120,7 +126,7 @@ def restore(store: Store, is_dry: bool = False) -> Iterator[str]:
 
     Raises OSError where the store is sound, is not a file or has no sound copy, or a run is in progress.
     """
-    file = _file(store, must_exist=False)
+    file = _file(store, "restore", must_exist=False)
     copy = integrity.copy_of(file)
     if not copy.exists():
         raise OSError(f"{copy} does not exist: there is no copy of the store")
@@ -153,17 +159,17 @@ def restore(store: Store, is_dry: bool = False) -> Iterator[str]:
             yield f"{unknown} later runs are not in it; their commands train them again, and gc removes their files"
 
 
-def _file(store: Store, must_exist: bool = True) -> Path:
+def _file(store: Store, task: str, must_exist: bool = True) -> Path:
     if store.file is None:
-        raise OSError("is a server's; run this where the server keeps its files")
+        raise OSError(f"{task}: the store is a server's: {BY_A_SERVER[task]}")
     if must_exist and not store.exists():
         raise OSError(f"{store.file} does not exist; MLFLOW_TRACKING_URI=sqlite:///FILE names another")
     return store.file
 
 
-def _sound(store: Store) -> Path:
+def _sound(store: Store, task: str) -> Path:
     """Return the file of a store in which nothing is missing: what is not in it would be taken for garbage."""
-    file = _file(store)
+    file = _file(store, task)
     integrity.check(file)
     if schema.is_older(file):
         raise OSError(f"{file} is of an older MLflow; a run upgrades it, after a copy")

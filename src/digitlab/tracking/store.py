@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from digitlab import IS_CHECKOUT
 from digitlab.platform.secrets import hide_password, redact
+from digitlab.platform.text import shorten
 from digitlab.tracking import integrity, schema
 from digitlab.tracking.address import ENCODED, OURS, PLAIN, address_of, file_of
 
@@ -121,7 +122,7 @@ class Store:
                 reason, places = f"{error.filename}: {error.strerror}", [error.filename]
             else:
                 inner = getattr(error.__cause__, "orig", error)  # the database's own message, without MLflow's
-                reason = str(inner).partition("\n")[0][:300] or type(inner).__name__
+                reason = shorten(str(inner).partition("\n")[0]) or type(inner).__name__
                 if self.file and integrity.is_damage(reason):
                     reason = f"{reason}; {integrity.remedy(self.file)}"
                 reason = redact(reason if isinstance(error, OSError) else f"uri={self.uri}: {reason}")
@@ -175,7 +176,7 @@ class Store:
         except (MlflowException, SQLAlchemyError, OSError) as error:
             if self.file and integrity.is_damage(str(error)):
                 raise OSError(f"{self.file} is damaged; {integrity.remedy(self.file)}") from error
-            reason = redact(str(error).splitlines()[0][:200])
+            reason = redact(shorten(_root_of(error)))
             raise OSError(f"uri={redact(self.uri)}: the store does not answer ({reason})") from error
 
 
@@ -232,3 +233,12 @@ def _short_timeouts() -> Iterator[None]:
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def _root_of(error: BaseException) -> str:
+    """Say what was at the bottom of an error that libraries passed on, such as Connection refused."""
+    root = error
+    while (below := root.__cause__ or root.__context__) is not None:
+        root = below
+    said = root.strerror if isinstance(root, OSError) and root.strerror else str(root)
+    return said.partition("\n")[0] or type(root).__name__

@@ -22,6 +22,7 @@ from digitlab.data.datamodule import ImageData
 from digitlab.models.layers import ReluDropout
 from digitlab.models.predictor import Predictor
 from digitlab.platform import console
+from digitlab.platform.text import shorten
 from digitlab.training.checkpoint import EpochCheckpoint
 from digitlab.training.classifier import Classifier
 
@@ -66,7 +67,7 @@ def _try_batch(network: nn.Module, data: ImageData, trainer: pl.Trainer, size: i
         try:
             output = network(images)
         except Exception as error:
-            said = f"{type(error).__name__}: {one_line(error)}"[:200]
+            said = shorten(f"{type(error).__name__}: {one_line(error)}")
             raise UserError(f"model: fails at a batch of {count} in {doing}: {said}") from error
     if not isinstance(output, Tensor):
         raise UserError(f"model: its output is a {type(output).__name__}; {wanted}")
@@ -142,7 +143,8 @@ def why_not_exported(network: nn.Module, data: ImageData) -> str:
         try:
             torch.export.export(predictor, (images,), dynamic_shapes=[{0: torch.export.Dim.AUTO}])
         except Exception as error:  # of whatever kind the network's own code raises
-            return f"torch.export cannot export it ({type(error).__name__}: {str(error).partition(chr(10))[0]})"[:300]
+            reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+            return f"torch.export cannot export it ({shorten(reason)})"
     return ""
 
 
