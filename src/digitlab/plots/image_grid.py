@@ -4,7 +4,7 @@ import textwrap
 
 import numpy as np
 
-from digitlab.plots.style import Figure
+from digitlab.plots.style import Figure, wrap
 
 
 def image_grid(images: np.ndarray, texts: list[str], columns: int, title: str, empty: str = "no images") -> Figure:
@@ -14,12 +14,14 @@ def image_grid(images: np.ndarray, texts: list[str], columns: int, title: str, e
     texts = [textwrap.fill(text, 20) for text in texts]
     # One mosaic, in units of image pixels: separate axes for each image take nine times as long to draw.
     tile = 31 + 3 * max((text.count("\n") + 1 for text in texts), default=1)
-    mosaic = np.full((8 + rows * tile, columns * 32, *images.shape[3:]), 255, np.uint8)
+    title = wrap(title, columns * 32 / 24 - 0.2)
+    top = 8 + 5 * title.count("\n")
+    mosaic = np.full((top + rows * tile, columns * 32, *images.shape[3:]), 255, np.uint8)
     fig = Figure(figsize=(mosaic.shape[1] / 24, mosaic.shape[0] / 24))  # 5 x 5 dots for each pixel: sharp
     fig.suptitle(title, y=1 - 2 / mosaic.shape[0])
     ax = fig.add_axes((0, 0, 1, 1), frameon=False, xticks=(), yticks=())
     for i, (image, text) in enumerate(zip(images, texts, strict=True)):
-        y, x = 8 + (i // columns + 1) * tile - 30, i % columns * 32 + 2
+        y, x = top + (i // columns + 1) * tile - 30, i % columns * 32 + 2
         height, width = image.shape[:2]
         mosaic[y : y + 28, x : x + 28] = image[np.ix_(np.arange(28) * height // 28, np.arange(28) * width // 28)]
         ax.text(x + 13.5, y - 1.5, text, ha="center", fontsize=8)

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from digitlab.plots.image_grid import image_grid, shorten
-from digitlab.plots.style import BLUES, Figure, line_styles, scale_accuracy, scale_cost, styled
+from digitlab.plots.style import BLUES, Figure, line_styles, scale_accuracy, scale_cost, styled, wrap
 
 
 @styled
@@ -38,7 +38,7 @@ def learning_curves(panels: Mapping[str, Mapping[str, np.ndarray]], title: str, 
     """
     fig, axes, looks = _panels(panels, title)
     for ax, (network, curves_of) in zip(axes, panels.items(), strict=False):
-        ax.set_title(network, size="medium")
+        ax.set_title(wrap(network, 2.2, "medium"), size="medium")
         for name, values in curves_of.items():
             trained = ~np.isnan(values).all(axis=0)
             steps, values = np.flatnonzero(trained) + 1, values[:, trained]
@@ -66,7 +66,7 @@ def rate_sensitivity(
     """
     fig, axes, looks = _panels(panels, title)
     for ax, (network, arms) in zip(axes, panels.items(), strict=False):
-        ax.set_title(network, size="medium")
+        ax.set_title(wrap(network, 2.2, "medium"), size="medium")
         for name, (rates, values, chosen) in arms.items():
             means = np.array([np.mean(each) for each in values])
             bars = [[mean - min(each), max(each) - mean] for mean, each in zip(means, values, strict=True)]
@@ -87,7 +87,7 @@ def accuracy_matrix(
 ) -> Figure:
     """Draw accuracies (R, C), nan for none, as a heat map with `texts` on it: the darker the better."""
     fig = Figure(figsize=(1.8 + 1.35 * len(columns), 1.2 + 0.55 * len(rows)), layout="constrained")
-    fig.suptitle(textwrap.fill(title, 24 + 16 * len(columns)))
+    fig.suptitle(wrap(title, fig.get_figwidth() - 0.3))
     ax = fig.subplots()
     shades = -np.log10(np.maximum(1 - np.asarray(values, dtype=float), 1e-4))
     norm = Normalize(np.nanmin(shades), max(np.nanmax(shades), np.nanmin(shades) + 0.1))
@@ -117,7 +117,7 @@ def trade_offs(
     a staircase.
     """
     fig = Figure(figsize=(1.6 + 4 * len(costs), 4.4), layout="constrained")
-    fig.suptitle(textwrap.fill(title, 20 + 40 * len(costs)))
+    fig.suptitle(wrap(title, fig.get_figwidth() - 0.3))
     axes = np.atleast_1d(fig.subplots(1, len(costs), sharey=True))
     looks, numbers = line_styles(arms), {name: number for number, name in enumerate(dict.fromkeys(networks), 1)}
     means, lows, highs = np.transpose(accuracies)
@@ -160,7 +160,7 @@ def _panels(panels: Mapping[str, Mapping], title: str) -> tuple[Figure, list[Axe
     columns = min(len(panels), 4 if len(panels) > 6 else 3)
     rows = -(-len(panels) // columns)
     fig = Figure(figsize=(max(2.9 * columns, 5.5), 0.9 + 2.4 * rows), layout="constrained")
-    fig.suptitle(textwrap.fill(title, 40 * max(columns, 2)))
+    fig.suptitle(wrap(title, fig.get_figwidth() - 0.3))
     axes = list(fig.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
     for ax in axes[len(panels) :]:
         ax.remove()

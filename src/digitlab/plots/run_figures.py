@@ -1,6 +1,5 @@
 """Figures of one run."""
 
-import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -9,7 +8,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.ticker import MaxNLocator
 
 from digitlab.plots.image_grid import image_grid, shorten
-from digitlab.plots.style import BLUES, Figure, styled
+from digitlab.plots.style import BLUES, Figure, styled, wrap
 
 # Okabe-Ito colours; line style and marker distinguish the series without colour.
 _SERIES = {
@@ -34,7 +33,7 @@ def curves(history: Mapping[str, tuple[Sequence[float], Sequence[float]]], title
     the untrained network may be outside.
     """
     fig = Figure(figsize=(9, 3.4), layout="constrained")
-    fig.suptitle(title)
+    fig.suptitle(wrap(title, fig.get_figwidth() - 0.3))
     loss, accuracy = fig.subplots(1, 2, sharex=True)
     for ax, metric, name in [(loss, "loss", "loss"), (accuracy, "acc", "accuracy")]:
         for series, look in _SERIES.items():
@@ -79,7 +78,7 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
     bar.minorticks_off()
     bar.outline.set_visible(False)
     names = [shorten(name) for name in classes]
-    ax.set(title=textwrap.fill(title, 60), xlabel="predicted", ylabel="true")
+    ax.set(title=wrap(title, side - 0.5), xlabel="predicted", ylabel="true")
     ax.set_xticks(range(size), names, rotation=90 if max(map(len, names)) > 3 else 0)
     ax.set_yticks(range(size), names)
     ax.tick_params(length=0)

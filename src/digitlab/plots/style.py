@@ -1,5 +1,6 @@
 """The style of every figure: colours, lines, axes."""
 
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
@@ -10,6 +11,8 @@ import numpy as np
 from matplotlib import colormaps, rc_context, rcParams, rcParamsDefault
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextToPath
 from matplotlib.ticker import MaxNLocator
 
 # Cycles of different lengths, so that more lines than there are colours still differ.
@@ -66,6 +69,16 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
         return figure
 
     return drawn
+
+
+def wrap(text: str, inches: float, size: str = "large") -> str:
+    """Break a title into lines that are drawn within `inches`; one word alone may be broken too."""
+    font, measure, columns = FontProperties(size=size), TextToPath().get_text_width_height_descent, len(text)
+    lines = [text]
+    while columns > 1 and any(measure(line, font, False)[0] > 72 * inches for line in lines):
+        columns = int(0.95 * columns)
+        lines = textwrap.wrap(text, columns)
+    return "\n".join(lines)
 
 
 def line_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
