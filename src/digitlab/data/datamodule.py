@@ -129,6 +129,9 @@ class ImageData(pl.LightningDataModule):
     def test_dataloader(self) -> Batches:
         return self._evaluation("test")
 
+    def predict_dataloader(self) -> Batches:
+        return self._evaluation("test")
+
     def _training(self) -> Batches:
         order = EpochOrder(self.sizes["train"], self.seed)
         split = self._on_device("train")

@@ -1,6 +1,7 @@
 """Train and evaluate any network with any optimizer: the one LightningModule."""
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -170,6 +171,12 @@ class Classifier(pl.LightningModule):
         self.probabilities, self.labels = (torch.cat(parts).numpy() for parts in zip(*self.predicted, strict=True))
         self.predicted.clear()
         self.results = self._means("test")
+        self.log_dict(self.results, logger=False)  # for what trainer.test returns; a run records them itself
+
+    def predict_step(self, batch: Tensor | Sequence[Tensor], index: int) -> Tensor:
+        """Return the class probabilities (B, C) of a batch of images, or of images and labels."""
+        images = batch if isinstance(batch, Tensor) else batch[0]
+        return self.network(images).float().softmax(1)
 
     def _evaluate(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         images, labels = batch
