@@ -52,7 +52,7 @@ BASE = ("data=mnist5k", "trainer=smoke", "model=mlp")
         (["+data.shuffle=true"], "data: shuffle: unknown key; allowed: source, root, "),
         (["epochs=3"], "epochs: unknown key; allowed: seed, loss, "),
         (["+epochs=3"], "epochs: unknown key; allowed: model, optim, "),
-        (["model=mlp,cnn_pool"], "Ambiguous value for argument 'model=mlp,cnn_pool'"),
+        (["model=mlp,cnn_pool"], "model=mlp,cnn_pool: has several values; a run of each: -m model=mlp,cnn_pool"),
         (["optim.lr"], "Error parsing override 'optim.lr'"),
         (["model.blocks=[{channels: 8, kernel: 99}]"], "model: "),
         (["trainer=gpu"], "trainer.accelerator=gpu: no GPU found; allowed here: auto, cpu"),

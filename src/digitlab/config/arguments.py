@@ -30,6 +30,7 @@ OPTIONAL = ("sweep", "claim", "counterpart")  # groups of which a run is without
 
 def check_arguments(arguments: Sequence[str]) -> None:
     """Raise UserError for an argument of the command line that is none, or reaches into Hydra further than it may."""
+    _check_spaces_and_commas(arguments)
     for argument in arguments:
         key, equals, value = argument.lstrip("+~").partition("=")
         if equals and not key:
@@ -44,6 +45,29 @@ def check_arguments(arguments: Sequence[str]) -> None:
             raise UserError(f"{key}: not to be changed from here; allowed of Hydra's: {', '.join(HYDRA_KEYS)}")
 
 
+def _check_spaces_and_commas(arguments: Sequence[str]) -> None:
+    """Raise UserError for a KEY=VALUE that a space has divided, and for several values where one run is asked for."""
+    word = r"[A-Za-z_][\w./@]*"
+    for left, right, *more in (arguments[place : place + 3] for place in range(len(arguments) - 1)):
+        name = left.lstrip("+~")
+        is_next = re.match(rf"-\D|[+~]*{word}=", right)  # an argument of its own, after an empty value
+        if re.fullmatch(rf"{word}=", name) and not is_next:
+            raise UserError(f"{left} {right}: has a space beside the =; write {left}{right}")
+        if re.fullmatch(word, name) and right.startswith("="):
+            value = right if right != "=" else f"={more[0] if more else 'VALUE'}"
+            raise UserError(f"{left} {right}: has a space beside the =; write {left}{value}")
+    if _is_many(arguments):
+        return
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if "," not in value or argument[:1] in "-~" or key.lstrip("+") in TEXTS or re.search(r"[\[({'\"\\]", value):
+            continue
+        if re.fullmatch(r"[-+]?\d+,\d+", value):
+            point = value.replace(",", ".")
+            raise UserError(f"{argument}: has a comma; a decimal point: {key}={point}; two runs: -m {argument}")
+        raise UserError(f"{argument}: has several values; a run of each: -m {argument}; a list: '{key}=[{value}]'")
+
+
 def show_help(job: str, arguments: Sequence[str]) -> None:
     """Print every key that the job "train" or "report" takes and end the program, where `arguments` ask for help."""
     if {"--help", "-h"} & set(arguments):
@@ -55,6 +79,12 @@ def show_help(job: str, arguments: Sequence[str]) -> None:
         print(help_page(job, command, users_folder(arguments)))
         sys.stdout.flush()
         sys.exit()
+
+
+def _is_many(arguments: Sequence[str]) -> bool:
+    """Say whether several runs are asked for, whose commas separate values."""
+    many = ("sweep=", "hydra.mode=MULTIRUN", "hydra.sweeper.params")
+    return any(each in ("-m", "--multirun") or each.lstrip("+").startswith(many) for each in arguments)
 
 
 def check_choice(group: str, value: str) -> None:
@@ -71,8 +101,7 @@ def understood(arguments: Sequence[str]) -> list[str]:
     The values of TEXTS are paths, addresses and filters, whose signs Hydra's grammar would trip over. Where several
     runs are asked for, their commas separate values, as those of every key do.
     """
-    is_many = any(each in ("-m", "--multirun") or each.startswith("sweep=") for each in arguments)
-    found = []
+    is_many, found = _is_many(arguments), []
     for argument in arguments:
         key, _, value = argument.partition("=")
         is_text = key.lstrip("+") in TEXTS and value[:1] not in ("'", '"') and not re.fullmatch(r"[\w./:@%+~-]*", value)
