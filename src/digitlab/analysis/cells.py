@@ -12,6 +12,8 @@ from digitlab.analysis.statistics import t_interval, wilson
 
 ALPHA = 0.05
 
+DISTURBED = 1.5  # so many times as long as another one an epoch of the same work takes where other programs run
+
 
 @dataclass
 class Cell:
@@ -112,6 +114,13 @@ class Cell:
     def timed(self) -> list[Result]:
         """The runs that had their machine to themselves, so that their seconds can be compared."""
         return [run for run in self.runs if run.is_exclusive and run.epoch_s.size]
+
+    @property
+    def is_disturbed(self) -> bool:
+        """Say whether other programs seem to have taken time: epochs after each run's first, which warms up, differ."""
+        seconds = np.concatenate([run.epoch_s[1:] for run in self.timed]) if self.timed else np.empty(0)
+        seconds = seconds[np.isfinite(seconds)]
+        return len(seconds) > 1 and float(seconds.max()) > max(DISTURBED * float(seconds.min()), 0.2)
 
     @property
     def epoch_s(self) -> float:

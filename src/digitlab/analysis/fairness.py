@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from digitlab.analysis.cells import DISTURBED
 from digitlab.analysis.compare import Comparison
 from digitlab.analysis.records import Result
 from digitlab.analysis.tuning import describe_tuning
@@ -106,6 +107,13 @@ def caveats(comparison: Comparison) -> list[str]:
         notes.append(
             f"Seconds are from {len(runs) - contended} of {len(runs)} runs: the others shared their machine with "
             "another run of this store part of the time."
+        )
+    disturbed = [cell.name for cell in cells if cell.is_disturbed]
+    if disturbed:
+        notes.append(
+            f"Seconds of {_name_runs(disturbed)} are not those of the work alone: epochs of the same work took up to "
+            f"more than {DISTURBED:g} times as long as others, as when other programs use the machine. Do not rank by "
+            "them."
         )
     leaked = [run.name for run in runs if run.settings.get("data.split") == "test"]
     if leaked:

@@ -288,7 +288,10 @@ class Report(Keys):
     margin: Share | None = Field(
         default=None, description="cells whose accuracies are shown to differ by less are called equivalent; null: none"
     )
-    dir: str | None = Field(default=None, description="folder to write to; null: reports/<sweep> in the repository")
+    dir: str | None = Field(
+        default=None,
+        description="folder to write to; null: in the repository reports/<sweep>, or reports/<sweep>-<filter>",
+    )
 
 
 class ReportJob(Keys):

@@ -1,5 +1,7 @@
 """Report on the runs of a sweep: a comparison, or the verdicts on claims, printed and written to files."""
 
+import hashlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -49,17 +51,27 @@ def report(cfg: DictConfig) -> None:
             if is_look:
                 missing = [*missing, *looks.notes(store, parent, len(results))]
             document, differing, notes = _compare(store, name, results, missing, cfg.report.margin)
-    folder = Path(cfg.report.dir).expanduser() if cfg.report.dir else REPOSITORY / "reports" / name
+    file_name = _file_name(name, cfg.report.filter)
+    folder = Path(cfg.report.dir).expanduser() if cfg.report.dir else REPOSITORY / "reports" / file_name
     with user_errors(f"report.dir={folder}"):
         files = write(folder, document)
     show(document, differing, notes)
     console.say(f"written to {folder}: report.html, .md, .csv, .tex, figures/")
     if parent:
+        place = f"report{file_name.removeprefix(name)}"
         for file in files:
-            store.client.log_artifact(parent.info.run_id, folder / file, f"report/{file.parent}".rstrip("/."))
+            store.client.log_artifact(parent.info.run_id, folder / file, f"{place}/{file.parent}".rstrip("/."))
         if is_look:
             looks.record(store, parent, len(results))
-        console.say(f"and to MLflow: artifact report/report.html of run {name} ({store.ui_hint})")
+        console.say(f"and to MLflow: artifact {place}/report.html of run {name} ({store.ui_hint})")
+
+
+def _file_name(name: str, filter_string: str | None) -> str:
+    """Return a name for the files of a report, another one for each filter."""
+    if not filter_string:
+        return name
+    words = re.sub(r"[^\w.]+", "-", filter_string).strip("-.")[:60]
+    return f"{name}-{words}-{hashlib.sha256(filter_string.encode()).hexdigest()[:4]}"
 
 
 def show(document: Document, differing: Sequence[str], notes: Sequence[str]) -> None:
