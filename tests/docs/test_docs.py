@@ -19,6 +19,8 @@ from digitlab.config.schema import Claim
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONF = REPOSITORY / "conf"
 GUIDE = ("start", "train", "sweep", "report", "your-claim", "own", "use-a-model", "team")  # pages whose commands run
+CLAIMS = set((CONF / "claim").glob("*.yaml"))
+TUTORIALS = {file for file in CLAIMS if re.search(r"_\d{3}(_first_epoch)?$", file.stem)}
 PAGES = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")])
 # A block under a comment `<!-- not run here: why -->` is not run; one under `<!-- fails: why -->` has to fail.
 BLOCK = re.compile(r"(?:^<!-- (?P<mark>[\w ]+): [^\n]*-->\n)?^```(?P<kind>bash|python)\n(?P<text>.*?)^```", re.M | re.S)
@@ -90,6 +92,29 @@ def test_the_readme_gives_the_verdict_on_every_claim():
     for name, verdict in verdicts:
         assert verdict.lower() == told.pop(name).strip(" ,"), name
     assert not told
+
+
+WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+
+
+def test_the_pages_count_right():
+    def cells(name: str, key: str) -> int:
+        return len(OmegaConf.load(CONF / "sweep" / f"{name}.yaml").hydra.sweeper.params[key].split(","))
+
+    claims, counterparts = cells("claims", "claim"), len(list((CONF / "counterpart").glob("*.yaml")))
+    networks, tutorials = (
+        len(list((CONF / "model").glob("*.yaml"))),
+        len({re.findall(r"_(\d{3})", file.stem)[0] for file in TUTORIALS}),
+    )
+    for page, words in {
+        "README.md": f"{WORDS[tutorials].capitalize()} published tutorials make {WORDS[claims]} claims",
+        "docs/claims.md": f"of {WORDS[claims]} claims",
+        "docs/your-claim.md": f"runs all {WORDS[claims]} over five seeds",
+        "docs/sweep.md": f"all {WORDS[networks]} networks",
+    }.items():
+        assert words in (REPOSITORY / page).read_text(), page
+    assert f"of the {WORDS[counterparts]} counterparts" in (REPOSITORY / "docs" / "claims.md").read_text()
+    assert {file.stem for file in CLAIMS - TUTORIALS} == {"speedrun"}  # our own: no tutorial's, and in no count
 
 
 @pytest.mark.parametrize(
