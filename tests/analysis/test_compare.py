@@ -182,6 +182,15 @@ def test_seconds_are_only_from_runs_that_had_their_machine_to_themselves():
     assert contended.reaches[0].epochs == 2
 
 
+@pytest.mark.parametrize(
+    ("seconds", "is_said"), [([9, 2, 2], False), ([3, 2, 4], True), ([3, 2, 2.5], False), ([0.09, 0.02, 0.06], False)]
+)
+def test_seconds_that_other_programs_disturbed_are_said(seconds, is_said):
+    runs = [replace(run, epoch_s=np.array(seconds, float)) for run in GOOD]
+    notes = caveats(compare(runs, nothing))
+    assert any("Do not rank by them" in note for note in notes) == is_said
+
+
 def test_learning_rates_are_chosen_on_validation_alone():
     low = [
         replace(run, val_acc=np.array([0.5, 0.98]), val_loss=np.array([1.5, 0.08]), accuracy=0.999)
