@@ -38,3 +38,12 @@ def test_a_resumed_run_and_a_slow_one_do_not_spoil_the_pace(store):
     record(store, 7, [0, 0.5, 1])
     record(store, 60, [0, 20, 40])  # beside many others
     assert estimate(store, 10) == pytest.approx(6 + 10 * 0.5)
+
+
+def test_a_network_without_runs_counts_as_the_known_ones_on_its_data(store):
+    record(store, 6.5, [0, 0.5])
+    known, other = (SweepCell("", "", [], model, "mnist5k", 4) for model in ("mlp", "cnn"))
+    elsewhere = SweepCell("", "", [], "cnn", "mnist", 4)
+    assert estimate_seconds(store, [known, other]) == pytest.approx(2 * (6 + 4 * 0.5))
+    assert estimate_seconds(store, [other], [known]) == pytest.approx(6 + 4 * 0.5)
+    assert estimate_seconds(store, [other, elsewhere], [known]) is None

@@ -54,7 +54,7 @@ def sweep(cells: Sequence[Sequence[str]], compose: Compose, launch: Launch, one_
             look_up(store, planned, is_dry=settings.sweep.dry_run)
     name = settings.sweep.name or plan.name
     remaining = [cell for cell in planned if not cell.is_over]
-    left = duration(estimate_seconds(store, remaining) if exists else None)
+    left = duration(estimate_seconds(store, remaining, planned) if exists else None)
     console.say(f"sweep {name}: {announce(planned, remaining)}, {left}")
     if more := plan.announce(store if exists else None):
         console.say(more)
@@ -71,7 +71,7 @@ def sweep(cells: Sequence[Sequence[str]], compose: Compose, launch: Launch, one_
                 remaining = [cell for cell in added if not cell.is_over]
                 planned += added
                 _record(parent, planned, plan)
-                left = duration(estimate_seconds(store, remaining))
+                left = duration(estimate_seconds(store, remaining, planned))
                 console.say(f"\nsweep {name}: {announce(added, remaining)}, {left}")
                 refused = _run(store, remaining, launch, parent.id, one_by_one, plan, len(planned) - len(added))
             planned = [cell for cell in planned if cell not in refused]
@@ -114,7 +114,7 @@ def _run(
                 refused = cells[start:]
                 break
             if one_by_one:
-                left = duration(estimate_seconds(store, cells[start:]))
+                left = duration(estimate_seconds(store, cells[start:], cells[:start]))
                 console.say(f"\ncell {start + 1} of {len(cells)}: {some[0].name}, {left} left")
             _launch(store, some, launch, parent, number + start)
     finally:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from statistics import fmean
 
 from omegaconf import DictConfig
 
@@ -89,14 +90,23 @@ def announce(planned: Sequence[SweepCell], remaining: Sequence[SweepCell]) -> st
     return f"{len(planned)} cells: {done} done, {resumed} to resume, {len(remaining) - resumed} to run"
 
 
-def estimate_seconds(store: Store, cells: Sequence[SweepCell]) -> float | None:
-    """Return the seconds that `cells` will take, by earlier runs of each network and data; None where one has none."""
-    kinds = {(cell.model, cell.data) for cell in cells}
+def estimate_seconds(store: Store, cells: Sequence[SweepCell], others: Sequence[SweepCell] = ()) -> float | None:
+    """Return the seconds that `cells` will take, by earlier runs of each network and data.
+
+    A network without any counts as the mean of those known on the same data, of `cells` and the sweep's `others`.
+    None where nothing is known of some data.
+    """
+    kinds = {(cell.model, cell.data) for cell in (*cells, *others)}
     paces = {kind: pace for kind in kinds if (pace := queries.pace(store, *kind)) is not None}
-    if paces.keys() != kinds:
-        return None
-    rests = sum(paces[cell.model, cell.data][0] for cell in cells)
-    return rests + sum(paces[cell.model, cell.data][1] * cell.epochs for cell in cells)
+    total = 0.0
+    for cell in cells:
+        alike = [pace for (_, data), pace in paces.items() if data == cell.data]
+        if not alike:
+            return None
+        own = paces.get((cell.model, cell.data))
+        rest, epoch = own or (fmean(each) for each in zip(*alike, strict=True))
+        total += rest + epoch * cell.epochs
+    return total
 
 
 def duration(seconds: float | None) -> str:
