@@ -86,8 +86,11 @@ def accuracy_matrix(
     values: np.ndarray, texts: Sequence[Sequence[str]], rows: Sequence[str], columns: Sequence[str], title: str
 ) -> Figure:
     """Draw accuracies (R, C), nan for none, as a heat map with `texts` on it: the darker the better."""
-    fig = Figure(figsize=(1.8 + 1.35 * len(columns), 1.2 + 0.55 * len(rows)), layout="constrained")
-    fig.suptitle(wrap(title, fig.get_figwidth() - 0.3))
+    width = 1.8 + 1.35 * len(columns)
+    title = wrap(title, width - 0.3)
+    height = 1.2 + 0.55 * len(rows) + 0.2 * title.count("\n")
+    fig = Figure(figsize=(width, height), layout="constrained")
+    fig.suptitle(title)
     ax = fig.subplots()
     shades = -np.log10(np.maximum(1 - np.asarray(values, dtype=float), 1e-4))
     norm = Normalize(np.nanmin(shades), max(np.nanmax(shades), np.nanmin(shades) + 0.1))

@@ -59,6 +59,7 @@ class Classifier(pl.LightningModule):
         # double: an accuracy is a fraction of counts and should read like one; a nan is a result, not to be left out
         self.mean_loss, self.mean_acc = (MeanMetric(nan_strategy="disable").set_dtype(torch.float64) for _ in range(2))
         self.predicted: list[tuple[Tensor, Tensor]] = []
+        self.logs_test = True  # a run of digitlab records the results itself, in double precision
 
     @property
     def logged(self) -> list[str]:
@@ -171,7 +172,7 @@ class Classifier(pl.LightningModule):
         self.probabilities, self.labels = (torch.cat(parts).numpy() for parts in zip(*self.predicted, strict=True))
         self.predicted.clear()
         self.results = self._means("test")
-        self.log_dict(self.results, logger=False)  # for what trainer.test returns; a run records them itself
+        self.log_dict(self.results, logger=self.logs_test)  # trainer.test returns what goes to a logger
 
     def predict_step(self, batch: Tensor | Sequence[Tensor], index: int) -> Tensor:
         """Return the class probabilities (B, C) of a batch of images, or of images and labels."""
