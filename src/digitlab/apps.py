@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from digitlab import CONF, SOURCES
 from digitlab.config import compose  # noqa: F401  for what it adds to the grammar of the files in conf/
-from digitlab.config.arguments import check_arguments, show_help, understood
+from digitlab.config.arguments import check_arguments, check_slips, show_help, understood
 from digitlab.config.check import check, check_process, check_single_run
 from digitlab.config.errors import job_errors, one_line_errors
 from digitlab.config.hydra_internals import check_flags
@@ -28,6 +28,7 @@ def start(app: str) -> None:
         sys.argv[1:] = check_flags(sys.argv[1:])
         if app == "train":
             check_process()
+            check_slips(sys.argv[1:])
             check_arguments(sys.argv[1:])
         sys.argv[1:] = understood(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=app)(function)()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from digitlab.config.arguments import check_arguments
+from digitlab.config.arguments import check_slips
 from digitlab.config.errors import UserError
 
 
@@ -22,7 +22,7 @@ from digitlab.config.errors import UserError
 )  # fmt: skip
 def test_a_slip_is_said(typed, words):
     with pytest.raises(UserError) as said:
-        check_arguments(typed.split())
+        check_slips(typed.split())
     assert words in str(said.value)
 
 
@@ -33,4 +33,4 @@ def test_a_slip_is_said(typed, words):
      "~scheduler seed=1", "-c job optim.lr=0.1", "seed=choice(1,2) -m", "+x='a,b'", "hydra.mode=MULTIRUN seed=1,2"],
 )  # fmt: skip
 def test_what_is_right_is_let_through(typed):
-    check_arguments(typed.split())
+    check_slips(typed.split())

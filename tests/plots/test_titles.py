@@ -25,7 +25,7 @@ DRAW = {
     "ranks": lambda title: network_figures.critical_difference({"adam": 1.0, "sgd": 2.0, "adadelta": 3.0}, 0.5, title),
     "profiles": lambda title: network_figures.performance_profiles({"adam": [[0.9, 0.95]]}, title),
     "shared mistakes": lambda title: report_figures.shared_mistakes(
-        IMAGES, np.zeros(4, int), np.ones((4, 2), int), CLASSES, title
+        IMAGES, np.zeros(4, int), np.ones((2, 4), int), CLASSES, title
     ),
     "samples": lambda title: run_figures.samples(IMAGES, [0, 1, 2, 0], CLASSES, title),
     "mistakes": lambda title: run_figures.mistakes(IMAGES, [0] * 4, np.eye(3)[[1, 1, 2, 2]], CLASSES, title),

@@ -30,7 +30,6 @@ OPTIONAL = ("sweep", "claim", "counterpart")  # groups of which a run is without
 
 def check_arguments(arguments: Sequence[str]) -> None:
     """Raise UserError for an argument of the command line that is none, or reaches into Hydra further than it may."""
-    _check_spaces_and_commas(arguments)
     for argument in arguments:
         key, equals, value = argument.lstrip("+~").partition("=")
         if equals and not key:
@@ -45,7 +44,7 @@ def check_arguments(arguments: Sequence[str]) -> None:
             raise UserError(f"{key}: not to be changed from here; allowed of Hydra's: {', '.join(HYDRA_KEYS)}")
 
 
-def _check_spaces_and_commas(arguments: Sequence[str]) -> None:
+def check_slips(arguments: Sequence[str]) -> None:
     """Raise UserError for a KEY=VALUE that a space has divided, and for several values where one run is asked for."""
     word = r"[A-Za-z_][\w./@]*"
     for left, right, *more in (arguments[place : place + 3] for place in range(len(arguments) - 1)):

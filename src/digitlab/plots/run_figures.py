@@ -33,7 +33,7 @@ def curves(history: Mapping[str, tuple[Sequence[float], Sequence[float]]], title
     the untrained network may be outside.
     """
     fig = Figure(figsize=(9, 3.4), layout="constrained")
-    fig.suptitle(wrap(title, fig.get_figwidth() - 0.3))
+    fig.suptitle(wrap(title, 0.96 * fig.get_figwidth() - 0.3))
     loss, accuracy = fig.subplots(1, 2, sharex=True)
     for ax, metric, name in [(loss, "loss", "loss"), (accuracy, "acc", "accuracy")]:
         for series, look in _SERIES.items():
