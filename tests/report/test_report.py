@@ -10,7 +10,7 @@ from conftest import Harness
 from fake_store import FakeStore
 from scipy import stats
 
-from digitlab.report import report, versus
+from digitlab.report import versus
 from digitlab.tracking import references
 from digitlab.tracking.store import Store
 
@@ -217,23 +217,6 @@ def test_a_folder_that_cannot_be_written_gets_one_line(fake_store, tmp_path):
     (tmp_path / "file").touch()
     said = fake_store.harness.main(f"report.dir={tmp_path / 'file'}", entry_point="report")
     assert said.startswith(f"error: report.dir={tmp_path / 'file'}: ")
-
-
-def test_a_filtered_report_leaves_the_full_one_as_it_is(fake_store, tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "REPOSITORY", tmp_path)
-    ids = [fake_store.record("cnn", "adam", seed, 0.9) for seed in range(3)]
-    parent = fake_store.sweep("one", *ids)
-    main = fake_store.harness.main
-    assert main("report.sweep=one", entry_point="report") is None
-    full = (tmp_path / "reports" / "one" / "report.md").read_text()
-    for filter_string in ("params.seed = '0'", "params.seed != '0'"):
-        assert main("report.sweep=one", f"report.filter={filter_string}", entry_point="report") is None
-    assert (tmp_path / "reports" / "one" / "report.md").read_text() == full
-    folders = sorted(folder.name for folder in (tmp_path / "reports").iterdir())
-    assert len(folders) == 3
-    assert all(folder.startswith("one") for folder in folders)
-    kept = {each.path for each in fake_store.harness.client.list_artifacts(parent) if each.is_dir}
-    assert kept >= {folder.replace("one", "report", 1) for folder in folders}
 
 
 def test_seconds_of_runs_that_shared_their_machine_do_not_count(fake_store, capsys):
