@@ -168,13 +168,11 @@ class Sweep(Keys):
     )
     budget: Time | None = Field(
         default=None,
-        description="with sweep.seeds=auto, no run is started that would end later than so long after the command "
-        "began; null: any time",
+        description="with sweep.seeds=auto, start no run that would end later than this after the start; null: any time",
     )
     fresh_seeds: Count | None = Field(
         default=None,
-        description="test no cell; choose the learning rate of each by mean val/loss, and test it with so many seeds "
-        "that no cell had; null: test every cell",
+        description="first test no cell; then test its learning rate of lowest val/loss with so many seeds of its own",
     )
     dry_run: bool = Field(default=False, description="true: say what there is to do and stop")
     parent: Name | None = Field(default=None, description="the run that a cell belongs to; the sweep sets it")
