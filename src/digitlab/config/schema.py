@@ -168,7 +168,7 @@ class Sweep(Keys):
     )
     budget: Time | None = Field(
         default=None,
-        description="with sweep.seeds=auto, start no run that would end later than this after the start; null: any time",
+        description="with sweep.seeds=auto, start no run that would end later than so long from now; null: any time",
     )
     fresh_seeds: Count | None = Field(
         default=None,
