@@ -182,7 +182,7 @@ def test_a_value_that_points_elsewhere_is_in_the_name_as_it_was_written(harness)
         ([], {"seed": -1}, "seed=-1: must be a whole number"),
         ([], {"seed": "1"}, "seed=1: must be a whole number"),
         ([], {"config_dir": "/nowhere"}, "config_dir=/nowhere: there is no such folder"),
-        (["data.skip_first=${nothing}"], {}, "Interpolation key 'nothing' not found"),
+        (["data.skip_first=${nothing}"], {}, "nothing: is missing, and data.skip_first takes its value"),
         (["hydra.run.dir=x"], {}, "hydra.run.dir: not to be changed from here"),
     ],
 )

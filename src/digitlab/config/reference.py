@@ -22,8 +22,8 @@ USAGE = {
     "train": """\
 Train one network with one optimizer: {command} KEY=VALUE ...
 -m KEY=A,B runs one for each, sweep=NAME those of a file; --cfg job shows the configuration only.
-GROUP=CHOICE takes a file of {groups}, which may have other values than stand here.
-+KEY=VALUE adds what else the _target_ of a group takes.""",
+GROUP=CHOICE takes a file of {groups}.
+Its values may be others than stand here. +KEY=VALUE adds what else the _target_ of a group takes.""",
     "report": """\
 Say which differences between a sweep's runs are real: {command} KEY=VALUE ...
 --cfg job shows the configuration only.""",
