@@ -1,6 +1,7 @@
 """Train and evaluate any network with any optimizer: the one LightningModule."""
 
 import time
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -59,7 +60,7 @@ class Classifier(pl.LightningModule):
         # double: an accuracy is a fraction of counts and should read like one; a nan is a result, not to be left out
         self.mean_loss, self.mean_acc = (MeanMetric(nan_strategy="disable").set_dtype(torch.float64) for _ in range(2))
         self.predicted: list[tuple[Tensor, Tensor]] = []
-        self.logs_test = True  # a run of digitlab records the results itself, in double precision
+        self.returns_results = True  # from trainer.test and validate; a run records them itself, in double precision
 
     @property
     def logged(self) -> list[str]:
@@ -163,7 +164,10 @@ class Classifier(pl.LightningModule):
         is_fitting = self.trainer.state.fn == TrainerFn.FITTING
         if is_fitting and isinstance(self.scheduler, ReduceLROnPlateau):
             self.scheduler.step(values["val/loss"])  # pyright: ignore[reportArgumentType]  its stub
-        self._publish(values, self.current_epoch + is_fitting)
+        if is_fitting or not self.returns_results:
+            self._publish(values, self.current_epoch + is_fitting)
+        else:
+            self._return(values)
 
     def test_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         self.predicted.append((self._evaluate(batch).cpu(), batch[1].cpu()))
@@ -172,7 +176,8 @@ class Classifier(pl.LightningModule):
         self.probabilities, self.labels = (torch.cat(parts).numpy() for parts in zip(*self.predicted, strict=True))
         self.predicted.clear()
         self.results = self._means("test")
-        self.log_dict(self.results, logger=self.logs_test)  # trainer.test returns what goes to a logger
+        if self.returns_results:
+            self._return(self.results)
 
     def predict_step(self, batch: Tensor | Sequence[Tensor], index: int) -> Tensor:
         """Return the class probabilities (B, C) of a batch of images, or of images and labels."""
@@ -201,6 +206,11 @@ class Classifier(pl.LightningModule):
         if self.logger:
             self.logger.log_metrics(values, step)
         self.log_dict(values, logger=False)
+
+    def _return(self, values: dict[str, float]) -> None:
+        """Have trainer.test or trainer.validate return `values`, as it does with what goes to a logger, if any."""
+        with warnings.catch_warnings(action="ignore"):  # that there is no logger
+            self.log_dict(values, logger=True)
 
     def _stop_clock(self) -> float:
         self._stack(1)  # waits for the device, so that the time is of work done, not of work queued

@@ -104,7 +104,6 @@ def evaluate(run: Run, job: Job) -> int:
     # Not by ckpt_path: a callback that averages weights would put those back that training goes on with.
     job.classifier.load_state_dict(weights)
     run.logger.step_of_metrics = lambda: epoch
-    job.classifier.logs_test = False
     job.trainer.test(job.classifier, job.data, verbose=False)
     run.logger.log_metrics(job.classifier.results, epoch)
     run.logger.flush()

@@ -142,6 +142,7 @@ def _classifier(cfg: DictConfig, data: ImageData, network: nn.Module) -> Classif
             OmegaConf.update(cfg, key, cfg.trainer.max_epochs * data.steps_per_epoch)
         scheduler = build(cfg, "scheduler", optimizer)
     classifier = Classifier(network, optimizer, scheduler, cfg.loss, clip=cfg.trainer.get("gradient_clip_val"))
+    classifier.returns_results = False
     classifier.example_input_array = torch.zeros(2, *data.input_shape)
     return classifier
 
