@@ -6,7 +6,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
@@ -14,7 +14,17 @@ from omegaconf import DictConfig
 from digitlab.config.errors import UserError, one_line, user_errors
 from digitlab.platform import console
 from digitlab.platform.signals import exit_on_signals
-from digitlab.sweep.plan import Compose, SweepCell, announce, duration, estimate_seconds, look_up, rows
+from digitlab.sweep.plan import (
+    Compose,
+    SweepCell,
+    add_up,
+    announce,
+    duration,
+    estimate_seconds,
+    look_up,
+    paces_of,
+    rows,
+)
 from digitlab.sweep.race import Race
 from digitlab.sweep.rounds import Rounds
 from digitlab.sweep.tune import Tuning
@@ -64,7 +74,8 @@ def sweep(cells: Sequence[Sequence[str]], compose: Compose, launch: Launch, one_
     with store.translate_errors(), locks.owner(store, f"sweep-{name}"), open_parent(store, name) as parent:
         try:
             _record(parent, planned, plan)
-            refused = _run(store, remaining, launch, parent.id, one_by_one, plan)
+            runner = _Runner(store, launch, parent.id, one_by_one, plan)
+            refused = runner.run(remaining)
             for added in rounds:
                 if not settings.rerun:
                     look_up(store, added)
@@ -73,7 +84,7 @@ def sweep(cells: Sequence[Sequence[str]], compose: Compose, launch: Launch, one_
                 _record(parent, planned, plan)
                 left = duration(estimate_seconds(store, remaining, planned))
                 console.say(f"\nsweep {name}: {announce(added, remaining)}, {left}")
-                refused = _run(store, remaining, launch, parent.id, one_by_one, plan, len(planned) - len(added))
+                refused = runner.run(remaining, len(planned) - len(added))
             planned = [cell for cell in planned if cell not in refused]
         finally:
             _record(parent, planned, plan)
@@ -96,30 +107,39 @@ def _rounds(cells: Sequence[Sequence[str]], compose: Compose, settings: DictConf
     return Tuning(cells, compose, fresh_seeds) if fresh_seeds else Rounds(cells, compose)
 
 
-def _run(
-    store: Store,
-    cells: Sequence[SweepCell],
-    launch: Launch,
-    parent: str,
-    one_by_one: bool,
-    plan: Rounds,
-    number: int = 0,
-) -> Sequence[SweepCell]:
-    """Run `cells` and set their status; return those for which there was no time left."""
-    refused: Sequence[SweepCell] = ()
-    try:
-        for start in range(len(cells)) if one_by_one else range(min(len(cells), 1)):
-            some = cells[start : start + 1] if one_by_one else cells
-            if not plan.may_start(store, some):
-                refused = cells[start:]
-                break
-            if one_by_one:
-                left = duration(estimate_seconds(store, cells[start:], cells[:start]))
-                console.say(f"\ncell {start + 1} of {len(cells)}: {some[0].name}, {left} left")
-            _launch(store, some, launch, parent, number + start)
-    finally:
-        look_up(store, [cell for cell in cells if cell not in refused], is_over=True)
-    return refused
+@dataclass(frozen=True)
+class _Runner:
+    """Runs cells as children of the run `parent`, one by one or all at once."""
+
+    store: Store
+    launch: Launch
+    parent: str
+    one_by_one: bool
+    plan: Rounds
+
+    def run(self, cells: Sequence[SweepCell], number: int = 0) -> Sequence[SweepCell]:
+        """Run `cells` and set their status; return those for which there was no time left.
+
+        `number` is that of the first of them in the sweep.
+        """
+        refused: Sequence[SweepCell] = ()
+        size = 1 if self.one_by_one else max(len(cells), 1)
+        try:
+            paces = paces_of(self.store, cells) if self.one_by_one else {}
+            for start in range(0, len(cells), size):
+                some = cells[start : start + size]
+                if not self.plan.may_start(self.store, some):
+                    refused = cells[start:]
+                    break
+                if self.one_by_one:
+                    left = duration(add_up(paces, cells[start:]))
+                    console.say(f"\ncell {start + 1} of {len(cells)}: {some[0].name}, {left} left")
+                _launch(self.store, some, self.launch, self.parent, number + start)
+                if self.one_by_one:
+                    paces |= paces_of(self.store, some)  # no other kind has a run more
+        finally:
+            look_up(self.store, [cell for cell in cells if cell not in refused], is_over=True)
+        return refused
 
 
 def _launch(store: Store, cells: Sequence[SweepCell], launch: Launch, parent: str, number: int) -> None:

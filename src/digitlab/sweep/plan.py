@@ -1,7 +1,7 @@
 """Plan a sweep: which cells are done, which remain, how long they will take."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from statistics import fmean
@@ -17,6 +17,7 @@ from digitlab.training.run import best_accuracy
 from digitlab.training.setup import identify, name_parts, name_run
 
 Compose = Callable[[Sequence[str]], DictConfig]
+Paces = dict[tuple[str, str], tuple[float, float]]  # by network and data the seconds of start and end, and of an epoch
 
 
 @dataclass
@@ -96,8 +97,17 @@ def estimate_seconds(store: Store, cells: Sequence[SweepCell], others: Sequence[
     A network without any counts as the mean of those known on the same data, of `cells` and the sweep's `others`.
     None where nothing is known of some data.
     """
-    kinds = {(cell.model, cell.data) for cell in (*cells, *others)}
-    paces = {kind: pace for kind in kinds if (pace := queries.pace(store, *kind)) is not None}
+    return add_up(paces_of(store, (*cells, *others)), cells)
+
+
+def paces_of(store: Store, cells: Iterable[SweepCell]) -> Paces:
+    """Return the paces of the networks and data of `cells` of which a run is done."""
+    kinds = {(cell.model, cell.data) for cell in cells}
+    return {kind: pace for kind in kinds if (pace := queries.pace(store, *kind)) is not None}
+
+
+def add_up(paces: Paces, cells: Iterable[SweepCell]) -> float | None:
+    """Return the seconds that `cells` will take at these `paces`; see `estimate_seconds`."""
     total = 0.0
     for cell in cells:
         alike = [pace for (_, data), pace in paces.items() if data == cell.data]

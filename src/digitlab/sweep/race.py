@@ -17,7 +17,16 @@ from digitlab.analysis.records import Result, mark_collapsed
 from digitlab.config.errors import UserError
 from digitlab.platform import console
 from digitlab.report.runs import read_predictions, read_results
-from digitlab.sweep.plan import Compose, SweepCell, duration, estimate_seconds, name_by_hash, plan_cell
+from digitlab.sweep.plan import (
+    Compose,
+    SweepCell,
+    add_up,
+    duration,
+    estimate_seconds,
+    name_by_hash,
+    paces_of,
+    plan_cell,
+)
 from digitlab.sweep.rounds import Rounds
 from digitlab.tracking import queries
 from digitlab.tracking.store import Store
@@ -85,7 +94,8 @@ class Race(Rounds):
         """Say whether the longest of `cells` ends within the budget; of unknown time, whether there is time left."""
         if self.seconds is None:
             return True
-        longest = max(estimate_seconds(store, [cell]) or 0 for cell in cells)
+        paces = paces_of(store, cells)
+        longest = max((add_up(paces, [cell]) or 0 for cell in cells if (cell.model, cell.data) in paces), default=0)
         return time.monotonic() - self.began + longest < self.seconds
 
     def announce(self, store: Store | None) -> str:
