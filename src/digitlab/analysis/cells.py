@@ -1,15 +1,19 @@
 """A cell: the runs of one network with one optimizer over several seeds."""
 
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import nan
 from statistics import mean, median, variance
+from typing import TypeVar
 
 import numpy as np
 
 from digitlab.analysis.records import Result
 from digitlab.analysis.statistics import t_interval, wilson
 
+T = TypeVar("T")
 ALPHA = 0.05
 
 DISTURBED = 1.5  # so many times as long as another one an epoch of the same work takes where other programs run
@@ -141,3 +145,10 @@ class Rate:
     loss: float  # mean val/loss, by which the rate is chosen
     failed: int  # seeds that diverged or collapsed
     is_chosen: bool
+
+
+def name_unusual(values: Mapping[str, T], say: Callable[[str, T], str]) -> tuple[T, str]:
+    """Return what most cells have of `values`, by name, and the others in words, at most three by themselves."""
+    (usual, _), *_ = Counter(values.values()).most_common(1)
+    unusual = [say(name, value) for name, value in values.items() if value != usual]
+    return usual, "; ".join(unusual) if len(unusual) <= 3 else f"{len(unusual)} cells have others"

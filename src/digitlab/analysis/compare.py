@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import inf, isfinite, nan
-from statistics import mean, median
+from statistics import median
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from digitlab.analysis.cells import Cell, Rate
 from digitlab.analysis.images import p_on_new_images
 from digitlab.analysis.moderated import Rank
 from digitlab.analysis.pairs import Pair, compare_pairs, compare_single_runs
-from digitlab.analysis.records import RATE, Predict, Result, chosen_val_loss, mark_collapsed
+from digitlab.analysis.records import RATE, Predict, Result, choose_rate, chosen_val_loss, mark_collapsed
 from digitlab.analysis.statistics import epochs_to
 
 TARGETS = (0.97, 0.98, 0.99)  # of val/acc
@@ -223,8 +223,9 @@ def _choose(results: Iterable[Result], swept: Sequence[str]) -> tuple[list[Cell]
         evaluate_on = next(
             (run.settings.get("evaluate_on") for of in counted.values() for run in of if run.is_tested), ""
         )
-        losses = {lr: mean(chosen_val_loss(run.val_loss, evaluate_on) for run in of) for lr, of in tried.items()}
-        chosen = min(losses, key=lambda lr: losses[lr])
+        chosen, losses = choose_rate(
+            {lr: [chosen_val_loss(run.val_loss, evaluate_on) for run in of] for lr, of in tried.items()}
+        )
         used = {run.seed for of in tried.values() for run in of} if is_held_out else set()
         tested = [run for run in counted.get((True, chosen), ()) if run.seed not in used]
         if not tested:

@@ -1,10 +1,10 @@
 """Say what limits a comparison: confounders, and missing seeds, predictions and timings."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from digitlab.analysis.cells import DISTURBED
+from digitlab.analysis.cells import DISTURBED, name_unusual
 from digitlab.analysis.compare import Comparison
 from digitlab.analysis.records import Result
 from digitlab.analysis.tuning import describe_tuning
@@ -77,9 +77,7 @@ def caveats(comparison: Comparison) -> list[str]:
         )
     seeds = {cell.name: frozenset(cell.accuracies) for cell in cells}
     if len(set(seeds.values())) > 1:
-        (usual, _), *_ = Counter(seeds.values()).most_common(1)
-        unusual = [f"{name} has {_list_seeds(found)}" for name, found in seeds.items() if found != usual]
-        listed = "; ".join(unusual) if len(unusual) <= 3 else f"{len(unusual)} cells have others"
+        usual, listed = name_unusual(seeds, lambda name, found: f"{name} has {_list_seeds(found)}")
         notes.append(
             f"Unequal seeds: most cells have {_list_seeds(usual)}, {listed}. Each mean and each difference is over "
             "all seeds of its cells."

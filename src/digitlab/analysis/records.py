@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf, isfinite, isnan
+from statistics import mean
 
 import numpy as np
 
@@ -62,10 +63,16 @@ class Result:
 def chosen_val_loss(curve: np.ndarray, evaluate_on: str | None) -> float:
     """Return the val/loss of the weights that are tested, of the best epoch or the last; infinity where there is none.
 
-    Learning rates are chosen by it, so that rate and weights follow the same criterion.
+    `choose_rate` goes by it, so that rate and weights follow the same criterion.
     """
     values = np.where(np.isfinite(curve), curve, inf)
     return float((values[-1] if evaluate_on == "last" else values.min()) if values.size else inf)
+
+
+def choose_rate(losses: Mapping[str, Sequence[float]]) -> tuple[str, dict[str, float]]:
+    """Return the learning rate of the lowest mean loss, and the mean of each; `losses` are by rate, one for a seed."""
+    means = {lr: mean(values) for lr, values in losses.items()}
+    return min(means, key=lambda lr: means[lr]), means
 
 
 def has_diverged(loss: float) -> bool:

@@ -1,9 +1,8 @@
 """Say how the learning rates of cells were chosen, and what limits that."""
 
-from collections import Counter
 from collections.abc import Sequence
 
-from digitlab.analysis.cells import Cell
+from digitlab.analysis.cells import Cell, name_unusual
 
 
 def describe_tuning(cells: Sequence[Cell]) -> list[str]:
@@ -40,9 +39,7 @@ def describe_tuning(cells: Sequence[Cell]) -> list[str]:
         notes.append(f"Learning rates with unequal numbers of seeds in {_name_cells(uneven)}.")
     counts = {cell.name: max(len(cell.rates), 1) for cell in cells}
     if len(set(counts.values())) > 1:
-        (usual, _), *_ = Counter(counts.values()).most_common(1)
-        unusual = [f"{count} of {name}" for name, count in counts.items() if count != usual]
-        listed = "; ".join(unusual) if len(unusual) <= 3 else f"{len(unusual)} cells have others"
+        usual, listed = name_unusual(counts, lambda name, count: f"{count} of {name}")
         notes.append(
             f"Unequal numbers of learning rates tried: {usual} of most cells, {listed}. The more are tried, the better "
             "the chosen one can be."

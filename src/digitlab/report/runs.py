@@ -132,9 +132,9 @@ def complete(store: Store, results: Sequence[Result]) -> list[Result]:
     return [
         replace(
             result,
-            val_acc=_by_epoch(accuracies.get(result.run_id, {})),
-            val_loss=_by_epoch(losses.get(result.run_id, {})),
-            epoch_s=_by_epoch(seconds.get(result.run_id, {})),
+            val_acc=by_epoch(accuracies.get(result.run_id, {})),
+            val_loss=by_epoch(losses.get(result.run_id, {})),
+            epoch_s=by_epoch(seconds.get(result.run_id, {})),
             is_exclusive=result.run_id not in contended,
         )
         for result in results
@@ -153,7 +153,7 @@ def describe_test_reads(store: Store, results: Iterable[Result]) -> list[str]:
     return lines
 
 
-def _by_epoch(history: Mapping[int, float]) -> np.ndarray:
+def by_epoch(history: Mapping[int, float]) -> np.ndarray:
     """Return the values from epoch 1 on, nan where one is missing; epoch 0 is the untrained network."""
     return np.array([history.get(epoch, math.nan) for epoch in range(1, max(history, default=0) + 1)])
 

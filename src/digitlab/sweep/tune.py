@@ -3,13 +3,11 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from math import inf
-from statistics import mean
 
-import numpy as np
-
-from digitlab.analysis.records import chosen_val_loss
+from digitlab.analysis.records import choose_rate, chosen_val_loss
 from digitlab.config.errors import UserError
 from digitlab.platform import console
+from digitlab.report.runs import by_epoch
 from digitlab.sweep.plan import Compose, SweepCell, plan
 from digitlab.sweep.rounds import Rounds
 from digitlab.tracking import queries
@@ -60,11 +58,9 @@ class Tuning(Rounds):
             evaluate_on = self.compose(_but(tried[0].overrides)).evaluate_on
             by_rate: dict[str, list[float]] = defaultdict(list)
             for cell in tried:
-                curve = losses.get(cell.run_id or "", {})
-                values = np.array([curve[epoch] for epoch in sorted(curve) if epoch > 0])
-                by_rate[cell.lr].append(chosen_val_loss(values, evaluate_on))
-            means = {lr: mean(values) for lr, values in by_rate.items()}
-            chosen = min(means, key=lambda lr: means[lr])
+                curve = by_epoch(losses.get(cell.run_id or "", {}))
+                by_rate[cell.lr].append(chosen_val_loss(curve, evaluate_on))
+            chosen, means = choose_rate(by_rate)
             name = " ".join(_but(common, "sweep")) or tried[0].name
             if means[chosen] == inf:
                 console.warn(f"{name}: every learning rate diverged with some seed, so none is tested")
