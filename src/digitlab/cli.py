@@ -2,11 +2,11 @@
 
 import shlex
 import sys
-from difflib import get_close_matches
 
 import click
 
 from digitlab import CONF
+from digitlab.platform.text import did_you_mean
 
 HYDRAS = {"add_help_option": False, "context_settings": {"ignore_unknown_options": True}}  # its grammar, untouched
 
@@ -23,8 +23,7 @@ class _Group(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple:
         if args[0] not in self.commands:
-            close = [f"{ctx.command_path} {each}" for each in get_close_matches(args[0], self.commands)]
-            meant = f"; did you mean: {', '.join(close)}" if close else ""
+            meant = did_you_mean(f"{ctx.command_path} ", args[0], self.commands)
             raise click.UsageError(f"{args[0]}: unknown command; allowed: {', '.join(self.commands)}{meant}")
         return super().resolve_command(ctx, args)
 

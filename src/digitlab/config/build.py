@@ -4,7 +4,6 @@ import inspect
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from difflib import get_close_matches
 from functools import partial
 from pkgutil import iter_modules
 from typing import Any
@@ -15,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from digitlab import SOURCES
 from digitlab.config.errors import UserError, one_line, user_errors
 from digitlab.config.leaves import as_text
+from digitlab.platform.text import did_you_mean
 
 UNREAD = ("limit_predict_batches", "default_root_dir", "enable_autolog_hparams", "model_registry")
 EPOCHS = "a run is whole epochs, each of them trained, validated and saved once"
@@ -99,7 +99,7 @@ def _wrong_begin(target: Any) -> str:
         return ""
     package, _, rest = str(target).partition(".")
     own = {file.stem for folder in SOURCES for file in folder.glob("*.py")}
-    close = _did_you_mean("", package, [*PACKAGES, *own], f".{rest}") if rest else ""
+    close = did_you_mean("", package, [*PACKAGES, *own], f".{rest}") if rest else ""
     begin = ", ".join(f"{package}." for package in PACKAGES)
     return f"must begin with {begin} or a module that lies in src/ or here{close}"
 
@@ -204,15 +204,9 @@ def _missing(key: str, target: str, wanted: type | None) -> str:
             known = [*public, *modules]
         else:
             known = [each for each in public if _is_allowed(key, target, getattr(holder, each, None), wanted)]
-        close = _did_you_mean(f"{above}.", name, known, "".join(f".{each}" for each in rest))
+        close = did_you_mean(f"{above}.", name, known, "".join(f".{each}" for each in rest))
         return f"{key}._target_={target}: {above} has no {name}{close}"
     return ""
-
-
-def _did_you_mean(above: str, name: str, known: Iterable[str], rest: str = "") -> str:
-    by_lower = {each.lower(): each for each in known}
-    close = get_close_matches(name.lower(), by_lower, n=3)
-    return f"; did you mean: {', '.join(above + by_lower[each] + rest for each in close)}" if close else ""
 
 
 def _keywords_of(target: str) -> list[inspect.Parameter]:

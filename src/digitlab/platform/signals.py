@@ -100,16 +100,15 @@ def _discard(*descriptors: int) -> None:
 
 
 def exit_unread() -> NoReturn:
-    """End the program, of whose output nobody reads the rest, as SIGPIPE does elsewhere."""
+    """End the program, of whose output nobody reads the rest, as SIGPIPE does elsewhere; Python ignores that."""
     _discard(1)
     sys.exit(128 + signal.SIGPIPE)
 
 
 def exit_on_closed_output() -> NoReturn:
-    """End the program as SIGPIPE does elsewhere, which Python ignores for the sake of sockets."""
-    _discard(1)
+    """End a run whose output nobody reads any more, and say so."""
     say_last("interrupted: its output is no longer read; the same command continues after the last finished epoch")
-    sys.exit(128 + signal.SIGPIPE)
+    exit_unread()
 
 
 def end_with_parent(parent: int) -> None:

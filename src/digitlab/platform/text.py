@@ -1,6 +1,8 @@
 """Make text fit for a screen and a log, whatever is in it."""
 
 import unicodedata
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 LONGEST = 280  # characters of a line on a mistake, and of a value in it
 
@@ -21,6 +23,13 @@ def _acts(character: str) -> bool:
 
 def _escaped(character: str) -> str:
     return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def did_you_mean(above: str, name: str, known: Iterable[str], rest: str = "") -> str:
+    """Return "; did you mean: ..." with those `known` names that are close to `name`, between `above` and `rest`."""
+    by_lower = {each.lower(): each for each in known}
+    close = get_close_matches(name.lower(), by_lower, n=3)
+    return f"; did you mean: {', '.join(above + by_lower[each] + rest for each in close)}" if close else ""
 
 
 def shorten(text: str) -> str:

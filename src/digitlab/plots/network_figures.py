@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from digitlab.plots.style import Figure, line_styles, scale_accuracy, styled, wrap
+from digitlab.plots.style import Figure, line_styles, scale_accuracy, set_title, styled
 
 
 @styled
@@ -16,7 +16,7 @@ def critical_difference(ranks: Mapping[str, float], difference: float, title: st
     names = sorted(ranks, key=ranks.__getitem__)
     groups = _joined([ranks[name] for name in names], difference)
     fig = Figure(figsize=(6.4, 1.5 + 0.16 * len(groups) + 0.26 * len(names)), layout="constrained")
-    fig.suptitle(wrap(title, 0.96 * fig.get_figwidth() - 0.3))
+    set_title(fig, title)
     ax = fig.subplots()
     half, lowest = (len(names) + 1) // 2, -0.35 * len(groups) - 0.4
     left, right = 1, len(names)
@@ -50,7 +50,7 @@ def performance_profiles(profiles: Mapping[str, Sequence[Sequence[float]]], titl
     of the statistical precipice".
     """
     fig = Figure(figsize=(6.4, 3.6), layout="constrained")
-    fig.suptitle(wrap(title, 0.96 * fig.get_figwidth() - 0.3))
+    set_title(fig, title)
     ax = fig.subplots()
     looks = line_styles(list(profiles))
     every = np.unique([value for groups in profiles.values() for group in groups for value in group])

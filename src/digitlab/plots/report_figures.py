@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from digitlab.plots.image_grid import image_grid, shorten
-from digitlab.plots.style import BLUES, Figure, line_styles, scale_accuracy, scale_cost, styled, wrap
+from digitlab.plots.style import BLUES, Figure, line_styles, scale_accuracy, scale_cost, set_title, styled, wrap
 
 
 @styled
@@ -120,7 +120,7 @@ def trade_offs(
     a staircase.
     """
     fig = Figure(figsize=(1.6 + 4 * len(costs), 4.4), layout="constrained")
-    fig.suptitle(wrap(title, 0.96 * fig.get_figwidth() - 0.3))
+    set_title(fig, title)
     axes = np.atleast_1d(fig.subplots(1, len(costs), sharey=True))
     looks, numbers = line_styles(arms), {name: number for number, name in enumerate(dict.fromkeys(networks), 1)}
     means, lows, highs = np.transpose(accuracies)
@@ -163,7 +163,7 @@ def _panels(panels: Mapping[str, Mapping], title: str) -> tuple[Figure, list[Axe
     columns = min(len(panels), 4 if len(panels) > 6 else 3)
     rows = -(-len(panels) // columns)
     fig = Figure(figsize=(max(2.9 * columns, 5.5), 0.9 + 2.4 * rows), layout="constrained")
-    fig.suptitle(wrap(title, 0.96 * fig.get_figwidth() - 0.3))
+    set_title(fig, title)
     axes = list(fig.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
     for ax in axes[len(panels) :]:
         ax.remove()

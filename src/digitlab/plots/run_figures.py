@@ -8,7 +8,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.ticker import MaxNLocator
 
 from digitlab.plots.image_grid import image_grid, shorten
-from digitlab.plots.style import BLUES, Figure, styled, wrap
+from digitlab.plots.style import BLUES, Figure, set_title, styled, wrap
 
 # Okabe-Ito colours; line style and marker distinguish the series without colour.
 _SERIES = {
@@ -33,7 +33,7 @@ def curves(history: Mapping[str, tuple[Sequence[float], Sequence[float]]], title
     the untrained network may be outside.
     """
     fig = Figure(figsize=(9, 3.4), layout="constrained")
-    fig.suptitle(wrap(title, 0.96 * fig.get_figwidth() - 0.3))
+    set_title(fig, title)
     loss, accuracy = fig.subplots(1, 2, sharex=True)
     for ax, metric, name in [(loss, "loss", "loss"), (accuracy, "acc", "accuracy")]:
         for series, look in _SERIES.items():

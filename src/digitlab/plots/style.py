@@ -81,6 +81,11 @@ def wrap(text: str, inches: float, size: str = "large") -> str:
     return "\n".join(lines)
 
 
+def set_title(figure: Figure, title: str) -> None:
+    """Write a title above a figure, in as many lines as its width needs."""
+    figure.suptitle(wrap(title, 0.96 * figure.get_figwidth() - 0.3))
+
+
 def line_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Return by name the colour, line style and marker of each line, which depend on the set of names only."""
     return {
