@@ -33,7 +33,7 @@ def simulate(means: np.ndarray, tries: int, max_seeds: int = 20, alpha: float | 
         counts = np.where(runs, n, counts)
         mean = np.where(runs, values[:n].mean(axis=0), mean)
         variance = np.where(runs, values[:n].var(axis=0, ddof=1), variance)
-        _, p, _ = race.look(mean, variance, counts, left, STEP)
+        p, _ = race.look(mean, variance, counts, left, STEP)
         left = left & ~(p < (alpha or race.level(max_seeds)))
     return Raced(left, counts.sum(axis=1))
 

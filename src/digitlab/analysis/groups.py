@@ -9,10 +9,9 @@ from scipy import stats
 
 from digitlab.analysis.cells import ALPHA
 from digitlab.analysis.moderated import Spread, welch
-from digitlab.analysis.statistics import mean_and_spread, paired_t, t_quantile, t_tail
+from digitlab.analysis.statistics import MOST_RUNS, mean_and_spread, paired_t, t_quantile, t_tail
 
 POWER = 0.8
-MOST_RUNS = 1000  # of each group: more are called too many
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,7 @@ import numpy as np
 
 from digitlab.analysis import moderated
 from digitlab.analysis.cells import ALPHA
-from digitlab.analysis.statistics import t_quantile, t_tail
-
-MOST_RUNS = 1000  # whose interval is computed: more are called too many
+from digitlab.analysis.statistics import MOST_RUNS, t_quantile, t_tail
 
 
 @dataclass(frozen=True)

@@ -57,22 +57,22 @@ def look(
     is_left: np.ndarray,
     step: float,
     margin: float | None = None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray]:
     """Compare the cells that are left with the best of them.
 
     All are (..., K). `counts` of the runs, `means` and `variances` are those that a cell had when it left, or has now.
-    Returns the index of the best (...), p-values of being at least as good as it, nan for itself, and p-values of a
-    difference of `margin` or more, nan without one; both corrected for K - 1 comparisons.
+    Returns p-values of being at least as good as it, nan for itself, and p-values of a difference of `margin` or more,
+    nan without one; both corrected for K - 1 comparisons.
     """
     spread = moderated.moderate(variances, counts, step)
     p = moderated.against_best(means, spread, counts, is_left)
-    best = np.argmax(np.isnan(p), axis=-1)
     if margin is None:
-        return best, p, np.full(p.shape, np.nan)
+        return p, np.full(p.shape, np.nan)
+    best = np.argmax(np.isnan(p), axis=-1)
     error, df = moderated.welch(spread, counts, best)
     gap = np.take_along_axis(means, best[..., None], axis=-1) - means
     p_equivalent = np.minimum(1, (means.shape[-1] - 1) * scipy.special.stdtr(df, -(margin - gap) / error))
-    return best, p, np.where(np.isnan(p), np.nan, p_equivalent)
+    return p, np.where(np.isnan(p), np.nan, p_equivalent)
 
 
 def stand(
@@ -89,7 +89,7 @@ def stand(
     """
     means, variances, counts = np.array([(np.mean(of), np.var(of, ddof=1), len(of)) for of in accuracies.values()]).T
     is_left = np.array([name in left for name in accuracies])
-    _, p_values, p_equivalent = look(means, variances, counts, is_left, step, margin)
+    p_values, p_equivalent = look(means, variances, counts, is_left, step, margin)
     return [
         Standing(
             name,

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import scipy
 
+MOST_RUNS = 1000  # that are computed to be needed for an answer: more are called too many
+
 
 class PairedTest(NamedTuple):
     """The mean of paired differences, its interval, and the two-sided p-value of no difference."""

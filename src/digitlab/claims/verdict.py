@@ -10,9 +10,9 @@ from statistics import mean
 import numpy as np
 
 from digitlab.analysis.cells import ALPHA, Cell
-from digitlab.analysis.prediction import MOST_RUNS, PredictionInterval, predict_intervals
+from digitlab.analysis.prediction import PredictionInterval, predict_intervals
 from digitlab.analysis.records import Predictions, Result
-from digitlab.analysis.statistics import holm
+from digitlab.analysis.statistics import MOST_RUNS, holm
 from digitlab.claims.schema import Claim
 
 MIN_RUNS = 5  # that a verdict needs

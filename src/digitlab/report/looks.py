@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from digitlab.analysis.cells import ALPHA
 from digitlab.tracking import queries
 from digitlab.tracking.store import Store
 
@@ -33,8 +34,9 @@ def _earlier(parent: Any) -> list[str]:
 def _of_race(race: dict[str, Any]) -> list[str]:
     if not race.get("looks"):
         return []
-    planned, done = round(0.05 / race["level"]), list(race["looks"])
-    out = [f"{name} ({why})" for name, why in race["out"].items() if not why.startswith("worse")]
+    planned, done = round(ALPHA / race["level"]), list(race["looks"])
+    outrun = {each["name"] for standings in race["looks"].values() for each in standings if not each["is_left"]}
+    out = [f"{name} ({why})" for name, why in race["out"].items() if name not in outrun]
     listed = f" Not compared: {'; '.join(out)}." if out else ""
     return [
         f"Seeds were bought where they decide, by sweep.seeds=auto: after {_and(done)} seeds a cell left the race at "

@@ -70,8 +70,8 @@ def _file_name(name: str, filter_string: str | None) -> str:
     """Return a name for the files of a report, another one for each filter."""
     if not filter_string:
         return name
-    words = re.sub(r"[^\w.]+", "-", filter_string).strip("-.")[:60]
-    return f"{name}-{words}-{hashlib.sha256(filter_string.encode()).hexdigest()[:4]}"
+    readable = re.sub(r"[^\w.]+", "-", filter_string).strip("-.")[:60]
+    return f"{name}-{readable}-{hashlib.sha256(filter_string.encode()).hexdigest()[:4]}"
 
 
 def show(document: Document, differing: Sequence[str], notes: Sequence[str]) -> None:
