@@ -105,6 +105,7 @@ def install_hooks(points: Points) -> None:
     import torch
     from mlflow import MlflowClient
 
+    from digitlab.tracking.run import Run
     from digitlab.training.checkpoint import EpochCheckpoint
     from digitlab.training.classifier import Classifier
 
@@ -154,7 +155,7 @@ def install_hooks(points: Points) -> None:
     points.around(MlflowClient, "log_text", lambda *_: "text")
     points.around(MlflowClient, "log_artifact", lambda *_: "arrays")
     points.around(MlflowClient, "log_figure", lambda *_: "figure")
-    points.around(mlflow.pytorch, "log_model", lambda *_, **__: "model")
+    points.around(Run, "log_model", lambda *_, **__: "model")
     points.around(mlflow.pytorch, "save_model", lambda *_, **__: "model-file")
 
 

@@ -36,6 +36,7 @@ NOISE = (
     "The ``noload`` loader strategy is deprecated",  # MLflow 3.17 with SQLAlchemy 2.1
     "GPU available but not used",  # the user chose the CPU
     "You're resuming from a checkpoint that ended before the epoch ended",  # it compares steps with Lightning batches
+    "The given buffer is not writable",  # torch 2.11 where it reads back an exported model
     "No complete tensor found in the group",  # torch.export of a network whose weights share no storage
     "Checkpoint directory .* exists and is not empty",  # of a run that goes on
 )

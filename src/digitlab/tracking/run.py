@@ -25,7 +25,6 @@ from mlflow.artifacts import download_artifacts
 from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
-from mlflow.pytorch import log_model
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from torch import nn
@@ -34,6 +33,7 @@ from digitlab.platform.process import this_process
 from digitlab.platform.secrets import redact
 from digitlab.platform.text import printable
 from digitlab.tracking import queries
+from digitlab.tracking.flavor import log_model
 from digitlab.tracking.logger import RunLogger
 from digitlab.tracking.store import Store, user_name
 
@@ -199,7 +199,7 @@ class Run:
         with mlflow.start_run(self.id):
             log_model(
                 predictor,
-                name=name,
+                name,
                 step=step,  # links the model to the metrics of this step; the default is the untrained network's
                 signature=infer_signature(example, output),
                 input_example=example,
