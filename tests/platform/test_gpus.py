@@ -1,13 +1,16 @@
 """Each process takes the GPU that the fewest have taken, and gives it back however it ends."""
 
+import gc
 import os
 import subprocess
 import sys
+import weakref
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from digitlab.data.datamodule import ImageData
 from digitlab.platform import gpus, machine
 
 TAKE = """
@@ -77,3 +80,28 @@ def test_one_gpu_or_none_is_not_claimed(tmp_path, monkeypatch):
     seen(monkeypatch, "GPU-a")
     assert machine.devices("gpu") == [0]
     assert machine.devices("cpu") == 1
+
+
+@pytest.mark.lean
+def test_a_run_gives_back_what_the_one_before_had_on_a_gpu(harness, monkeypatch):
+    kept, real = [], machine.free_gpu_memory
+
+    def free() -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch.cuda, "is_initialized", lambda: True)
+            patch.setattr(torch.cuda, "empty_cache", lambda: kept.append([run() is not None for run in loaded]))
+            real()
+
+    loaded = []
+    setup = ImageData.setup
+    monkeypatch.setattr(ImageData, "setup", lambda self, stage=None: loaded.append(weakref.ref(self)) or setup(self))
+    monkeypatch.setattr(machine, "free_gpu_memory", free)
+    gc.disable()  # Python's own looking for circles comes by chance
+    try:
+        for seed in range(2):
+            harness.train("data=mnist5k", "trainer=smoke", "model=mlp", f"seed={seed}")
+    finally:
+        gc.enable()
+    assert kept[0] == []
+    assert kept[1]
+    assert not any(kept[1])

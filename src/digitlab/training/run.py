@@ -29,6 +29,7 @@ def train(cfg: DictConfig) -> float:
     machine.disable_malloc_trim()
     machine.disable_nvml_check()
     machine.fix_cudnn_algorithms()
+    machine.free_gpu_memory()
     job = set_up(cfg)
     if not job.is_cell:
         console.say("\n".join(machine.accelerators()))
