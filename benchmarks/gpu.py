@@ -3,7 +3,7 @@
 First replays are compared with plain steps, for every optimizer; where a bit differs, no time is taken. A fit's time
 is taken apart: what it costs once (start, warm-up, capture) and what each epoch adds, the smaller last batch included.
 Without a GPU the same is run to its end on the CPU, small, and "not measured" is printed.
-PYTHONPATH=src python benchmarks/gpu.py [rounds]
+PYTHONPATH=src python benchmarks/gpu.py [rounds] [part ...], with the parts of PARTS; all of them by default.
 """
 
 import os
@@ -11,7 +11,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from unittest import mock
 
 import pytorch_lightning as pl
@@ -38,8 +38,17 @@ from digitlab.training.classifier import Classifier
 
 HAS_GPU = torch.cuda.is_available()
 DEVICE, PRECISION, NETWORK = ("cuda", "bf16-mixed", "cnn_pool") if HAS_GPU else ("cpu", "32-true", "mlp")
+DEVICE_NAME = f"GPU: {torch.cuda.get_device_name()}" if HAS_GPU else "GPU: none"
 ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 else 5 if HAS_GPU else 1
 BATCH, EPOCHS, RUNS = 128, 14, 40
+PARTS = {
+    "equal": "replays equal plain steps",
+    "memory": f"memory over {RUNS} runs",
+    "times": "a fit and an epoch: ours / by hand, ours / stock",
+    "peak": "cnn_wide, share of the bf16 peak",
+    "speedrun": "claim=speedrun",
+    "grid": "sweep=grid_full sweep.seeds=3",
+}
 OPTIMIZERS = sorted(file.stem for file in (REPOSITORY / "conf" / "optim").glob("*.yaml"))
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False, "enable_model_summary": False}
 
@@ -197,6 +206,7 @@ def memory(data: ImageData) -> list[float]:
     """Return the MiB of the device in use after each of RUNS fits in this process, whoever allocated them."""
     used = []
     for _ in range(RUNS if HAS_GPU else 2):
+        machine.free_gpu_memory()
         trainer(1, precision=PRECISION).fit(classifier(NETWORK), data)
         if HAS_GPU:
             free, total = torch.cuda.mem_get_info()
@@ -232,17 +242,20 @@ def speedrun(seeds: int) -> tuple[list[float], list[float]]:
     return [sum(point.value for point in each) for each in passes], [run.data.metrics["test/acc"] for run in runs]
 
 
-def command_lines() -> list[list[str]]:
+def command_lines(parts: Collection[str]) -> list[list[str]]:
     """Return the rows of what is measured through the command line, on a store of its own."""
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
-        times, accuracies = speedrun(20)
-        grid = python("src/train.py", "sweep=grid_full", "sweep.seeds=3", "trainer=gpu").seconds
-    found = f"mean test accuracy {statistics.mean(accuracies):.4f} [{min(accuracies):.4f}..{max(accuracies):.4f}]"
-    return [
-        ["claim=speedrun, training passes of 20 seeds", f"{statistics.median(times):.3f}", found],
-        ["sweep=grid_full sweep.seeds=3, 81 runs of 12 epochs, n = 1", f"{grid:.0f}", ""],
-    ]
+        if "speedrun" in parts:
+            times, accuracies = speedrun(20)
+            mean, least, most = statistics.mean(accuracies), min(accuracies), max(accuracies)
+            found = f"mean test accuracy {mean:.4f} [{least:.4f}..{most:.4f}]"
+            rows.append(["claim=speedrun, training passes of 20 seeds", f"{statistics.median(times):.3f}", found])
+        if "grid" in parts:
+            grid = python("src/train.py", "sweep=grid_full", "sweep.seeds=3", "trainer=gpu").seconds
+            rows.append(["sweep=grid_full sweep.seeds=3, 81 runs of 12 epochs, n = 1", f"{grid:.0f}", ""])
+    return rows
 
 
 def measure_times(data: ImageData) -> list[list[str]]:
@@ -269,40 +282,44 @@ def measure_times(data: ImageData) -> list[list[str]]:
     return rows
 
 
-def show_soundness(exact: list[list[str]], used: list[float]) -> None:
+def check_soundness(data: ImageData, parts: Collection[str]) -> None:
     """Show whether replays are exact and memory stays flat; end the process where replays are not."""
-    name = torch.cuda.get_device_name()
-    header = ["optimizer", "plain", "plain, resumed", "scheduler and clip", "scheduler and clip, resumed"]
-    show(f"GPU: {name}, every weight after replays and after plain steps", header, exact)
-    if any("DIFFERENT" in row for row in exact):
-        sys.exit("error: replays and plain steps do not give the same weights; no time is taken")
-    settled, last = used[4], used[-1]
-    trend = "flat" if last - settled <= 2 else "GROWS"
-    header = ["after run 5, MiB", f"after run {RUNS}, MiB", "verdict"]
-    show(f"GPU: {name}, memory", header, [[f"{settled:.0f}", f"{last:.0f}", trend]])
+    if "equal" in parts:
+        exact = graph_equals_eager(data)
+        header = ["optimizer", "plain", "plain, resumed", "scheduler and clip", "scheduler and clip, resumed"]
+        show(f"{DEVICE_NAME}, every weight after replays and after plain steps", header, exact)
+        if any("DIFFERENT" in row for row in exact):
+            sys.exit("error: replays and plain steps do not give the same weights; no time is taken")
+    if "memory" in parts:
+        used = memory(data)
+        trend = "flat" if used[-1] - used[4] <= 2 else "GROWS"
+        header = ["after run 5, MiB", f"after run {RUNS}, MiB", "verdict"]
+        show(f"{DEVICE_NAME}, memory", header, [[f"{used[4]:.0f}", f"{used[-1]:.0f}", trend]])
 
 
 def main() -> None:
+    parts = sys.argv[2:] or list(PARTS)
+    if unknown := set(parts) - set(PARTS):
+        sys.exit(f"error: {', '.join(sorted(unknown))}: no such part; must be of {', '.join(PARTS)}")
     console.prepare()
     machine.fix_cudnn_algorithms()
     source = {"source": torchvision_mnist, "root": DATA} if HAS_GPU else {"source": mnist5k, "skip_first": 4400}
     data = ImageData(**source, batch_size=BATCH, steps_per_execution=None)
     data.setup()
-    exact, used = graph_equals_eager(data), memory(data)
-    if HAS_GPU:
-        show_soundness(exact, used)
-    times = measure_times(data)
     if not HAS_GPU:
-        of_peak = ["cnn_wide, share of the bf16 peak", "claim=speedrun", "sweep=grid_full sweep.seeds=3"]
-        rows = ["replays equal plain steps", f"memory over {RUNS} runs", *(row[0] for row in times), *of_peak]
-        show("GPU: none on this machine", ["what", "value"], [[row, "not measured"] for row in rows])
+        graph_equals_eager(data), memory(data), measure_times(data)
+        show("GPU: none on this machine", ["what", "value"], [[part, "not measured"] for part in PARTS.values()])
         return
-    ours, peak = share_of_peak(data)
-    times.append(["cnn_wide, TFLOP/s of the bf16 peak", f"{ours:.0f} / {peak:.0f}", f"{ours / peak:.0%}"])
-    name = torch.cuda.get_device_name()
-    title = f"GPU: {name}, {NETWORK}, batch {BATCH}, {PRECISION}, {EPOCHS} epochs, n = {ROUNDS} in turn"
-    show(title, ["what", "s, median", "ratio"], times)
-    show(f"GPU: {name}, through the command line", ["what", "s", "came to"], command_lines())
+    check_soundness(data, parts)
+    if "times" in parts:
+        title = f"{DEVICE_NAME}, {NETWORK}, batch {BATCH}, {PRECISION}, {EPOCHS} epochs, n = {ROUNDS} in turn"
+        show(title, ["what", "s, median", "ratio"], measure_times(data))
+    if "peak" in parts:
+        ours, peak = share_of_peak(data)
+        row = ["cnn_wide, TFLOP/s of the bf16 peak", f"{ours:.0f} / {peak:.0f}", f"{ours / peak:.0%}"]
+        show(f"{DEVICE_NAME}, {PRECISION}", ["what", "value", "share"], [row])
+    if rows := command_lines(parts):
+        show(f"{DEVICE_NAME}, through the command line", ["what", "s", "came to"], rows)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from digitlab.platform import machine
 BATCH = 128
 KINDS = {False: "fp32"} | ({True: "bf16"} if machine.computes_in_bf16("cpu") else {})  # elsewhere it is emulated
 ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 else 7
-SECONDS = float(sys.argv[2]) if len(sys.argv) > 2 else 0.5
+SECONDS = float(sys.argv[2]) if __name__ == "__main__" and len(sys.argv) > 2 else 0.5
 
 
 def layers(name: str) -> dict:
