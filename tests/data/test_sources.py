@@ -4,6 +4,7 @@ import functools
 import gzip
 import http.server
 import shutil
+import socket
 import threading
 
 import numpy as np
@@ -13,6 +14,7 @@ from torchvision import datasets
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
 from digitlab.data import sources
+from digitlab.platform.process import this_process
 
 RAW = "MNIST/raw"
 
@@ -108,6 +110,22 @@ def test_an_incomplete_download_is_discarded(small, tmp_path, monkeypatch):
     with pytest.raises(sources.UnavailableError, match=r"train-labels-idx1-ubyte\.gz is missing .* wrong md5"):
         sources.torchvision_mnist(tmp_path)
     assert [each.name for each in (tmp_path / RAW).iterdir()] == ["train-images-idx3-ubyte.gz"]
+
+
+def test_what_a_killed_download_left_is_deleted_by_the_next(small, tmp_path):
+    folder = tmp_path / RAW
+    folder.mkdir(parents=True)
+    host = socket.gethostname()
+    ended, running, elsewhere = (
+        folder / f"train-images-idx3-ubyte.{process}.part"
+        for process in (f"{host}:{2**22 - 1}:1700000000", this_process(), "another.host:12:1700000000")
+    )
+    for part in (ended, running, elsewhere):
+        part.write_bytes(b"half")
+    with pytest.MonkeyPatch.context() as patch:  # this process has one of another thread
+        patch.setattr(sources, "this_process", lambda: f"{this_process()}0")
+        sources.torchvision_mnist(tmp_path)
+    assert set(folder.glob("*.part")) == {running, elsewhere}
 
 
 def test_a_corrupt_file_is_named_and_fetched_again(small, tmp_path):

@@ -105,6 +105,7 @@ def install_hooks(points: Points) -> None:
     import torch
     from mlflow import MlflowClient
 
+    from digitlab.data import sources
     from digitlab.tracking.run import Run
     from digitlab.training.checkpoint import EpochCheckpoint
     from digitlab.training.classifier import Classifier
@@ -144,6 +145,8 @@ def install_hooks(points: Points) -> None:
         return opened
 
     io.open = open_
+    points.around(sources, "_download", lambda *_: "download")
+    points.around(Path, "replace", lambda path, _: "download-name" if path.suffix == ".part" else None)
     points.around(EpochCheckpoint, "on_train_epoch_end", lambda *_: "epoch")
     points.around(Classifier, "training_step", lambda *_: "batch")
     points.around(Classifier, "validation_step", lambda *_: "validation")
@@ -168,6 +171,21 @@ def skip_pictures(change: Callable[[object, str, object], None] = setattr) -> No
         change(run_figures, name, lambda *_: None)
     change(run.Run, "log_figure", lambda *_: None)
     change(run.Run, "log_model", lambda self, name, *_: setattr(self, "model", name))
+
+
+def download_from_here() -> None:
+    """Let a server in this process be the only mirror of the data sets."""
+    from functools import partial
+    from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+    from torchvision import datasets
+
+    handler = type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
+    data = os.environ.get("DIGITLAB_DATA", REPOSITORY / "data")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=data))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    for name in ("MNIST", "FashionMNIST"):
+        getattr(datasets, name).mirrors = [f"http://127.0.0.1:{server.server_port}/{name}/raw/"]
 
 
 def keep_every_epoch() -> None:

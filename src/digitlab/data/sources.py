@@ -2,7 +2,6 @@
 
 import gzip
 import math
-import os
 import re
 import sys
 import warnings
@@ -16,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
+
+from digitlab.platform.process import is_running, this_process
 
 DOWNLOAD_TIMEOUT = 20  # seconds without a byte
 
@@ -150,7 +151,10 @@ def _ensure(file: Path, md5: str, mirrors: list[str]) -> None:
         if check_md5(str(file), md5):
             return
         warnings.warn(f"{file} is corrupt (its md5 is not {md5}); fetching it again", stacklevel=2)
-    part = file.with_suffix(f".{os.getpid()}.part")  # an incomplete download never has the final name
+    part = file.with_suffix(f".{this_process()}.part")  # an incomplete download never has the final name
+    for left in file.parent.glob(f"{file.stem}.*.part"):
+        if not is_running(left.name.removeprefix(f"{file.stem}.").removesuffix(".part")):
+            left.unlink(missing_ok=True)
     reasons = []
     for mirror in mirrors:
         try:
