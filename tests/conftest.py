@@ -5,6 +5,7 @@ import runpy
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -122,6 +123,17 @@ class Harness:
         """Return every run of the experiment, newest first."""
         experiment = self.client.get_experiment_by_name("digitlab")
         return self.client.search_runs([experiment.experiment_id]) if experiment else []
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items) -> None:
+    """Leave three of four cases of a table to the slow tests."""
+    cases = Counter()
+    for item in items:
+        if item.get_closest_marker("table"):
+            if cases[item.function] % 4:
+                item.add_marker(pytest.mark.slow)
+            cases[item.function] += 1
 
 
 @pytest.fixture

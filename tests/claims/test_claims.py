@@ -61,6 +61,7 @@ def recorded(fake_store: FakeStore, accuracies, *overrides: str, **more) -> dict
 FIVE = (0.99, 0.991, 0.992, 0.991, 0.993)
 
 
+@pytest.mark.slow
 def test_a_changed_recipe_is_shown_and_gets_no_verdict(fake_store, capsys):
     runs = recorded(
         fake_store, FIVE, "claim=simple_004", "trainer.precision=32-true", "trainer=cpu", "data.root=/elsewhere"
@@ -102,6 +103,7 @@ def test_a_confounder_of_several_claims_is_named_once(fake_store, capsys):
     assert said.count("code commit") == 1
 
 
+@pytest.mark.slow
 def test_counterparts_that_are_not_done_are_named(fake_store, capsys):
     runs = recorded(fake_store, FIVE, "claim=simple_004")
     fake_store.sweep("claims", *runs, overrides=runs)
@@ -197,6 +199,7 @@ def test_make_claims_with_dry_run_does_not_report(make_claims):
     assert ended.returncode == 0
 
 
+@pytest.mark.slow
 def test_divergence_to_one_class_is_read_from_the_stored_predictions(fake_store, capsys):
     def diverge(one_class: bool) -> dict[str, list[str]]:
         shares = (0.098, 0.113, 0.089, 0.102, 0.097)

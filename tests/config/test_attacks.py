@@ -80,6 +80,7 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("node", HOSTILE)
 def test_a_hostile_target_is_refused_in_one_line(harness, canary, node):
     (canary.parent / "canary.py").write_text(f"open({str(canary)!r}, 'w')")
@@ -157,6 +158,7 @@ class Payload:
         return os.mkdir, (str(self.canary),)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["plain", "torch"])
 def test_a_pickle_in_place_of_a_checkpoint_is_not_run_and_the_one_before_continues(
     harness, canary, capsys, monkeypatch, form

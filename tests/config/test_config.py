@@ -23,6 +23,7 @@ def nothing_recorded(harness):
 BASE = ("data=mnist5k", "trainer=smoke", "model=mlp")
 
 
+@pytest.mark.table
 @pytest.mark.usefixtures("nothing_recorded")
 @pytest.mark.parametrize(
     ("overrides", "words"),

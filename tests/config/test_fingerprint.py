@@ -74,6 +74,7 @@ def test_what_cannot_change_a_result_leaves_the_fingerprint(harness, overrides):
     assert fingerprint_of(harness, *overrides) == fingerprint_of(harness)
 
 
+@pytest.mark.table
 @pytest.mark.parametrize(
     "override",
     ["seed=1", "data.seed=1", "optim=sgd", "optim.eps=1e-8", "model=mlp", "model.dropout=false", "model.init=torch",

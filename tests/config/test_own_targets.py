@@ -65,6 +65,7 @@ def test_a_run_on_a_source_with_a_network_and_an_optimizer_made_by_functions(har
     ]  # which is stored with the run
 
 
+@pytest.mark.table
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [

@@ -188,6 +188,7 @@ def faces(tmp_path):
     return tmp_path / "faces"
 
 
+@pytest.mark.slow
 @pytest.mark.lean
 def test_a_claim_of_an_image_folder_trains(harness, own, faces):
     arguments = own("mine", f"claim: {{document: mine, data: faces, accuracy: 0.5}}\ndata: {{root: {faces}}}\n")

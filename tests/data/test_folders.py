@@ -262,6 +262,7 @@ def test_images_that_are_all_the_same_are_warned_of(tmp_path):
         ImageData(image_folder, **settings).setup()
 
 
+@pytest.mark.slow
 def test_a_run_on_colour_keeps_it_to_the_model(harness, tmp_path):
     """Only colour tells the classes apart: gray would give a third right."""
     rng = np.random.default_rng(0)

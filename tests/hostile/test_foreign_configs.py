@@ -90,6 +90,7 @@ def folder(tmp_path, canary):
     return tmp_path / "conf"
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("entry_point", ["train", "report"])
 @pytest.mark.parametrize("name", FILES)
 def test_a_foreign_file_does_not_reach_into_hydra(harness, folder, canary, name, entry_point):
@@ -133,6 +134,7 @@ def test_the_configuration_is_conf_whoever_adds_to_it(harness, folder, flag):
     assert not harness.folder.exists()
 
 
+@pytest.mark.slow
 def test_a_foreign_file_may_name_cells_and_the_numbers_of_a_launcher(harness, folder, capsys):
     (folder / "sweep").mkdir()
     (folder / "sweep" / "mine.yaml").write_text(

@@ -18,6 +18,7 @@ LONG = "9" * 5000
 BASE = ("model=mlp", "optim=adam", "data=image_folder", "data.root=/nowhere")
 
 
+@pytest.mark.table
 @pytest.mark.parametrize(
     ("argument", "words"),
     [
@@ -62,6 +63,7 @@ def test_an_argument_ends_in_one_line(harness, capsys, argument, words):
     assert not harness.folder.exists()
 
 
+@pytest.mark.slow
 def test_a_key_that_is_taken_away_is_named(harness):
     cfg = OmegaConf.to_container(harness.compose())
     keys = [key for key in cfg if key not in ("names", "tracking")]  # the harness gives the latter

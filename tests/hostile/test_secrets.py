@@ -26,6 +26,7 @@ def said(end, capsys) -> str:
     return f"{end}{''.join(capsys.readouterr())}"
 
 
+@pytest.mark.table
 @pytest.mark.parametrize(
     "override",
     [

@@ -40,6 +40,7 @@ def callback(text: str) -> list[str]:
     return [f"+trainer.callbacks.x={{_target_: pytorch_lightning.callbacks.{text}}}"]
 
 
+@pytest.mark.table
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
@@ -94,6 +95,7 @@ def test_what_a_trial_shows_is_one_line_before_a_run_exists(harness, overrides, 
     assert not harness.folder.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.lean
 def test_a_trial_changes_no_number(harness, monkeypatch):
     overrides = (*TINY, "model.hidden=[{units: 8, dropout: 0.3}]", "scheduler=one_cycle", "trainer.max_epochs=1")
@@ -106,6 +108,7 @@ def test_a_trial_changes_no_number(harness, monkeypatch):
     assert tried == untried
 
 
+@pytest.mark.slow
 @pytest.mark.lean
 def test_the_last_image_joins_the_batch_before_where_a_layer_needs_two(harness, capsys):
     users_networks.SIZES.clear()
@@ -124,6 +127,7 @@ def test_a_parameter_that_no_gradient_reaches_is_named(harness, capsys):
     assert "warning: model: no gradient reaches spare.weight and 1 more" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["LooksAtValues", "LooksAtValuesOnceTrained"])
 def test_a_network_that_cannot_be_exported_is_trained_without_a_logged_model(harness, network, capsys):
     harness.train(*TINY, *own(network), "trainer.max_epochs=1")

@@ -8,6 +8,7 @@ from rich.console import Console
 from digitlab.platform import console
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_terminal", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_the_bar_is_shown_in_a_terminal_only_and_the_lines_everywhere(harness, monkeypatch, is_terminal):
     screen = io.StringIO()

@@ -82,6 +82,7 @@ def test_one_gpu_or_none_is_not_claimed(tmp_path, monkeypatch):
     assert machine.devices("cpu") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.lean
 def test_a_run_gives_back_what_the_one_before_had_on_a_gpu(harness, monkeypatch):
     kept, real = [], machine.free_gpu_memory

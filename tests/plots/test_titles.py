@@ -41,6 +41,7 @@ TITLES = {
 }
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("title", TITLES.values(), ids=TITLES)
 @pytest.mark.parametrize("draw", DRAW.values(), ids=DRAW)
 def test_no_title_is_cut(draw, title):

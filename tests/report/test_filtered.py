@@ -1,8 +1,11 @@
 """The report of a filter stands beside that of the whole sweep."""
 
+import pytest
+
 from digitlab.report import report
 
 
+@pytest.mark.slow
 def test_a_filtered_report_leaves_the_full_one_as_it_is(fake_store, tmp_path, monkeypatch):
     monkeypatch.setattr(report, "REPOSITORY", tmp_path)
     ids = [fake_store.record("cnn", "adam", seed, 0.9) for seed in range(3)]

@@ -105,6 +105,7 @@ def test_bad_input_gets_one_line_and_leaves_nothing(reported, tmp_path, argument
     assert len(reported.harness.client.search_experiments()) == before
 
 
+@pytest.mark.slow
 def test_a_filter_selects_from_a_sweep_or_from_all_runs(reported):
     assert reported.report("report.filter=tags.fingerprint LIKE '%sgd%'") is None
     assert set(reported.cells()) == {"cnn/sgd"}
@@ -219,6 +220,7 @@ def test_a_folder_that_cannot_be_written_gets_one_line(fake_store, tmp_path):
     assert said.startswith(f"error: report.dir={tmp_path / 'file'}: ")
 
 
+@pytest.mark.slow
 def test_seconds_of_runs_that_shared_their_machine_do_not_count(fake_store, capsys):
     ids = [fake_store.record("cnn", "adam", seed, 0.99) for seed in range(2)]
     fake_store.clock -= 10_000

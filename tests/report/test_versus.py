@@ -76,6 +76,7 @@ def test_equal_predictions_are_the_same_to_the_bit(fake, harness, capsys):
     assert "note" in said
 
 
+@pytest.mark.table
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -89,6 +89,7 @@ def short(names) -> set[str]:
     return {name.split("-")[1] for name in names}
 
 
+@pytest.mark.slow
 def test_only_cells_that_may_be_the_best_get_more_seeds(harness, made, capsys):
     assert harness.main(*RACE) is None
     assert counts(harness) == {"adam": 10, "adadelta": 10, "sgd": 3}
@@ -156,6 +157,7 @@ def test_a_diverged_cell_leaves_with_a_reason(harness, made):
     assert reason.endswith(" diverged")
 
 
+@pytest.mark.slow
 def test_a_cell_at_chance_leaves_too(harness, made):
     made.means = MEANS | {"adadelta": 0.1}
     assert harness.main(*RACE, "sweep.max_seeds=3") is None
@@ -174,6 +176,7 @@ def test_a_cell_that_fails_leaves_and_is_tried_again(harness, made):
     assert counts(harness) == {"adam": 10, "adadelta": 10, "sgd": 3}
 
 
+@pytest.mark.slow
 def test_equivalent_cells_end_the_race(harness, made):
     made.spread = 0.0003
     assert harness.main(*RACE, "report.margin=0.005") is None
@@ -198,6 +201,7 @@ def test_a_budget_leaves_no_run_half_made(harness, made, monkeypatch):
     assert race_json(harness)["end"] == "sweep.budget=1h is spent"
 
 
+@pytest.mark.slow
 def test_a_report_says_that_the_sweep_was_looked_at_before(harness, made):
     folder, sweep = harness.folder / "report", (*RACE[:6], "sweep.name=fixed")
     said = []
@@ -209,6 +213,7 @@ def test_a_report_says_that_the_sweep_was_looked_at_before(harness, made):
     assert "Looked at before, in reports on 6 runs." in said[2]
 
 
+@pytest.mark.table
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [

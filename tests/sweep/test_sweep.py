@@ -98,6 +98,7 @@ def test_seeds_are_paired_across_optimizers(swept):
     assert untrained["adam", "0"] == untrained["sgd", "0"] != untrained["adam", "1"] == untrained["sgd", "1"]
 
 
+@pytest.mark.slow
 @pytest.mark.lean
 def test_a_failing_cell_does_not_stop_the_others_and_is_tried_again(harness, capsys, monkeypatch):
     evaluate = training_run.evaluate
@@ -125,6 +126,7 @@ def test_a_failing_cell_does_not_stop_the_others_and_is_tried_again(harness, cap
     assert not any("error" in run.data.tags for run in [*children, parent])
 
 
+@pytest.mark.slow
 def test_a_done_cell_that_fails_on_a_rerun_is_reported_as_failed(swept, capsys, monkeypatch):
     def fail(*_):
         raise MemoryError("[enforce fail at alloc_cpu.cpp] out of it")
@@ -140,6 +142,7 @@ def test_a_done_cell_that_fails_on_a_rerun_is_reported_as_failed(swept, capsys, 
         swept.client.delete_run(run.info.run_id)
 
 
+@pytest.mark.slow
 @pytest.mark.lean
 def test_ctrl_c_ends_a_sweep_and_the_same_command_continues_it(harness, capsys, monkeypatch):
     evaluate, seen = training_run.evaluate, []
@@ -205,6 +208,7 @@ def test_cells_without_enough_memory_fail_alone_before_they_have_a_run(harness, 
     assert capsys.readouterr().out.count("can't allocate memory") >= 2
 
 
+@pytest.mark.slow
 @pytest.mark.lean
 def test_a_diverged_cell_is_done_and_has_the_status_diverged(harness, capsys):
     assert harness.main(*CELLS, "model=cnn_simple", "optim=sgd", "optim.lr=0.01,1e20") is None

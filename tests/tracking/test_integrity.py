@@ -156,6 +156,7 @@ def test_restoring_needs_a_copy_and_no_run_in_progress(copied):
     assert end == f"error: store: {copied.file}.daily does not exist: there is no copy of the store"
 
 
+@pytest.mark.slow
 def test_a_store_of_mlflow_2_is_upgraded_by_a_run_only_and_kept_as_it_was(of_mlflow_2, harness, capsys):
     harness.folder.mkdir()
     file = Path(shutil.copy(of_mlflow_2, harness.folder))

@@ -111,6 +111,7 @@ def cases() -> list:
     ]
 
 
+@pytest.mark.table
 @pytest.mark.parametrize(("network", "optim"), cases())
 @pytest.mark.parametrize("is_plain", [True, False], ids=["plain", "scheduler and clip"])
 def test_every_step_can_be_captured(network, optim, is_plain, monkeypatch):
@@ -184,6 +185,7 @@ def train(graph: type[Graph], batches: Batches, optim: str, is_plain: bool = Fal
     return [weight.detach() for weight in classifier.parameters()]
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("optim", OPTIMIZERS)
 @pytest.mark.parametrize("is_plain", [True, False], ids=["plain", "scheduler and clip"])
 def test_replays_equal_plain_steps_to_the_last_bit(optim, is_plain, batches, tmp_path, monkeypatch):

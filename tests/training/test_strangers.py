@@ -146,6 +146,7 @@ def test_a_callback_with_step_hooks_changes_no_number(harness, own_callbacks, wa
     assert points(harness, "train/loss_step") == alone
 
 
+@pytest.mark.slow
 @pytest.mark.lean
 def test_steps_per_execution_does_not_change_an_average_of_weights(harness):
     average = "+trainer.callbacks.ema={_target_: pytorch_lightning.callbacks.EMAWeightAveraging, decay: 0.8}"

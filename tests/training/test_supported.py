@@ -79,6 +79,7 @@ def test_an_argument_that_cannot_work_is_refused_by_name(harness):
             build(cfg, "trainer")
 
 
+@pytest.mark.table
 @pytest.mark.parametrize(
     ("override", "words"),
     [

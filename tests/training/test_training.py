@@ -57,6 +57,7 @@ class CrashError(Exception):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.lean
 @pytest.mark.parametrize(
     ("optim", "extra"),
@@ -95,6 +96,7 @@ def test_a_failed_run_is_resumed_with_bit_identical_results(harness, optim, extr
     same_numbers(harness, continued, whole)
 
 
+@pytest.mark.slow
 def test_points_of_an_epoch_without_its_checkpoint_are_not_stored_twice(harness, monkeypatch):
     settings = (*TINY, "model=cnn_simple")
 
@@ -161,6 +163,7 @@ def test_a_diverged_run_is_a_result_not_an_error(harness):
     assert not np.isfinite(harness.history(run, "train/loss")[-1][1])
 
 
+@pytest.mark.slow
 @pytest.mark.lean
 def test_the_clipped_loss_stays_finite_on_raw_pixels(harness):
     harness.train(*TINY, "model=cnn_dense1000", "optim=sgd", "data.normalize=false", "loss=clipped_cross_entropy")
@@ -177,6 +180,7 @@ def test_precision_changes_the_results_slightly(harness):
     assert half.data.metrics["train/loss"] == pytest.approx(full.data.metrics["train/loss"], rel=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.lean
 @pytest.mark.parametrize(("flags", "taken"), [("fpu avx2", "32-true"), ("fpu avx512_bf16", "bf16-mixed")])
 def test_auto_precision_is_bf16_where_the_hardware_has_it(harness, monkeypatch, flags, taken):
@@ -185,6 +189,7 @@ def test_auto_precision_is_bf16_where_the_hardware_has_it(harness, monkeypatch, 
     assert harness.runs()[0].data.params["trainer.precision"] == taken
 
 
+@pytest.mark.slow
 @pytest.mark.lean
 @pytest.mark.filterwarnings("always:.*emulated here")
 def test_bf16_without_hardware_support_gives_a_warning(harness, monkeypatch, capsys):
@@ -194,6 +199,7 @@ def test_bf16_without_hardware_support_gives_a_warning(harness, monkeypatch, cap
     assert "warning: trainer.precision=bf16-mixed: emulated here, so slower than 32-true" in said
 
 
+@pytest.mark.slow
 @pytest.mark.lean
 @pytest.mark.filterwarnings("always:.*Using the embedded")
 def test_a_run_on_the_fallback_has_the_name_of_the_fallback(harness, tmp_path, monkeypatch, capsys):
@@ -222,6 +228,7 @@ def test_optimizer_steps_do_not_query_nvml(harness, monkeypatch):
     assert len(queries) < len(steps)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these settings")
 def test_freed_memory_is_kept_until_it_is_trimmed(repository):
     code = (
