@@ -33,6 +33,7 @@ HOSTILE = {
     "TORCH_LOGS": "abc",
     "OMP_NUM_THREADS": "abc",
     "PYTHONWARNINGS": "error",
+    "PYTHONOPTIMIZE": "2",
     "PYTHONIOENCODING": "ascii",
     "COLUMNS": "0",
     "TERM": "dumb",
@@ -84,7 +85,7 @@ def test_what_a_library_may_not_read_is_hidden_and_then_there_again(monkeypatch)
     before = dict(os.environ)
     with warnings.catch_warnings(), shielded():
         kept = {"MLFLOW_TRACKING_USERNAME", "PYTHONIOENCODING", "TERM", "TMPDIR", "HOME", "TZ", "FORCE_COLOR",
-                "SLURM_JOB_NAME", "GIT_PYTHON_REFRESH"}  # fmt: skip
+                "SLURM_JOB_NAME", "GIT_PYTHON_REFRESH", "PYTHONOPTIMIZE"}  # fmt: skip
         assert kept == HOSTILE.keys() & os.environ.keys()
         assert os.environ["GIT_PYTHON_REFRESH"] == "quiet"
         assert not any(action == "error" for action, *_ in warnings.filters)

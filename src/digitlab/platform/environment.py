@@ -60,13 +60,14 @@ def shielded() -> Iterator[None]:
     for name in hidden:
         del os.environ[name]
     os.environ.update(FIXED)
-    logging.getLogger("matplotlib").setLevel(logging.CRITICAL)  # it reads a matplotlibrc that lies in the folder
     if "PYTHONWARNINGS" in hidden:
         _forget_python_warnings()
+    if sys.flags.optimize > 1:  # MLflow reads docstrings where it is imported, and there are none
+        warnings.filterwarnings("ignore", "Failed to register a dataset source")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and "utf" not in stream.encoding.lower():
             stream.reconfigure(errors="digitlab.ascii")
-    matplotlib = logging.getLogger("matplotlib")  # it complains of a matplotlibrc that figures do not follow
+    matplotlib = logging.getLogger("matplotlib")  # it reads a matplotlibrc that lies in the folder, and complains of it
     level = matplotlib.level
     matplotlib.setLevel(logging.CRITICAL)
     try:
