@@ -57,6 +57,13 @@ CASES |= {
     "clipped loss": (*SIMPLE, "loss=clipped_cross_entropy", "data.normalize=false"),
     "no dropout": (*SIMPLE, "model.dropout=false"),
     "torch's init": (*SIMPLE, "model.init=torch"),
+    "other initial values": (*SIMPLE, "model.init={weights: he_normal, biases: {normal: 0.1}}"),
+    "other blocks": (
+        *SIMPLE,
+        "model.blocks=[{channels: 8, padding: same, activation: silu, pool: 3, pool_stride: 2, dropout: 0.25},"
+        "{channels: 8, activation: elu, pool: 2, pool_kind: average, dropout: 0.1}]",
+        "+model.output={activation: tanh, init: {weights: 0.01}}",
+    ),
     "another seed": (*SIMPLE, "seed=1"),
     "last images": (*SIMPLE, "data.split=last", "data.skip_first=10"),
     "validated on the test": (*SIMPLE, "data.split=test", "data.split_seed=1"),
@@ -88,7 +95,7 @@ def train_case(name: str, images: Path) -> Losses:
     with _fixed_threads():
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = compose("train", [override.format(images=images) for override in CASES[name]])
+            cfg = compose("train", [override.replace("{images}", str(images)) for override in CASES[name]])
         cfg, data, _ = identify(cfg)
         classifier, trainer = assemble(cfg, data)
         trainer.callbacks = [each for each in trainer.callbacks if not isinstance(each, EpochCheckpoint)]

@@ -11,7 +11,7 @@ from recorded_losses import CASES, RESULTS, difference, read_table, train_case, 
 from torch import nn
 
 from digitlab.data import batches, splits
-from digitlab.models import layers
+from digitlab.models import initial_values, layers
 from digitlab.training import checkpoint, classifier, setup
 
 
@@ -96,7 +96,7 @@ def noise(patch: pytest.MonkeyPatch) -> None:
 
 
 def init(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(nn.init, "xavier_uniform_", nn.init.xavier_normal_)
+    patch.setitem(initial_values.SCALES, "glorot", (1, "inputs"))
 
 
 def split(patch: pytest.MonkeyPatch) -> None:

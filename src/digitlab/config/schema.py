@@ -2,58 +2,43 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag
+
+from digitlab.config.fields import (
+    Accuracy,
+    Built,
+    Count,
+    Degrees,
+    Keys,
+    Name,
+    Natural,
+    Pixels,
+    Positive,
+    Seed,
+    Share,
+    Text,
+    Time,
+)  # fmt: skip
 
 CONV_NET = "digitlab.models.networks.ConvNet"
-
-Natural = Annotated[int, Field(ge=0, le=2**31 - 1)]
-Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
-Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
-Share = Annotated[float, Field(gt=0, lt=1)]
-Positive = Annotated[float, Field(gt=0)]
-Accuracy = Annotated[float, Field(ge=0, le=1)]
-Name = Annotated[str, Field(min_length=1, strict=False, coerce_numbers_to_str=True)]
-Text = Annotated[str, Field(strict=False, coerce_numbers_to_str=True)]
-Pixels = Annotated[float, Field(ge=0, le=28, json_schema_extra={"unit": "pixels"})]
-Time = Annotated[
-    str,
-    Field(
-        pattern=r"^(0{0,5}[1-9][0-9]{0,5}(\.[0-9]{1,5})?|0\.0{0,4}[1-9][0-9]{0,4})(s|min|h)$",
-        json_schema_extra={"form": "a time above 0 such as 90s, 30min or 1.5h"},
-    ),
-]
-Degrees = Annotated[float, Field(ge=0, le=180, json_schema_extra={"unit": "degrees"})]
-
-
-class Keys(BaseModel):
-    """A mapping all of whose keys are known. Types are strict: true is no number, and neither is "1"."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
-
-
-class Built(Keys):
-    """A node that is built: besides the keys here it has any that its `_target_` takes."""
-
-    model_config = ConfigDict(extra="allow")
-
-    target: str = Field(alias="_target_", description="the class or function that is built, by its dotted name")
-    partial: bool = Field(
-        default=False,
-        alias="_partial_",
-        description="true: the rest of its arguments follows, as an optimizer's parameters do",
-    )
 
 
 class ConvNet(Built):
     blocks: list[dict[str, Any]] = Field(
-        default=[], description="convolution blocks in order: {channels, kernel, pool, dropout}"
+        default=[],
+        description="convolution blocks in order: {channels, kernel, padding, activation, pool, pool_kind, "
+        "pool_stride, dropout, init}",
     )
     hidden: list[dict[str, Any]] = Field(
-        default=[], description="dense layers in order, before the one of the classes: {units, dropout}"
+        default=[],
+        description="dense layers in order, before the one of the classes: {units, activation, dropout, init}",
     )
+    output: dict[str, Any] = Field(default={}, description="of the layer of the classes: {activation, init}")
     dropout: bool = Field(default=True, description="false: without any dropout")
-    init: Literal["keras", "torch"] = Field(
-        default="keras", description="initial weights: keras (Glorot uniform, zero biases) or torch (PyTorch's own)"
+    init: Literal["keras", "torch"] | dict[str, Any] = Field(
+        default="keras",
+        description="initial values: keras (Glorot uniform weights, zero biases), torch (PyTorch's own), or "
+        "{weights, biases}, each a name (he_normal), a number, or {normal: its standard deviation}",
     )
 
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import mlflow.pytorch
+from mlflow import pytorch
 from mlflow.models import Model
 from mlflow.models.model import MLMODEL_FILE_NAME
 from torch import nn
@@ -23,6 +23,6 @@ def log_model(predictor: nn.Module, name: str, **settings: Any) -> None:
 
 def save_model(path: str, mlflow_model: Model, **settings: Any) -> None:
     """Save a model into the folder `path`. MLflow calls this."""
-    mlflow.pytorch.save_model(path=path, mlflow_model=mlflow_model, **settings)
+    pytorch.save_model(path=path, mlflow_model=mlflow_model, **settings)
     mlflow_model.flavors["python_function"]["config"] = {"device": "cpu"}
     mlflow_model.save(str(Path(path, MLMODEL_FILE_NAME)))

@@ -1,0 +1,87 @@
+"""The blocks that networks are made of, each from the plain values of a line of configuration."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from digitlab.models.layers import ReluDropout
+
+ACTIVATIONS: Mapping[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "elu": nn.ELU,
+    "silu": nn.SiLU,
+    "none": nn.Identity,
+}
+RISING = ("relu", "sigmoid", "tanh", "elu", "none")  # such an activation and max pooling commute
+WHOLE_FROM_0 = (lambda value: type(value) is int and value >= 0, "a whole number from 0")
+WHOLE_FROM_1 = (lambda value: type(value) is int and value >= 1, "a whole number from 1")
+ALLOWED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "channels": WHOLE_FROM_1,
+    "kernel": WHOLE_FROM_1,
+    "units": WHOLE_FROM_1,
+    "pool": WHOLE_FROM_1,
+    "pool_stride": WHOLE_FROM_1,
+    "pool_kind": (lambda value: value in ("max", "average"), "of max, average"),
+    "padding": (lambda value: value == "same" or WHOLE_FROM_0[0](value), "a whole number from 0, or same"),
+    "activation": (lambda value: value in ACTIVATIONS, f"of {', '.join(ACTIVATIONS)}"),
+    "dropout": (lambda value: type(value) in (int, float) and 0 <= value < 1, "a number from 0 and below 1"),
+}
+
+
+def block(
+    inputs: int,
+    channels: int,
+    kernel: int = 3,
+    padding: int | str = 0,
+    activation: str = "relu",
+    pool: int = 1,
+    pool_kind: str = "max",
+    pool_stride: int | None = None,
+    dropout: float = 0.0,
+) -> nn.Sequential:
+    """Stack a convolution, its activation, pooling and dropout.
+
+    `padding` is so many zeros on each side, or "same": as many rows and columns as came in. `pool` is the side of the
+    pooled squares, which follow each other at `pool_stride`, side by side by default; `pool_kind` is max or average.
+    `pool=1` and `dropout=0` leave out theirs. Where it gives the same, pooling comes before the activation, which then
+    has fewer values to compute: a quarter for `pool=2`.
+    """
+    pooling = []
+    if pool > 1:
+        kind = nn.MaxPool2d if pool_kind == "max" else nn.AvgPool2d
+        pooling = [kind(pool, pool_stride)]
+    rest = [activate(activation, dropout)]
+    if pool_kind == "max" and activation in RISING:
+        return nn.Sequential(nn.Conv2d(inputs, channels, kernel, padding=padding), *pooling, *rest)
+    if dropout and pooling:  # which is of what was pooled
+        rest, pooling = [activate(activation, 0)], [*pooling, nn.Dropout(dropout)]
+    return nn.Sequential(nn.Conv2d(inputs, channels, kernel, padding=padding), *rest, *pooling)
+
+
+def dense(inputs: int, units: int, activation: str = "relu", dropout: float = 0.0) -> nn.Sequential:
+    """Stack a dense layer, its activation and dropout."""
+    return nn.Sequential(nn.Linear(inputs, units), activate(activation, dropout))
+
+
+def activate(name: str, dropout: float = 0.0) -> nn.Module:
+    """Return an activation of ACTIVATIONS, and dropout after it where there is any."""
+    if name == "relu" and dropout:
+        return ReluDropout(dropout)
+    return nn.Sequential(ACTIVATIONS[name](), nn.Dropout(dropout)) if dropout else ACTIVATIONS[name]()
+
+
+def make(kind: Callable[..., nn.Sequential], inputs: int, keys: Mapping) -> nn.Sequential:
+    """Return a `block` or a `dense` of a line of configuration; raise ValueError for keys that it cannot have."""
+    allowed = [name for name in inspect.signature(kind).parameters if name != "inputs"]
+    unknown = sorted(set(keys) - set(allowed))
+    if unknown:
+        raise ValueError(f"{unknown[0]}: unknown key of a {kind.__name__}; allowed: {', '.join(allowed)}")
+    for name, value in keys.items():
+        is_valid, words = ALLOWED[name]
+        if not is_valid(value):
+            raise ValueError(f"{name}={value}: must be {words}")
+    return kind(inputs, **keys)
