@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 CONF = Path(__file__).parents[2] / "conf"
 FACTS = yaml.safe_load(Path(__file__).with_name("facts.yaml").read_text())
+FIELD = yaml.safe_load(Path(__file__).with_name("field.yaml").read_text())
 DOCUMENTS = {claim: document for document, facts in FACTS.items() for claim in facts["claims"]}
 COLUMNS = ("seconds", "train/loss", "train/acc", "val/loss", "val/acc")  # of a log
 # By hand from the documents: network, split, its share, images left out, batch, epochs, patience, optimizer, normalized
@@ -28,9 +29,10 @@ RECIPES = {
 
 def test_every_claim_has_its_file_and_the_sweep_has_every_claim():
     ours = {"speedrun"}
-    assert {file.stem for file in (CONF / "claim").glob("*.yaml")} - ours == set(DOCUMENTS)
-    swept = OmegaConf.load(CONF / "sweep" / "claims.yaml").hydra.sweeper.params.claim
-    assert sorted(swept.replace(" ", "").split(",")) == sorted(DOCUMENTS)
+    assert {file.stem for file in (CONF / "claim").glob("*.yaml")} - ours == set(DOCUMENTS) | set(FIELD)
+    for sweep, claims in {"claims": DOCUMENTS, "field": FIELD}.items():
+        swept = OmegaConf.load(CONF / "sweep" / f"{sweep}.yaml").hydra.sweeper.params.claim
+        assert sorted(swept.replace(" ", "").split(",")) == sorted(claims)
     changed = OmegaConf.load(CONF / "sweep" / "counterparts.yaml").hydra.sweeper.params.counterpart
     assert sorted(changed.replace(" ", "").split(",")) == sorted(f.stem for f in (CONF / "counterpart").glob("*.yaml"))
 

@@ -114,7 +114,8 @@ def test_the_pages_count_right():
     }.items():
         assert words in (REPOSITORY / page).read_text(), page
     assert f"of the {WORDS[counterparts]} counterparts" in (REPOSITORY / "docs" / "claims.md").read_text()
-    assert {file.stem for file in CLAIMS - TUTORIALS} == {"speedrun"}  # our own: no tutorial's, and in no count
+    others = {file.stem for file in CLAIMS - TUTORIALS}
+    assert len(others - {"speedrun"}) == cells("field", "claim")  # our own is no tutorial's, and in no count
 
 
 @pytest.mark.parametrize(

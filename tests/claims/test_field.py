@@ -1,0 +1,40 @@
+"""The field's claims against what was read from their sources: field.yaml."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from digitlab.config.build import build
+from digitlab.config.check import check
+from digitlab.data.sources import Images
+from digitlab.data.splits import Division
+
+FIELD = yaml.safe_load(Path(__file__).with_name("field.yaml").read_text())
+
+
+@pytest.mark.parametrize("name", FIELD)
+def test_a_claims_file_says_what_its_source_says(harness, name):
+    accuracy, data, parameters, batch, epochs, images, optimizer, rate = FIELD[name]
+    cfg = check(harness.compose(f"claim={name}"))
+    assert cfg.claim.accuracy == round(accuracy, 4)  # a share of 10,000 images has no more digits
+    assert (cfg.claim.data, cfg.data.source.get("name", "mnist")) == (data, data)
+    assert (cfg.data.batch_size, cfg.trainer.max_epochs) == (batch, epochs)
+    assert (cfg.optim._target_.rpartition(".")[2], cfg.optim.lr) == (optimizer, rate)
+    network = build(cfg, "model", num_classes=10, input_shape=[1, 28, 28])
+    assert cfg.claim.parameters == parameters
+    assert sum(weight.numel() for weight in network.parameters()) == parameters
+    keys = ("split", "val_fraction", "test_fraction", "skip_first", "split_seed")
+    division = Division(*(cfg.data[key] for key in keys))
+    labels = torch.arange(10).repeat(6000)
+    pixels = torch.zeros(1, 1, 1, dtype=torch.uint8)
+    splits = division.apply(
+        Images(
+            "even",
+            tuple("0123456789"),
+            (pixels.expand(60_000, 1, 1), labels),
+            (pixels.expand(10_000, 1, 1), labels[:10_000]),
+        )
+    )
+    assert splits.sizes["train"] == images
