@@ -28,7 +28,7 @@ BASE = ("data=mnist5k", "trainer=smoke", "model=mlp")
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["optim=adm"], "optim=adm: not found; allowed: adadelta, adam, adamw, rmsprop, sgd, sgd_momentum"),
+        (["optim=adm"], "optim=adm: not found; allowed: adadelta, adam, adamw, nadam, rmsprop, sgd, sgd_momentum"),
         (["model=cnn_pol"], "model=cnn_pol: not found; allowed: cnn_dense1000, "),
         (["optim.lr=abc"], "optim.lr=abc: must be a number above 0"),
         (["optim.lr=-1"], "optim.lr=-1: must be a number above 0"),
@@ -60,7 +60,7 @@ BASE = ("data=mnist5k", "trainer=smoke", "model=mlp")
         (["+early_stopping.patiense=3"], "early_stopping.patiense: unknown key; allowed: early_stopping.patience"),
         (["early_stopping=null"], "early_stopping=null: unknown key; allowed: early_stopping.patience"),
         (["+data.augment.zoom=1"], "data.augment.zoom: unknown key; allowed: data.augment.rotate, data.augment.shift"),
-        (["+model.num_classes=7"], "model: num_classes: unknown key; allowed: blocks, hidden, dropout, init"),
+        (["+model.num_classes=7"], "model: num_classes: unknown key; allowed: blocks, hidden, output, dropout, init"),
         (["+trainer.devices=2"], "trainer.devices=2: cannot be set: a run has one device"),
         (["+trainer.accumulate_grad_batches=2"], "trainer.accumulate_grad_batches=2: cannot be set: every batch is "),
         (["data.seed=-1"], "data.seed=-1: must be a whole number from 0"),
@@ -99,8 +99,8 @@ BASE = ("data=mnist5k", "trainer=smoke", "model=mlp")
         ),
         (["claim=simple_004", "+claim.counts={cnn_wid: 5}"], "claim.counts.cnn_wid: must name a choice of model: cnn_"),
         (
-            ["claim=simple_004", "claim.statements=[{says: x, of: mlp, to: lenet, low: 1, high: 2}]"],
-            "claim.statements.0.to=lenet: must name a choice of model: cnn_dense1000, ",
+            ["claim=simple_004", "claim.statements=[{says: x, of: mlp, to: alexnet, low: 1, high: 2}]"],
+            "claim.statements.0.to=alexnet: must name a choice of model: cnn_dense1000, ",
         ),
         (
             ["claim=simple_004", "claim.statements=[{says: x, of: mlp}]"],
