@@ -68,10 +68,47 @@ def test_sorted_images_without_a_test_set_are_split_stratified():
     assert len(set(seen)) == 5_000
 
 
+def test_validation_on_the_first_images_and_on_a_plain_draw(mnist, everything):
+    images, labels = everything.train
+    first = full(mnist, split="first", val_fraction=1 / 12)
+    assert torch.equal(first.splits["val"][0], images[:5000])
+    assert torch.equal(first.splits["train"][1], labels[5000:])
+    drawn = [full(mnist, split="random", val_fraction=0.2, split_seed=seed).splits for seed in (0, 0, 1)]
+    for splits in drawn:
+        val, train = splits["val"][1], splits["train"][1]
+        assert (len(val), len(train)) == (12_000, 48_000)
+        assert torch.equal(val.bincount() + train.bincount(), labels.bincount())
+        shares = val.bincount() / labels.bincount()
+        assert 0.002 < shares.std() < 0.01  # of a plain draw sqrt(0.2 * 0.8 / 6000) = 0.005; of a stratified one 0
+    assert torch.equal(drawn[0]["val"][1], drawn[1]["val"][1])
+    assert not torch.equal(drawn[0]["val"][1], drawn[2]["val"][1])
+
+
+def test_without_shuffling_every_epoch_is_in_the_sources_order():
+    data = embedded(batch_size=700, shuffle=False, split="last")
+    loader = data.train_dataloader()
+    for _ in range(2):
+        batches = list(loader)
+        assert torch.equal(labels_of(batches), data.splits["train"][1])
+        assert [len(labels) for _, labels in batches] == [700, 700, 700, 700, 700, 500]
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_a_last_batch_that_is_smaller_can_be_left_out(shuffle):
+    data = embedded(batch_size=700, drop_last=True, shuffle=shuffle)
+    loader = data.train_dataloader()
+    assert [len(labels) for _, labels in loader] == [700] * 5
+    assert (len(loader), data.steps_per_epoch) == (5, 5)
+    assert data.batch_sizes("train", torch.device("cpu")) == [700]
+    assert len(labels_of(data.test_dataloader())) == data.sizes["test"]
+    small = embedded(batch_size=5000, drop_last=True)
+    assert [len(labels) for _, labels in small.train_dataloader()] == [small.sizes["train"]]  # the only one
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"split": "first"}, "split=first: must be one of auto, last, stratified, test"),
+        ({"split": "middle"}, "split=middle: must be one of auto, first, last, random, stratified, test"),
         ({"val_fraction": 0.95}, "val_fraction=0.95"),
         ({"val_fraction": 0.00001}, "val_fraction=1e-05: gives 0 of"),
         ({"skip_first": 5_000}, "skip_first=5000: leaves none of 5000 images"),

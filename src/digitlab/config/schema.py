@@ -83,9 +83,12 @@ class Data(Built):
         default=None,
         description="optimizer steps that Lightning takes as one batch, for speed only; null: as suits the device",
     )
-    split: Literal["auto", "last", "stratified", "test"] = Field(
+    shuffle: bool = Field(default=True, description="false: every epoch takes the images in the source's order")
+    drop_last: bool = Field(default=False, description="true: leave out a last training batch that is not full")
+    split: Literal["auto", "first", "last", "random", "stratified", "test"] = Field(
         default="auto",
-        description="where validation comes from: the last training images, a draw of them, or the test set; "
+        description="where validation comes from: the first or last training images, a plain draw of them, one that "
+        "keeps the classes' shares, or the test set; "
         "auto: the source's own, else the last, or a draw if they are sorted by class or there is no test set",
     )
     val_fraction: Share = Field(default=0.1, description="share for validation, of the images for training")

@@ -38,7 +38,7 @@ class Batches:
 
     `split` is uint8 images (N, H, W) or (N, H, W, C) with int64 labels (N,). Images come in the `order` of each epoch,
     or as they lie without one; the last batch may be smaller, and a last image by itself comes in the batch before it
-    where `joins_last`. `augment` holds the keywords of `affine_augment`.
+    where `joins_last`; with `drop_last` a smaller one is left out. `augment` holds the keywords of `affine_augment`.
     """
 
     def __init__(
@@ -49,15 +49,18 @@ class Batches:
         order: EpochOrder | None = None,
         augment: Mapping[str, float] | None = None,
         joins_last: bool = False,
+        drop_last: bool = False,
     ):
         self.images, self.labels = split
         self.preprocess, self.batch_size = preprocess.to(self.labels.device), batch_size
         self.joins_last = joins_last and len(self.labels) > batch_size > 1 == len(self.labels) % batch_size
+        self.drop_last = drop_last and len(self.labels) > batch_size
         self.augment = augment if augment and any(augment.values()) else None
         self.sampler, self.batch_sampler = order, None  # where Lightning looks for set_epoch
 
     def __len__(self) -> int:
-        return math.ceil(len(self.labels) / self.batch_size) - self.joins_last
+        whole, rest = divmod(len(self.labels), self.batch_size)
+        return whole + bool(rest and not (self.joins_last or self.drop_last))
 
     def __iter__(self) -> Iterator[Pairs]:
         for rows in self._rows():
@@ -68,9 +71,11 @@ class Batches:
         # Draw at the first batch, not when the iterator is made: Lightning sets the epoch in between.
         if self.sampler:
             rows = self.sampler.draw().to(self.labels.device).split(self.batch_size)
-            return (*rows[:-2], torch.cat(rows[-2:])) if self.joins_last else rows
-        starts = range(0, len(self.labels), self.batch_size)
-        return (slice(start, start + self.batch_size) for start in starts)
+            return (*rows[:-2], torch.cat(rows[-2:])) if self.joins_last else rows[: len(self)]
+        ends = [*(self.batch_size * batch for batch in range(1, len(self))), len(self.labels)]
+        if self.drop_last:
+            ends[-1] = self.batch_size * len(self)
+        return map(slice, [0, *ends[:-1]], ends)
 
 
 class Chunk:

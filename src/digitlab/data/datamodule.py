@@ -30,7 +30,8 @@ class ImageData(pl.LightningDataModule):
     - `size` of the images in pixels, which become squares, and whether they have `color`; None: as the source has them.
     - `split`, `val_fraction`, `test_fraction`, `skip_first`, `split_seed`: see `Division`.
     - `normalize`, `mean`, `std`: see `Preprocess`.
-    - `seed` determines the order of each epoch.
+    - `seed` determines the order of each epoch; without `shuffle` it is the source's.
+    - `drop_last` leaves out a last training batch that is smaller.
     - `augment` holds the keywords of `affine_augment`, which is applied to training images.
     - `steps_per_execution` above 1 gives training batches in `Chunks` of that many, for a module that takes them; None
       chooses by the device. It changes no number.
@@ -51,6 +52,8 @@ class ImageData(pl.LightningDataModule):
         skip_first: int = 0,
         split_seed: int = 0,
         seed: int = 0,
+        shuffle: bool = True,
+        drop_last: bool = False,
         normalize: bool = True,
         mean: float | Sequence[float] | None = None,
         std: float | Sequence[float] | None = None,
@@ -65,6 +68,7 @@ class ImageData(pl.LightningDataModule):
         self.division = Division(split, val_fraction, test_fraction, skip_first, split_seed)
         self.preprocess = Preprocess(normalize, mean, std)
         self.augment = dict(augment or {})
+        self.shuffle, self.drop_last = shuffle, drop_last
         self.joins_last = False  # for a network that cannot train on a single image: see Batches
         self.loaded: Splits | None = None
 
@@ -116,6 +120,8 @@ class ImageData(pl.LightningDataModule):
         """Return how many images the batches of a split have on `device`: the most, and what is left for the last."""
         whole = self.batch_size if stage == "train" else _of_device(EVALUATION_BATCH, device)
         count = self.sizes[stage]
+        if stage == "train" and self.drop_last and count >= whole:
+            return [whole]
         return sorted({min(whole, count), count % whole or whole} & set(range(1, count + 1)), reverse=True)
 
     def train_dataloader(self) -> Batches | Chunks:
@@ -133,9 +139,9 @@ class ImageData(pl.LightningDataModule):
         return self._evaluation("test")
 
     def _training(self) -> Batches:
-        order = EpochOrder(self.sizes["train"], self.seed)
+        order = EpochOrder(self.sizes["train"], self.seed) if self.shuffle else None
         split = self._on_device("train")
-        return Batches(split, self.preprocess, self.batch_size, order, self.augment, self.joins_last)
+        return Batches(split, self.preprocess, self.batch_size, order, self.augment, self.joins_last, self.drop_last)
 
     def _evaluation(self, stage: str) -> Batches:
         split = self._on_device(stage)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from digitlab.data.sources import Images, Pairs
 
-SPLITS = ("auto", "last", "stratified", "test")
+SPLITS = ("auto", "first", "last", "random", "stratified", "test")
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ class Division:
     """How to split images.
 
     `split` says where the validation images come from: "last" takes the last training images, as Keras's
-    validation_split does; "stratified" draws them; "test" takes the test set itself, as some tutorials do. "auto" is
+    validation_split does, "first" the first; "random" draws them, "stratified" so that each class keeps its share;
+    "test" takes the test set itself, as some tutorials do. "auto" is
     the source's own validation set where it has one, else "last", or "stratified" where the images are sorted by class
     or there is no test set. Both fractions are of the source's training images, after the first `skip_first` are left
     out. `seed` is that of the draws.
@@ -92,6 +93,11 @@ class Division:
                 raise ValueError(f"val_fraction={self.val_fraction}: gives {count} of {len(rest)} images to validation")
             if split == "last":
                 rest, held_out = rest[:-count], rest[-count:]
+            elif split == "first":
+                rest, held_out = rest[count:], rest[:count]
+            elif split == "random":
+                drawn = np.random.default_rng(self.seed).permutation(rest)
+                rest, held_out = np.sort(drawn[count:]), np.sort(drawn[:count])
             else:
                 rest, held_out = self._stratify(images, labels, rest, "val_fraction", count)
             val = pixels[held_out], labels[held_out]
