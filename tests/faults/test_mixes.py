@@ -31,6 +31,7 @@ CHOICES: tuple[list[tuple[str, ...]], ...] = (
     [("evaluate_on=best",), ("evaluate_on=last",)],
     [(), (), (EMA,)],
     [(), ("data.steps_per_execution=4",)],
+    [(), (), ("trainer.max_steps=25",)],
     [(), ("trainer.precision=bf16-mixed",)] if computes_in_bf16("cpu") else [()],
 )
 DATA = Path(os.environ.get("DIGITLAB_DATA", REPOSITORY / "data"))

@@ -67,6 +67,7 @@ CASES |= {
     "another seed": (*SIMPLE, "seed=1"),
     "last images": (*SIMPLE, "data.split=last", "data.skip_first=10"),
     "in the folder's order": (*SIMPLE, "++data.shuffle=false", "++data.drop_last=true", "data.split=first"),
+    "so many steps": (*SIMPLE, "++trainer.max_steps=5", "scheduler=cosine"),
     "a plain draw": (*SIMPLE, "data.split=random", "data.split_seed=2"),
     "validated on the test": (*SIMPLE, "data.split=test", "data.split_seed=1"),
     "mnist5k": (*COMMON, "model=mlp", "data=mnist5k", "data.val_fraction=0.2", "data.test_fraction=0.6"),

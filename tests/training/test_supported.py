@@ -30,7 +30,8 @@ WORKING_CALLBACKS = {
 }  # fmt: skip
 WORKING_ARGUMENTS = {
     "accelerator", "callbacks", "detect_anomaly", "deterministic", "enable_model_summary", "enable_progress_bar",
-    "gradient_clip_val", "inference_mode", "max_epochs", "num_sanity_val_steps", "precision", "profiler",
+    "gradient_clip_val", "inference_mode", "max_epochs", "max_steps", "num_sanity_val_steps", "precision",
+    "profiler",
 }  # fmt: skip
 ONLY_FALSE = {"use_distributed_sampler"}
 # What those callbacks need that are refused; the others need nothing.

@@ -240,3 +240,21 @@ def test_freed_memory_is_kept_until_it_is_trimmed(repository):
         "assert kept > 300 > 100 > used() - before, (before, kept, used())"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": str(repository / "src")})
+
+
+@pytest.mark.lean
+def test_a_run_ends_after_so_many_steps_with_a_shorter_epoch(harness):
+    common = ("data=mnist5k", "trainer=cpu", "model=mlp", "data.batch_size=700", "data.split=last")
+    harness.train(*common, "trainer.max_epochs=2")
+    harness.train(*common, "++trainer.max_steps=8", "scheduler=none", "data.steps_per_execution=4")
+    harness.train(
+        *common, "++trainer.max_steps=8", "scheduler=cosine", "data.steps_per_execution=1", "++data.drop_last=true"
+    )
+    dropping, ended, whole = harness.runs()
+    assert len(harness.history(whole, "train/loss_step")) == 12
+    assert harness.history(ended, "train/loss_step") == harness.history(whole, "train/loss_step")[:8]
+    assert harness.history(ended, "val/loss")[:2] == harness.history(whole, "val/loss")[:2]
+    assert [step for step, _ in harness.history(ended, "val/loss")] == [0, 1, 2]
+    assert ended.data.tags["done"] == "true"
+    assert len(harness.history(dropping, "train/loss_step")) == 8  # of which an epoch has 5
+    assert harness.history(dropping, "lr")[-1][1] == pytest.approx(0, abs=1e-9)

@@ -20,7 +20,7 @@ UNREAD = ("limit_predict_batches", "default_root_dir", "enable_autolog_hparams",
 EPOCHS = "a run is whole epochs, each of them trained, validated and saved once"
 # What Trainer takes and a run refuses, with the reason; tests/training/test_supported.py knows every argument there is.
 REFUSED = {
-    "trainer": dict.fromkeys(("min_epochs", "max_steps", "min_steps", "limit_train_batches", "limit_val_batches",
+    "trainer": dict.fromkeys(("min_epochs", "min_steps", "limit_train_batches", "limit_val_batches",
                               "limit_test_batches", "overfit_batches", "val_check_interval", "check_val_every_n_epoch",
                               "reload_dataloaders_every_n_epochs"), f"{EPOCHS}; trainer.max_epochs says how many")
     | dict.fromkeys(("fast_dev_run", "barebones"), f"{EPOCHS}; trainer=smoke is a quick look")
@@ -37,6 +37,7 @@ REFUSED = {
         "plugins": "precision and checkpoints have theirs",
     },
 }  # fmt: skip
+TAKEN_OVER = ("callbacks", "gradient_clip_val", "max_epochs", "max_steps")  # a run reads them itself
 # Where `_target_` may lead, besides to modules of SOURCES, where a user's own code lies.
 PACKAGES = ("digitlab", "torch", "pytorch_lightning", "torchvision")
 IMAGE_SOURCES = ("data.source", "data.fallback")
@@ -241,7 +242,7 @@ def _check_keywords(node: DictConfig, key: str, positional: int, given: Iterable
         raise UserError(f"{key}.{name}={as_text(node[name])}: cannot be set: {refused[name]}")
     with user_errors(key):
         parameters = _keywords_of(node._target_)[positional:]
-    ours = [name for name in given if name not in ("callbacks", "gradient_clip_val")]
+    ours = [name for name in given if name not in TAKEN_OVER]
     allowed = [parameter.name for parameter in parameters if parameter.name not in (*refused, *ours)]
     takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
     unknown = [name for name in map(str, node) if name not in allowed and not name.startswith("_")]

@@ -118,6 +118,9 @@ class Trainer(Built):
         default="32-true", description="bf16-mixed: faster, other numbers; auto: that where the hardware computes in it"
     )
     max_epochs: Count = Field(default=12, description="passes over the training images")
+    max_steps: Count | None = Field(
+        default=None, description="end after so many optimizer steps, if they are fewer; the last epoch is then shorter"
+    )
     gradient_clip_val: Annotated[float, Field(ge=0)] | None = Field(
         default=None, description="largest norm of the gradient; null: any"
     )

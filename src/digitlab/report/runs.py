@@ -95,7 +95,7 @@ def read_results(runs: Iterable[Any]) -> Iterator[Result]:
             val_acc=np.empty(0),
             val_loss=np.empty(0),
             epoch_s=np.empty(0),
-            steps_per_epoch=math.ceil(sizes["train"] / int(params["data.batch_size"])),
+            steps_per_epoch=_steps(sizes["train"], params),
             parameters=int(params["parameters"]) if "parameters" in params else None,
             settings=_settings(params) | _circumstances(tags) | {"data digest": dataset.digest},
             command=tags.get("command", ""),
@@ -103,6 +103,11 @@ def read_results(runs: Iterable[Any]) -> Iterator[Result]:
             began=run.info.start_time,
             ended=run.info.end_time,
         )
+
+
+def _steps(images: int, params: Mapping[str, str]) -> int:
+    batch = int(params["data.batch_size"])
+    return max(images // batch, 1) if params.get("data.drop_last") == "true" else math.ceil(images / batch)
 
 
 def _settings(params: Mapping[str, str]) -> dict[str, str]:

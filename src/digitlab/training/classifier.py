@@ -37,7 +37,7 @@ class Classifier(pl.LightningModule):
     Batches are float (B, C, H, W) and int64 (B,), of any loader; each is one optimizer step. A `Chunk` of them is taken
     as one Lightning batch, which changes no number. Norms of gradients above `clip` are cut to it. On a GPU the steps
     replay a CUDA graph, unless a callback has hooks around steps: those are called as in automatic optimization.
-    `scheduler` steps with the optimizer; a ReduceLROnPlateau with each epoch's val/loss.
+    `scheduler` steps with the optimizer; a ReduceLROnPlateau with each epoch's val/loss. `max_steps` end the training.
     Metrics go to the logger with step = finished epochs (0 = untrained), `train/loss_step` with step = optimizer
     steps. After a test, `probabilities` (N, C) and `labels` (N,) hold what was predicted of what.
     """
@@ -49,11 +49,12 @@ class Classifier(pl.LightningModule):
         scheduler: LRScheduler | None = None,
         loss: str = "cross_entropy",
         clip: float | None = None,
+        max_steps: int | None = None,
     ):
         super().__init__()
         self.automatic_optimization = False
         self.network, self.optimizer, self.scheduler = network, optimizer, scheduler
-        self.loss, self.clip = LOSSES[loss], clip
+        self.loss, self.clip, self.max_steps = LOSSES[loss], clip, max_steps
         self.graph: Graph | None = None
         self.observers: list[pl.Callback] = []  # of every step
         self.steps: list[tuple[Tensor, list[int]]] = []  # of this epoch: (loss, number correct) and images of each
@@ -84,15 +85,18 @@ class Classifier(pl.LightningModule):
 
     def training_step(self, batch: Pairs | Chunk, index: int) -> dict[str, Tensor]:
         batches = batch if isinstance(batch, Chunk) else [batch]
-        results, sizes = torch.empty(len(batches), 2, device=self.device), []
+        left = self.max_steps - self.global_step if self.max_steps else len(batches)
+        results, sizes = torch.empty(min(left, len(batches)), 2, device=self.device), []
         step = self.graph or self._step
-        for result, (images, labels) in zip(results, batches, strict=True):
+        for result, (images, labels) in zip(results, batches, strict=False):
             result.copy_(step(images.to(self.device), labels.to(self.device)))
             sizes.append(len(labels))
             if self.scheduler and not isinstance(self.scheduler, ReduceLROnPlateau):
                 self.scheduler.step()
         self.steps.append((results, sizes))
         count_optimizer_steps(self.trainer, len(sizes))
+        if left <= len(batches) and self.max_steps:
+            self.trainer.should_stop = True  # which ends the epoch here, validated as any
         return {"loss": results[-1, 0]}
 
     def _step(self, images: Tensor, labels: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Build what a configuration names: data, network, optimizer, scheduler, trainer."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -118,15 +119,23 @@ def assemble(cfg: DictConfig, data: ImageData) -> tuple[Classifier, pl.Trainer]:
     fixed["plugins"] = [DurableCheckpointIO(), LightningEnvironment()]
     fixed["gradient_clip_val"] = None  # the classifier's work: Lightning clips only where it takes the steps itself
     fixed["log_every_n_steps"] = 1  # what callbacks log; points are buffered
+    fixed["max_steps"] = -1  # the classifier's work too: Lightning would end the last epoch without validation
+    steps = total_steps(cfg, data)
+    fixed["max_epochs"] = -(-steps // data.steps_per_epoch)
     trainer = build(cfg, "trainer", callbacks=list(callbacks.values()), **fixed)
 
     trial.try_network(network, data, trainer)
     classifier = _classifier(cfg, data, network)
     check_monitors(callbacks, classifier.logged)
     trial.try_step(classifier, data, trainer)
-    trial.try_scheduler(classifier, data, cfg.trainer.max_epochs)
+    trial.try_scheduler(classifier, fixed["max_epochs"], steps)
     trial.try_checkpoint(classifier, callbacks)
     return _classifier(cfg, data, _network(cfg, data)), trainer
+
+
+def total_steps(cfg: DictConfig, data: ImageData) -> int:
+    """Return how many optimizer steps a run takes unless it stops early."""
+    return min(cfg.trainer.max_epochs * data.steps_per_epoch, cfg.trainer.get("max_steps") or sys.maxsize)
 
 
 def _network(cfg: DictConfig, data: ImageData) -> nn.Module:
@@ -139,9 +148,10 @@ def _classifier(cfg: DictConfig, data: ImageData, network: nn.Module) -> Classif
     scheduler = None
     if cfg.get("scheduler"):
         for key in OmegaConf.missing_keys(cfg):
-            OmegaConf.update(cfg, key, cfg.trainer.max_epochs * data.steps_per_epoch)
+            OmegaConf.update(cfg, key, total_steps(cfg, data))
         scheduler = build(cfg, "scheduler", optimizer)
-    classifier = Classifier(network, optimizer, scheduler, cfg.loss, clip=cfg.trainer.get("gradient_clip_val"))
+    ends = {"clip": cfg.trainer.get("gradient_clip_val"), "max_steps": cfg.trainer.get("max_steps")}
+    classifier = Classifier(network, optimizer, scheduler, cfg.loss, **ends)
     classifier.returns_results = False
     classifier.example_input_array = torch.zeros(2, *data.input_shape)
     return classifier

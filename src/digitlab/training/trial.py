@@ -98,9 +98,9 @@ def try_step(classifier: Classifier, data: ImageData, trainer: pl.Trainer) -> No
         console.warn(f"model: no gradient reaches {untouched[0]}{more}, so training leaves it as it is")
 
 
-def try_scheduler(classifier: Classifier, data: ImageData, epochs: int) -> None:
+def try_scheduler(classifier: Classifier, epochs: int, steps: int) -> None:
     """Step the scheduler as often as the run will; raise UserError where it cannot."""
-    scheduler, steps = classifier.scheduler, epochs * data.steps_per_epoch
+    scheduler = classifier.scheduler
     if scheduler is None:
         return
     is_by_epoch = isinstance(scheduler, ReduceLROnPlateau)
