@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
@@ -24,6 +25,7 @@ from digitlab.platform.text import shorten
 from digitlab.tracking import integrity, schema
 from digitlab.tracking.address import ENCODED, OURS, PLAIN, address_of, file_of
 
+UI_PORT = 5000  # MLflow's own default
 SCHEMES = (PLAIN, "postgresql", "mysql", "mssql", "http://", "https://")
 
 
@@ -129,14 +131,37 @@ class Store:
                 places = [self.file, tempfile.gettempdir()] if self.file else []
             raise OSError(f"{reason}{_free(places)}") from error
 
+    def run_address(self, run_id: str) -> str:
+        """Return where MLflow's UI shows a run: on the server, or on this machine while `ui_hint` runs."""
+        return f"{self._ui}/#/experiments/{self.experiment_id}/runs/{run_id}"
+
+    @property
+    def experiment_address(self) -> str:
+        """Where MLflow's UI shows the runs of the experiment."""
+        return f"{self._ui}/#/experiments/{self.experiment_id}?workflowType=machine_learning"
+
+    @property
+    def _ui(self) -> str:
+        if self.is_server:  # without user and password: a browser asks for them
+            return re.sub("//.*@", "//", self.uri).rstrip("/")
+        return f"http://127.0.0.1:{UI_PORT}"
+
+    @property
+    def is_server(self) -> bool:
+        return self.uri.startswith(("http://", "https://"))
+
     @property
     def ui_hint(self) -> str:
-        """The address of the UI, or the command that starts it."""
-        if self.uri.startswith("http"):
-            return redact(self.uri)
+        """The command that starts the UI; "" where a server has it."""
+        if self.is_server:
+            return ""
         if not IS_CHECKOUT:
             return f"mlflow ui --backend-store-uri {quote(redact(self.uri))}"
         return "make ui" if self.uri == OURS else f"MLFLOW_TRACKING_URI={quote(redact(self.uri))} make ui"
+
+    def directions(self, run_id: str) -> str:
+        """Say how to see a run: its address and, before it, the command that starts the UI."""
+        return ", then ".join(filter(None, (self.ui_hint, self.run_address(run_id))))
 
     @property
     def _artifacts(self) -> str | None:

@@ -97,17 +97,17 @@ def _say_without_model(run: Run) -> None:
         console.warn(f"no model is logged, all else is: {run.without_model}")
 
 
-def show_done(done: Any, ui_hint: str) -> None:
+def show_done(done: Any, directions: str) -> None:
     """Print that a run is done already, and its results."""
     info, metrics = done.info, done.data.metrics
     console.say(f"{info.run_name} is done already (run {info.run_id}); rerun=true runs it again")
     tested = "not tested"
     if "test/acc" in metrics:
         tested = f"test accuracy {metrics['test/acc']:.4f}, test loss {metrics['test/loss']:.4f}"
-    console.say(f"{tested}; see {ui_hint}")
+    console.say(f"{tested}; see it: {directions}")
 
 
-def summarize(run: Run, job: Job, weights: str, ui_hint: str) -> None:
+def summarize(run: Run, job: Job, weights: str, directions: str) -> None:
     """Print the results of a run."""
     data, results = job.data, job.classifier.results
     sizes = ", ".join(f"{count:,} {stage}" for stage, count in data.sizes.items())
@@ -132,7 +132,7 @@ def summarize(run: Run, job: Job, weights: str, ui_hint: str) -> None:
             "run": run.id,
             "model": "not logged" if run.without_model else f"runs:/{run.id}/{run.model}",
             "checkpoint": run.locate(f"checkpoints/{job.tested_checkpoint}"),
-            "see it": ui_hint,
+            "see it": directions,
         },
     )
 

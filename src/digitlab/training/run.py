@@ -39,7 +39,7 @@ def train(cfg: DictConfig) -> float:
     with store.translate_errors(), locks.owner(store, job.fingerprint):
         done, broken = queries.find(store, job.fingerprint)
         if done and not job.cfg.rerun:
-            record.show_done(done, store.ui_hint)
+            record.show_done(done, store.directions(done.info.run_id))
             return best_accuracy(Run(store.client, done))
         without_model = store.why_no_models() or why_not_exported(job.classifier.network, job.data)
         with begin_or_resume(store, broken, job) as run:
@@ -50,9 +50,10 @@ def train(cfg: DictConfig) -> float:
             run.keep_only(job.tested_checkpoint)
             store.check()
         if tested is None:
-            console.say(f"{run.name}: best val/acc {best_accuracy(run):.4f}, not tested; see {store.ui_hint}")
+            result = f"best val/acc {best_accuracy(run):.4f}, not tested"
+            console.say(f"{run.name}: {result}; see it: {store.directions(run.id)}")
         else:
-            record.summarize(run, job, f"epoch {tested} of {epochs}", store.ui_hint)
+            record.summarize(run, job, f"epoch {tested} of {epochs}", store.directions(run.id))
         machine.trim_malloc()
         return best_accuracy(run)
 
