@@ -88,7 +88,10 @@ def test_the_terminal_shows_the_matrix_and_the_conclusion(reported, capsys):
         (["report.filter=tags.model ="], "error: report: filter=tags.model =: "),
         (["report.filter=tags.seed = 'no'"], "error: report: filter=tags.seed = 'no': finds no run that is done"),
         (["+seed=1"], "error: seed: unknown key; allowed: report, tracking"),
-        (["report.swep=x"], "error: report.swep: unknown key; allowed: sweep, filter, counterparts, margin, dir"),
+        (
+            ["report.swep=x"],
+            "error: report.swep: unknown key; allowed: sweep, filter, counterparts, margin, arm, seed, metric, dir",
+        ),
         (["tracking.experiment=other"], "error: tracking: experiment=other: not found; there are: Default, digitlab"),
         (
             ["tracking.uri=sqlite:////nowhere/x.db"],
@@ -123,7 +126,7 @@ def test_only_done_runs_count_and_missing_cells_are_named(fake_store, capsys):
     assert fake_store.report() is None
     assert set(fake_store.cells()) == {"cnn/adam"}
     said = capsys.readouterr().out
-    assert "1 of 2 cells of the sweep are not done, and not in this report: cnn-sgd-s0" in said
+    assert "1 of 2 cells of the sweep is not done, and not in this report: cnn-sgd-s0" in said
     assert "One seed only" in said
 
 
@@ -139,7 +142,7 @@ def test_two_single_runs_are_compared_by_their_predictions(fake_store, capsys):
 def test_missing_predictions_are_reported(fake_store, capsys):
     fake_store.sweep("pair", *(fake_store.record(model, "adam", 0, 0.9, predictions=False) for model in ("cnn", "mlp")))
     assert fake_store.report() is None
-    assert "1 of 1 pairs are not tested" in capsys.readouterr().out
+    assert "Not tested, and counted as indistinguishable: 1 of 1 pair." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("predictions", "said"), [(True, "by all 2 seeds"), (False, "have no predictions.npz")])

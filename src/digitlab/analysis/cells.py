@@ -50,7 +50,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        return f"{self.model}/{self.arm}"
+        return "/".join(filter(None, (self.model, self.arm)))
 
     @property
     def arm(self) -> str:
@@ -83,11 +83,12 @@ class Cell:
         if len(values) > 1:
             return t_interval(values)
         images = self.runs[0].test_images
-        return wilson(round(values[0] * images), images) if values else (nan, nan)
+        return wilson(round(values[0] * images), images) if values and images else (nan, nan)
 
     @property
     def loss(self) -> float:
-        return mean(run.loss for run in self.runs) if not self.diverged else nan
+        losses = [run.loss for run in self.runs if run.loss is not None]
+        return mean(losses) if losses and not self.diverged else nan
 
     @property
     def diverged(self) -> int:

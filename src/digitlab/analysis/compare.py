@@ -19,6 +19,7 @@ from digitlab.analysis.records import RATE, Predict, Result, choose_rate, chosen
 from digitlab.analysis.statistics import epochs_to
 
 TARGETS = (0.97, 0.98, 0.99)  # of val/acc
+AXES = "network", "optimizer"
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Comparison:
     reaches: list[Reach]
     aggregates: Aggregates
     swept: list[str]  # settings that runs of the same network, optimizer and seed differ in
+    axes: tuple[str, str]  # what is compared: networks and optimizers or, of runs made elsewhere, other things
     margin: float | None  # cells that differ by less are equivalent; None: not asked
     repeated: list[list[Result]]  # runs of the same settings and seed, of which the first counts
     pairs: list[Pair] = field(default_factory=list)
@@ -81,6 +83,14 @@ class Comparison:
         return sorted({cell.arm for cell in self.cells})
 
     @property
+    def step(self) -> float:
+        """What accuracies are multiples of; where the number of test images is unknown, at most that."""
+        if self.test_images:
+            return 1 / self.test_images
+        values = np.unique([run.accuracy for run in self.runs])
+        return float(np.min(np.diff(values))) if values.size > 1 else 1e-4
+
+    @property
     def seeds(self) -> str:
         counts = sorted({cell.n for cell in self.cells})
         return f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
@@ -90,12 +100,17 @@ class Comparison:
         return [pair for pair in self.pairs if self.best in (pair.one, pair.other)]
 
 
-def compare(results: Sequence[Result], predict: Predict, margin: float | None = None) -> Comparison:
+def compare(
+    results: Sequence[Result],
+    predict: Predict,
+    margin: float | None = None,
+    axes: tuple[str, str] = AXES,
+) -> Comparison:
     """Compare the runs of one data set.
 
     `predict` returns the stored predictions of a run, or None. Cells whose accuracies differ by less than `margin` are
-    called equivalent. Among runs of the same settings and seed, the one that began first counts. Raises ValueError
-    without any run, and for runs of several data sets.
+    called equivalent. `axes` says what networks and optimizers are called. Among runs of the same settings and seed,
+    the one that began first counts. Raises ValueError without any run, and for runs of several data sets.
     """
     _check_data(results, predict)
     if not any(result.is_tested for result in results):
@@ -113,6 +128,7 @@ def compare(results: Sequence[Result], predict: Predict, margin: float | None = 
         reaches=[_reach(cell, target) for cell in cells for target in TARGETS],
         aggregates=aggregate(cells),
         swept=swept,
+        axes=axes,
         margin=margin,
         repeated=repeated,
     )
@@ -126,7 +142,7 @@ def compare(results: Sequence[Result], predict: Predict, margin: float | None = 
 def _compare_over_seeds(comparison: Comparison, predict: Predict) -> None:
     cells = comparison.compared
     means, variances, counts = np.array([(cell.accuracy, cell.variance, cell.n) for cell in cells]).T
-    step = 1 / comparison.test_images
+    step = comparison.step
     spread = moderated.moderate(variances, counts, step)
     p_values = moderated.against_best(means, spread, counts, counts > 1)
     p_new = p_on_new_images(cells, spread, p_values, predict)
@@ -158,7 +174,7 @@ def _check_data(results: Sequence[Result], predict: Predict) -> None:
     if len(counts) > 1:
         listed = ", ".join(f"{name} ({count} runs)" for name, count in counts.items())
         raise ValueError(f"mixed data: {listed}: an accuracy on one says nothing about another. Each can be reported "
-                         f"alone: report.filter=\"tags.data = '{counts.most_common(1)[0][0]}'\"")  # fmt: skip
+                         f"alone: report.filter=\"dataset.name = '{counts.most_common(1)[0][0]}'\"")  # fmt: skip
     digests = Counter(result.settings.get("data digest", "") for result in results)
     if len(digests) > 1 and not _same_test_set(results, predict):
         listed = ", ".join(f"{digest} ({count} runs)" for digest, count in digests.items())

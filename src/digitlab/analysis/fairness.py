@@ -8,7 +8,9 @@ from digitlab.analysis.cells import DISTURBED, name_unusual
 from digitlab.analysis.compare import Comparison
 from digitlab.analysis.records import Result
 from digitlab.analysis.tuning import describe_tuning
+from digitlab.platform.text import count
 
+MOST_VALUES = 5  # of a setting that are listed
 CHANGED = "code changed since its commit"
 
 
@@ -25,8 +27,12 @@ class Confounder(NamedTuple):
         ordered = sorted(self.runs.items(), key=lambda item: -len(item[1]))
         if len(ordered) == 1:
             ((value, names),) = ordered
-            return f"{self.setting}: {value} (all {len(names)} runs): no commit contains the code that they ran"
-        return f"{self.setting}: {'; '.join(f'{value} ({_name_runs(names)})' for value, names in ordered)}"
+            which = f"all {len(names)} runs" if len(names) > 1 else names[0]
+            return f"{self.setting}: {value} ({which}): no commit contains the code that they ran"
+        said = [f"{value} ({_name_runs(names)})" for value, names in ordered]
+        if len(said) > MOST_VALUES:
+            said[MOST_VALUES - 1 :] = [f"and {len(said) - MOST_VALUES + 1} other values"]
+        return f"{self.setting}: {'; '.join(said)}"
 
 
 def confounders(comparison: Comparison) -> list[str]:
@@ -60,7 +66,9 @@ def caveats(comparison: Comparison) -> list[str]:
     """Return the limits of a comparison, one line each."""
     notes, cells, pairs, runs = [], comparison.cells, comparison.pairs, comparison.runs
     single = [cell for cell in cells if cell.n == 1]
-    if single and len(single) == len(cells):
+    if single and len(single) == len(cells) and not comparison.test_images:
+        notes.append("One run of each cell only, on an unknown number of images: no difference can be tested.")
+    elif single and len(single) == len(cells):
         notes.append(
             f"One seed only: the interval is Wilson's over {runs[0].test_images:,} test images. McNemar's test says "
             "whether two trained networks differ on such images; how much another seed would change is unknown."
@@ -83,10 +91,10 @@ def caveats(comparison: Comparison) -> list[str]:
             "all seeds of its cells."
         )
     untested = [pair for pair in pairs if pair.test == "none"]
-    if untested:
+    if untested and comparison.test_images:
         notes.append(
-            f"{len(untested)} of {len(pairs)} pairs are not tested, and count as indistinguishable: for single runs "
-            "a test needs predictions.npz of the same test images."
+            f"Not tested, and counted as indistinguishable: {len(untested)} of {count(len(pairs), 'pair')}. For single "
+            "runs a test needs predictions.npz of the same test images."
         )
     failed = {"Diverged": [run.name for run in runs if run.has_diverged],
               "No better than naming one class": [run.name for run in runs if run.has_collapsed]}  # fmt: skip
@@ -103,8 +111,8 @@ def caveats(comparison: Comparison) -> list[str]:
     contended = sum(not run.is_exclusive for run in runs)
     if contended:
         notes.append(
-            f"Seconds are from {len(runs) - contended} of {len(runs)} runs: the others shared their machine with "
-            "another run of this store part of the time."
+            f"Seconds are from {len(runs) - contended} of {count(len(runs), 'run')}: the others shared their machine "
+            "with another run of this store part of the time."
         )
     disturbed = [cell.name for cell in cells if cell.is_disturbed]
     if disturbed:

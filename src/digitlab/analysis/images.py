@@ -32,6 +32,9 @@ def p_on_new_images(cells: Sequence[Cell], spread: Spread, p_values: np.ndarray,
 
     for index in map(int, np.flatnonzero(p_values < ALPHA)):
         # An image on which two networks differ is misclassified by one of them.
+        if not cells[best].runs[0].test_images:
+            found[index] = float("nan")
+            continue
         errors_of_both = 2 - cells[best].accuracy - cells[index].accuracy
         found[index] = p_value(index, errors_of_both / cells[best].runs[0].test_images)
         if found[index] >= ALPHA:

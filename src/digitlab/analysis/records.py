@@ -27,8 +27,8 @@ class Result:
     data: str
     lr: str
     accuracy: float  # of the test, nan where it was not tested
-    loss: float  # of the test, or of validation after the last epoch
-    test_images: int
+    loss: float | None  # of the test, or of validation after the last epoch; None where none was recorded
+    test_images: int  # 0 where unknown
     val_acc: np.ndarray
     val_loss: np.ndarray
     epoch_s: np.ndarray
@@ -44,7 +44,7 @@ class Result:
 
     @property
     def has_diverged(self) -> bool:
-        return has_diverged(self.loss)
+        return self.loss is not None and has_diverged(self.loss)
 
     @property
     def has_failed(self) -> bool:

@@ -72,7 +72,7 @@ class Outcome:
     @property
     def losses(self) -> list[float]:
         """The test losses of the runs that did not diverge."""
-        return [run.loss for run in self.runs if not run.has_diverged]
+        return [run.loss for run in self.runs if run.loss is not None and not run.has_diverged]
 
     @property
     def step(self) -> float:
@@ -117,6 +117,7 @@ class Outcome:
             predictions is not None
             and len(set(predictions.predicted.tolist())) == 1
             and isclose(run.accuracy, float(predictions.correct.mean()), abs_tol=1e-6)
+            and run.loss is not None
             and isclose(run.loss, (1 - run.accuracy) * CLIPPED, rel_tol=0.005)
             for run, predictions in found
         )

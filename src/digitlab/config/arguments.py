@@ -23,6 +23,9 @@ TEXTS = (
     "report.filter",
     "report.dir",
     "report.sweep",
+    "report.arm",
+    "report.seed",
+    "report.metric",
 )
 LONGEST = 10_000  # characters of an argument
 OPTIONAL = ("sweep", "claim", "counterpart")  # groups of which a run is without a choice by default

@@ -50,6 +50,14 @@ def check_process() -> None:
 def check_report(cfg: DictConfig) -> None:
     """Raise UserError for an unknown key or a bad value in what a report is told."""
     _validate("ReportJob", OmegaConf.to_container(cfg, resolve=True))
+    told = {key: value for key, value in cfg.report.items() if value is not None}
+    foreign = [key for key in ("arm", "metric", "seed") if key in told]
+    needed = next((key for key in ("arm", "metric") if foreign and key not in told), None)
+    if needed:
+        raise UserError(f"report.{foreign[0]}={told[foreign[0]]}: is for runs that digitlab did not make, which need "
+                        f"report.{needed} too")  # fmt: skip
+    if foreign and "sweep" in told:
+        raise UserError(f"report.sweep={told['sweep']}: has digitlab's own runs; choose others with report.filter")
 
 
 def check_sweep(cfg: DictConfig) -> None:

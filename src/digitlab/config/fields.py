@@ -20,6 +20,17 @@ Time = Annotated[
         json_schema_extra={"form": "a time above 0 such as 90s, 30min or 1.5h"},
     ),
 ]
+Recorded = Annotated[
+    str, Field(pattern=r"^(params|tags)\.[^,]*[^,\s]$", json_schema_extra={"form": "params.NAME or tags.NAME"})
+]
+Several = Annotated[
+    str,
+    Field(
+        pattern=r"^(params|tags)\.[^,]*[^,\s](, ?(params|tags)\.[^,]*[^,\s])*$",
+        json_schema_extra={"form": "params.NAME or tags.NAME, or several of these with commas"},
+    ),
+]
+Metric = Annotated[str, Field(pattern=r"^metrics\.[^,]*[^,\s]$", json_schema_extra={"form": "metrics.NAME"})]
 Degrees = Annotated[float, Field(ge=0, le=180, json_schema_extra={"unit": "degrees"})]
 
 

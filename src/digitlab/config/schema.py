@@ -10,11 +10,14 @@ from digitlab.config.fields import (
     Count,
     Degrees,
     Keys,
+    Metric,
     Name,
     Natural,
     Pixels,
     Positive,
+    Recorded,
     Seed,
+    Several,
     Share,
     Text,
     Time,
@@ -276,6 +279,17 @@ class Report(Keys):
     )
     margin: Share | None = Field(
         default=None, description="cells whose accuracies are shown to differ by less are called equivalent; null: none"
+    )
+    arm: Several | None = Field(
+        default=None,
+        description="of runs that digitlab did not make, what is compared: params.model,params.optimizer; "
+        "null: digitlab's own runs",
+    )
+    seed: Recorded | None = Field(
+        default=None, description="with report.arm, where the seed is; null: the runs of an arm are numbered"
+    )
+    metric: Metric | None = Field(
+        default=None, description="with report.arm, the accuracy that is compared: metrics.test_acc"
     )
     dir: str | None = Field(
         default=None,

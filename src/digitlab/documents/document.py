@@ -5,7 +5,7 @@ import csv
 import io
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,41 @@ TEX = {
 }  # fmt: skip
 
 
+class Linked(str):
+    """Text of one part or more, given as (text, address): each leads to its address, if it has one.
+
+    An address that begins with # is in the same page, and there in HTML only.
+    """
+
+    parts: Sequence[tuple[str, str]]
+
+    def __new__(cls, *parts: tuple[str, str]) -> "Linked":
+        self = super().__new__(cls, ", ".join(text for text, _ in parts))
+        self.parts = parts
+        return self
+
+
 @dataclass
 class Table:
-    """Rows of text under headings; the first `text_columns` are words, the others numbers."""
+    """Rows of text under headings; the first `text_columns` are words, the others numbers.
+
+    `anchors` name the rows, for links to them.
+    """
 
     headings: Sequence[str]
     rows: Sequence[Sequence[str]]
     title: str = ""
     text_columns: int = 1
     is_folded: bool = False  # collapsed in HTML, left out of Markdown
+    is_matrix: bool = False  # each row reads by itself, so that on a phone its entries stand below each other
+    anchors: Sequence[str] = ()
+
+    def compact(self) -> "Table":
+        """Return the table without the columns that say nothing in any row."""
+        said = [bool({row[index] for row in self.rows} - {"–", ""}) for index in range(len(self.headings))]
+        rows = [[text for text, has in zip(row, said, strict=True) if has] for row in self.rows]
+        headings = [text for text, has in zip(self.headings, said, strict=True) if has]
+        return replace(self, headings=headings, rows=rows, text_columns=sum(said[: self.text_columns]))
 
 
 @dataclass
@@ -38,6 +64,7 @@ class Picture:
     file: str
     content: bytes
     alt: str
+    is_repeat: bool = False  # shows again what a table says, so a phone leaves it out
 
     @property
     def uri(self) -> str:
@@ -45,11 +72,11 @@ class Picture:
         return f"data:image/{kind};base64,{base64.b64encode(self.content).decode()}"
 
 
-def picture(file: str, figure: Any, alt: str) -> Picture:
+def picture(file: str, figure: Any, alt: str, is_repeat: bool = False) -> Picture:
     content = io.BytesIO()
     metadata = {"Date": None} if file.endswith(".svg") else None  # so that the same runs give the same bytes
     figure.savefig(content, format=file.rpartition(".")[2], metadata=metadata)
-    return Picture(file, content.getvalue(), alt)
+    return Picture(file, content.getvalue(), alt, is_repeat)
 
 
 Block = str | list[str] | Table | Picture  # a paragraph, a list of lines, ...
@@ -61,6 +88,11 @@ class Section:
 
     title: str
     blocks: Sequence[Block] = ()
+    is_folded: bool = False  # collapsed in HTML
+
+    @property
+    def anchor(self) -> str:
+        return re.sub(r"\W+", "-", self.title.lower()).strip("-")
 
 
 @dataclass
@@ -77,7 +109,7 @@ class Document:
 def to_html(title: str, lead: str, sections: Sequence[Section]) -> str:
     """Return a self-contained HTML page."""
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
-    kinds = {"table": Table, "picture": Picture, "list": list}
+    kinds = {"table": Table, "picture": Picture, "list": list, "linked": Linked}
     environment.tests |= {name: lambda block, kind=kind: isinstance(block, kind) for name, kind in kinds.items()}
     template = environment.from_string(Path(__file__).with_name("document.html").read_text(encoding="utf-8"))
     return template.render(title=title, lead=lead, sections=sections, best=BEST, tied=TIED)
@@ -102,8 +134,20 @@ def to_markdown(title: str, lead: str, sections: Sequence[Section]) -> str:
 
 def _markdown_table(table: Table) -> str:
     rule = ["---" if index < table.text_columns else "---:" for index in range(len(table.headings))]
-    rows = [[text.replace("|", r"\|") for text in row] for row in (table.headings, rule, *table.rows)]
+    rows = [[_markdown_text(text) for text in row] for row in (table.headings, rule, *table.rows)]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _markdown_text(text: str) -> str:
+    parts = text.parts if isinstance(text, Linked) else [(text, "")]
+    return ", ".join(
+        f"[{_escape_markdown(part)}]({address})" if address and address[0] != "#" else _escape_markdown(part)
+        for part, address in parts
+    )
+
+
+def _escape_markdown(text: str) -> str:
+    return text.replace("|", r"\|")
 
 
 def to_latex(table: Table) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from digitlab.analysis.records import Result
+from digitlab.platform.text import count
 
 
 def origin(runs: Sequence[Result]) -> list[str | list[str]]:
@@ -19,7 +20,7 @@ def origin(runs: Sequence[Result]) -> list[str | list[str]]:
     days = sorted({f"{datetime.fromtimestamp(run.ended / 1000, UTC):%Y-%m-%d}" for run in runs})
     return [
         [
-            f"{len(runs)} runs, {' to '.join(dict.fromkeys((days[0], days[-1])))}"
+            f"{count(len(runs), 'run')}, {' to '.join(dict.fromkeys((days[0], days[-1])))}"
             + (f", commit {same['code commit']}" if same.get("code commit", "none") != "none" else ""),
             *([f"on {machine}"] if machine else []),
             *([f"with {settings}"] if settings else []),

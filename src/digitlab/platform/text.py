@@ -25,6 +25,15 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
+def count(number: int, noun: str) -> str:
+    """Return a number with its noun: "1 run", "2 runs"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def are(number: int) -> str:
+    return "is" if number == 1 else "are"
+
+
 def did_you_mean(above: str, name: str, known: Iterable[str], rest: str = "") -> str:
     """Return "; did you mean: ..." with those `known` names that are close to `name`, between `above` and `rest`."""
     by_lower = {each.lower(): each for each in known}

@@ -18,14 +18,14 @@ from digitlab.plots.style import BLUES, Figure, line_styles, scale_accuracy, sca
 def shared_mistakes(
     images: np.ndarray, labels: np.ndarray, predicted: np.ndarray, classes: Sequence[str], title: str
 ) -> Figure:
-    """Draw the images (N, H, W), over each the label (N,) and what several networks predicted instead (n, N)."""
+    """Draw the images (N, H, W), over each what several networks predicted (n, N), not the label (N,)."""
     texts = []
     for label, column in zip(labels, predicted.T, strict=True):
         counts = {each: int(np.sum(column == each)) for each in column if each != label}
         wrong = ", ".join(
             shorten(classes[int(each)]) + (f" ({count}×)" if count > 1 else "") for each, count in counts.items()
         )
-        texts.append(f"{shorten(classes[int(label)])}, not {wrong}")
+        texts.append(f"{wrong}, not {shorten(classes[int(label)])}")
     return image_grid(images, texts, 8, title)
 
 

@@ -8,6 +8,7 @@ from digitlab.analysis.compare import Comparison
 from digitlab.analysis.moderated import MIN_CELLS, coverage
 from digitlab.documents.document import BEST, TIED, Picture, Table, picture
 from digitlab.documents.format import p_value, share, signed
+from digitlab.platform.text import are, count
 from digitlab.plots import network_figures
 from digitlab.report.tables import accuracy, against_best, all_pairs
 
@@ -24,8 +25,8 @@ def conclusion(comparison: Comparison) -> str:
     failed = len(comparison.cells) - len(comparison.compared)
     if best is None:
         return "There is no best cell: each has a run that diverged or is no better than naming one class."
-    found = f"at {accuracy(best)} (n = {best.n}) on these {comparison.test_images:,} test images"
-    left = f"{_count(failed, 'cell')} with a run that diverged or is at chance {_are(failed)} not compared"
+    found = f"at {accuracy(best)} (n = {best.n}){_on_these(comparison)}"
+    left = f"{count(failed, 'cell')} with a run that diverged or is at chance {are(failed)} not compared"
     if not others:
         return f"{best.name} is {found}; {left if failed else 'there is nothing to compare it with'}."
     ties = sum(cell.is_tied for cell in comparison.cells)
@@ -33,7 +34,7 @@ def conclusion(comparison: Comparison) -> str:
         which = (
             "the other cell" if others == 1 else f"{'all' if ties == others else f'{ties} of the'} {others} other cells"
         )
-        verdict = f"{which} ({TIED}) {_are(ties)} statistically indistinguishable from it"
+        verdict = f"{which} ({TIED}) {are(ties)} statistically indistinguishable from it"
     else:
         verdict = f"{'the other cell is' if others == 1 else f'all {others} others are'} worse"
     return f"{best.name} ({BEST}) is best {found}; {verdict}{f'; {left}' if failed else ''}."
@@ -41,33 +42,28 @@ def conclusion(comparison: Comparison) -> str:
 
 def legend(comparison: Comparison) -> list[str]:
     """Explain ★, ≈ and ±, and say what holds for other images."""
-    best, texts = comparison.best, []
-    if best and comparison.pairs:
-        counts = [cell.n for cell in comparison.compared]
-        over_seeds = max(counts) > 1
-        held = f"the truly best {'cell' if over_seeds else 'of these trained networks'} is among the marked ones in "
-        held += coverage(counts) if over_seeds else "95 % of cases"
-        texts.append(
-            f"{BEST} best, {TIED} statistically indistinguishable from it: p ≥ {ALPHA} in {_tests(comparison)}, "
-            f"one-sided and corrected for {_count(len(counts) - 1, 'comparison')} with the best, so that {held}. This "
-            f"is said of these {comparison.test_images:,} test images."
-        )
-        texts += _on_new_images(comparison) if over_seeds else []
-    elif best:
-        texts.append(f"{BEST} the only cell that is compared.")
+    texts = []
+    if comparison.best:
+        tied = f", {TIED} statistically indistinguishable from it; the others are worse" if comparison.pairs else ""
+        texts.append(f"{BEST} {'best' if comparison.pairs else 'the only cell that is compared'}{tied}.")
     over_seeds, single = (any((len(c.accuracies) > 1) is many for c in comparison.cells) for many in (True, False))
     if over_seeds:
         texts.append("± is the 95 % t-interval of the mean over seeds, for each cell by itself.")
-    if single:
+    if single and comparison.test_images:
         texts.append(f"In brackets Wilson's 95 % interval of a single run over {comparison.test_images:,} test images.")
-    return [" ".join(texts)]
+    if comparison.pairs and any(cell.n > 1 for cell in comparison.compared):
+        texts += _on_new_images(comparison)
+    return [" ".join([*texts, *_equivalence(comparison)])]
 
 
 def differences(comparison: Comparison) -> list[str | Table]:
-    """Return the tables of differences, to the best and of all pairs, and what the design can show."""
+    """Return how the best and its ties were found, the differences to the best and of all pairs; nothing for one cell.
+
+    It ends with what the design can show.
+    """
     if not comparison.pairs:
-        return ["There is only one cell to compare."]
-    blocks: list[str | Table] = [against_best(comparison)]
+        return []
+    blocks: list[str | Table] = [_rule(comparison), against_best(comparison)]
     if not isnan(comparison.smallest):
         blocks.append(
             f"What this design can show: if the true spreads are those found here, with {comparison.seeds} a cell that "
@@ -75,20 +71,35 @@ def differences(comparison: Comparison) -> list[str | Table]:
             "estimates: in simulated sweeps it was 65 % to 81 % of cases for 3 seeds or more, 55 % to 73 % for 2. More "
             "seeds show less."
         )
-    blocks += _equivalence(comparison)
-    blocks.append(_how(comparison))
-    return [*blocks, all_pairs(comparison)]
+    return [*blocks, _how(comparison), *([all_pairs(comparison)] if len(comparison.pairs) > 1 else [])]
+
+
+def _rule(comparison: Comparison) -> str:
+    counts = [cell.n for cell in comparison.compared]
+    over_seeds = max(counts) > 1
+    held = f"the truly best {'cell' if over_seeds else 'of these trained networks'} is among the marked ones in "
+    held += coverage(counts) if over_seeds else "95 % of cases"
+    said = f" This is said{_on_these(comparison)}." if comparison.test_images else ""
+    return (
+        f"{BEST} best, {TIED} statistically indistinguishable from it: p ≥ {ALPHA} in {_tests(comparison)}, one-sided "
+        f"and corrected for {count(len(counts) - 1, 'comparison')} with the best, so that {held}.{said}"
+    )
+
+
+def _on_these(comparison: Comparison) -> str:
+    """Name the test images, as far as their number is known."""
+    return f" on these {count(comparison.test_images, 'test image')}" if comparison.test_images else ""
 
 
 def networks(comparison: Comparison) -> list[str | Table | Picture]:
-    """Return the comparison of optimizers over networks."""
-    found = comparison.aggregates
+    """Return the comparison of optimizers over networks, or what it needs; nothing where there is one of either."""
+    found, (network, optimizer) = comparison.aggregates, comparison.axes
     if not found.rows:
         if len(comparison.models) < 2 or len(comparison.arms) < 2:
             return []
         return [
-            f"Comparing optimizers over networks needs {MIN_NETWORKS} networks that each optimizer has {MIN_SEEDS} "
-            "runs of, none of which diverged or is at chance; there are fewer here."
+            f"Comparing {optimizer}s over {network}s needs {MIN_NETWORKS} {network}s that each {optimizer} has "
+            f"{MIN_SEEDS} runs of, none of which diverged or is at chance; there are fewer here."
         ]
     best = found.rows[0].arm
     rows = [
@@ -96,35 +107,35 @@ def networks(comparison: Comparison) -> list[str | Table | Picture]:
          _shares(row.improvement))), f"{row.rank:.2f}", str(row.runs)]
         for row in found.rows
     ]  # fmt: skip
-    headings = ["optimizer", "mean accuracy", f"{best} minus it", f"a run of {best} beats one of it", "rank", "runs"]
-    left = f" Left out, with too few networks or runs: {', '.join(found.left_out)}." if found.left_out else ""
+    headings = [optimizer, "mean accuracy", f"{best} minus it", f"a run of {best} beats one of it", "rank", "runs"]
+    left = f" Left out, with too few {network}s or runs: {', '.join(found.left_out)}." if found.left_out else ""
     blocks: list[str | Table | Picture] = [
-        Table(headings, rows),
-        f"Means over the {len(found.networks)} networks {', '.join(found.networks)}, each of which counts the same. "
-        "Differences are paired by network, and runs are compared on the same network. The 95 % intervals are by a "
-        "bootstrap of the seeds within each network; they are not corrected for the number of optimizers, and say "
-        f"nothing about other networks.{left}",
+        Table(headings, rows, f"Mean over {network}s"),
+        f"Means over the {len(found.networks)} {network}s {', '.join(found.networks)}, each of which counts the same. "
+        f"Differences are paired by {network}, and runs are compared on the same {network}. The 95 % intervals are by "
+        f"a bootstrap of the seeds within each {network}; they are not corrected for the number of {optimizer}s, and "
+        f"say nothing about other {network}s.{left}",
     ]
     if not isnan(found.critical_difference):
         ranks = {row.arm: row.rank for row in found.rows}
-        title = f"Mean rank over {len(found.networks)} networks on {comparison.data}; 1 is best"
+        title = f"Mean rank over {len(found.networks)} {network}s on {comparison.data}; 1 is best"
         figure = network_figures.critical_difference(ranks, found.critical_difference, title)
-        blocks.append(picture("ranks.svg", figure, "Mean ranks of the optimizers, with the critical difference"))
+        blocks.append(picture("ranks.svg", figure, f"Mean ranks of each {optimizer}, with the critical difference"))
         blocks.append(
             f"Friedman's test of equal ranks: p {'' if found.p_ranks < 0.0001 else '= '}{p_value(found.p_ranks)}. Two "
             f"mean ranks that differ by less than {found.critical_difference:.2f} (Nemenyi's critical difference at "
-            f"α = {ALPHA}), joined by a bar, are not told apart. Here networks are the sample."
+            f"α = {ALPHA}), joined by a bar, are not told apart. Here {network}s are the sample."
         )
     else:
-        blocks.append(f"Ranks are tested with {MIN_RANKED} networks and 3 optimizers or more.")
+        blocks.append(f"Ranks are tested with {MIN_RANKED} {network}s and 3 {optimizer}s or more.")
     profiles = {
         arm: [list(cell.accuracies.values()) + [0.0] * cell.failed for cell in comparison.cells
               if cell.arm == arm and cell.model in found.networks]
         for arm in (row.arm for row in found.rows)
     }  # fmt: skip
-    title = f"Share of runs above an accuracy on {comparison.data}, over {len(found.networks)} networks"
+    title = f"Share of runs above an accuracy on {comparison.data}, over {len(found.networks)} {network}s"
     figure = network_figures.performance_profiles(profiles, title)
-    return [*blocks, picture("profiles.svg", figure, "Share of runs above each test accuracy, by optimizer")]
+    return [*blocks, picture("profiles.svg", figure, f"Share of runs above each test accuracy, by {optimizer}")]
 
 
 def _how(comparison: Comparison) -> str:
@@ -158,7 +169,7 @@ def _on_new_images(comparison: Comparison) -> list[str]:
     texts = []
     if tied:
         texts.append(
-            f"For new images of the same kind, {_count(len(tied), 'more cell')} {_are(len(tied))} indistinguishable "
+            f"For new images of the same kind, {count(len(tied), 'more cell')} {are(len(tied))} indistinguishable "
             f"from the best: {_list(tied)}."
         )
     elif worse and not unknown:
@@ -174,7 +185,7 @@ def _equivalence(comparison: Comparison) -> list[str]:
     if not comparison.margin:
         return []
     same = [cell for cell in comparison.compared if cell.is_equivalent]
-    found = f"{_list(same)} {_are(len(same))}" if same else "no cell is"
+    found = f"{_list(same)} {are(len(same))}" if same else "no cell is"
     return [
         f"Equivalent to the best within {comparison.margin:g}: {found} shown to differ from it by less, by two "
         f"one-sided t-tests at α = {ALPHA} corrected for the comparisons with the best. The others may differ by "
@@ -198,11 +209,3 @@ def _shares(interval: tuple[float, float, float]) -> str:
 def _list(cells: list[Cell]) -> str:
     names = [cell.name for cell in cells]
     return ", ".join(names[:5]) + (f" and {len(names) - 5} others" if len(names) > 5 else "")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _are(number: int) -> str:
-    return "is" if number == 1 else "are"

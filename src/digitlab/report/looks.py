@@ -52,10 +52,11 @@ def _of_reports(earlier: list[str]) -> list[str]:
         return []
     looks = len(earlier) + 1
     cost = COST.get(looks, f"more than {COST[max(COST)]}")
+    before = f"{_and(earlier)} run{'s' if earlier != ['1'] else ''}"
     return [
-        f"Looked at before, in reports on {_and(earlier)} runs. Whoever adds seeds or drops cells for what a look "
-        f"showed has {looks} chances to be wrong: simulated with equal cells, some look loses the truly best in {cost} "
-        "of cases, a single one in 5 %. sweep.seeds=auto shares the error among its looks."
+        f"Looked at before, in reports on {before}. Whoever adds seeds or drops cells for what a look showed has "
+        f"{looks} chances to be wrong: simulated with equal cells, some look loses the truly best in {cost} of cases, "
+        "a single one in 5 %. sweep.seeds=auto shares the error among its looks."
     ]
 
 

@@ -1,6 +1,6 @@
 """Write a comparison as sections of text, tables and figures."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from math import isfinite, nan
 from statistics import mean
@@ -13,43 +13,49 @@ from digitlab.analysis.statistics import pareto_front
 from digitlab.documents.document import Picture, Section, Table, picture
 from digitlab.documents.format import number
 from digitlab.documents.origin import origin
+from digitlab.platform.text import are
 from digitlab.plots import report_figures
 from digitlab.report.decision import differences, legend, networks
-from digitlab.report.tables import cells, matrix, matrix_entry
+from digitlab.report.tables import cells, matrix, matrix_entry, runs
 
 
 def sections(
-    comparison: Comparison, confounders: Sequence[str], notes: Sequence[str], predictions: Sequence[Predictions]
+    comparison: Comparison,
+    confounders: Sequence[str],
+    notes: Sequence[str],
+    predictions: Sequence[Predictions],
+    address: Callable[[str], str],
 ) -> list[Section]:
     """Return the sections of the report, the matrix first.
 
-    `confounders` and `notes` are the lines that stand above it. `predictions` are those of the best cell's runs that
-    stored them.
+    `confounders` and `notes` are the lines that stand beside it. `predictions` are those of the best cell's runs that
+    stored them. `address` says where a run is shown, by its id.
     """
+    network, optimizer = comparison.axes
+    has_several = comparison.best is not None and comparison.best.n > 1
+    reaches, mistakes = _reaches(comparison), _mistakes(comparison, predictions)
+    warning = "These runs differ in more than what is compared:"
+    warnings = [warning, list(confounders)] if confounders else []
+    shown = [matrix(comparison), *legend(comparison), *_heat_map(comparison), *([list(notes)] if notes else [])]
     sections = [
-        Section(
-            matrix(comparison).title,
-            [*_warnings(confounders, notes), matrix(comparison), *legend(comparison), _heat_map(comparison)],
-        ),
+        Section(matrix(comparison).title, [*warnings, *shown]),
+        Section("How this was decided", differences(comparison), is_folded=True),
         Section("All cells, the best first", [cells(comparison), _cells_note(comparison)]),
-        Section("Differences", differences(comparison)),
-        Section("Optimizers over networks", networks(comparison)),
-        Section("Time to target", _reaches(comparison)),
-        Section("Curves", [_curves(comparison)]),
+        Section("Runs", [runs(comparison, address)]),
+        Section(f"{optimizer}s over {network}s".capitalize(), networks(comparison), not comparison.aggregates.rows),
+        Section("Time to target", reaches, is_folded=len(reaches) < 2),
+        Section("Curves", _curves(comparison)),
         Section("Accuracy and cost", _costs(comparison)),
         Section("Learning rates", _rates(comparison)),
-        Section("Misclassified images of the best cell", _mistakes(comparison, predictions)),
+        Section("Misclassified images of the best cell", mistakes, is_folded=has_several and not predictions),
         Section("Provenance", origin(comparison.runs)),
     ]
     return [section for section in sections if section.blocks]
 
 
-def _warnings(confounders: Sequence[str], notes: Sequence[str]) -> list[str | list[str]]:
-    warning = "These runs differ in more than what is compared:"
-    return [*([warning, list(confounders)] if confounders else []), *([list(notes)] if notes else [])]
-
-
 def _cells_note(comparison: Comparison) -> str:
+    if not any(cell.epochs for cell in comparison.cells):
+        return "– is for what was not recorded."
     return (
         "Test loss is the mean over seeds; s/epoch, training passes only, and the number of epochs are medians. – is "
         "for what was not recorded or, for seconds, where no run had its machine to itself."
@@ -57,12 +63,14 @@ def _cells_note(comparison: Comparison) -> str:
 
 
 def _reaches(comparison: Comparison) -> list[str | Table]:
+    if not any(cell.epochs for cell in comparison.cells):
+        return []
     targets = [target for target in TARGETS if any(x.reached for x in comparison.reaches if x.target == target)]
     missed = [f"{target:.0%}" for target in TARGETS if target not in targets]
     blocks: list[str | Table] = [f"No run reached a validation accuracy of {' or '.join(missed)}."] if missed else []
     if not targets:
         return blocks
-    headings = ["network", "optimizer"]
+    headings = [*comparison.axes]
     for target in targets:
         headings += [f"{target:.0%}: epochs", "steps", "seconds"]
     rows = []
@@ -74,7 +82,7 @@ def _reaches(comparison: Comparison) -> list[str | Table]:
         "Medians over seeds until the validation accuracy was first reached. A run that never reached it counts as ∞; "
         "(2 of 3) says how many did. Seconds are of training passes, from runs that had their machine to themselves."
     )
-    return [*blocks, Table(headings, rows, text_columns=2), note]
+    return [*blocks, Table(headings, rows, "Time to target", text_columns=2), note]
 
 
 def _count(reach: Reach) -> str:
@@ -82,28 +90,31 @@ def _count(reach: Reach) -> str:
     return f"{number(reach.epochs, 'g')}{misses}"
 
 
-def _heat_map(comparison: Comparison) -> Picture:
+def _heat_map(comparison: Comparison) -> list[Picture]:
+    if len(comparison.compared) < 2:
+        return []
     by_place = {(cell.model, cell.arm): cell for cell in comparison.cells}
     places = [[by_place.get((model, arm)) for arm in comparison.arms] for model in comparison.models]
     values = np.array([[cell.accuracy if cell else nan for cell in row] for row in places])
     texts = [[matrix_entry(cell).replace(" ±", "\n±").replace(" (", "\n(") for cell in row] for row in places]
     title = f"Test accuracy on {comparison.data}, {comparison.seeds}: darker is better"
     figure = report_figures.accuracy_matrix(values, texts, comparison.models, comparison.arms, title)
-    return picture("matrix.svg", figure, "The matrix above as a heat map")
+    return [picture("matrix.svg", figure, "The matrix above as a heat map", is_repeat=True)]
 
 
-def _curves(comparison: Comparison) -> Picture:
+def _curves(comparison: Comparison) -> list[Picture]:
     panels: dict[str, dict[str, np.ndarray]] = {}
     for cell in comparison.cells:
         if cell.curves.size:
             panels.setdefault(cell.model, {})[cell.arm] = cell.curves
+    if not panels:
+        return []
     band = (
         ": mean, and band from the lowest seed to the highest" if any(cell.n > 1 for cell in comparison.cells) else ""
     )
     title = f"Validation accuracy on {comparison.data}, {comparison.seeds}{band}"
-    return picture(
-        "curves.svg", report_figures.learning_curves(panels, title), "Validation accuracy by epoch for each network"
-    )
+    figure = report_figures.learning_curves(panels, title)
+    return [picture("curves.svg", figure, "Validation accuracy by epoch for each network")]
 
 
 def _costs(comparison: Comparison) -> list[str | Picture]:
@@ -166,9 +177,9 @@ def _mistakes(comparison: Comparison, predictions: Sequence[Predictions]) -> lis
         return [f"The runs of {best.name} have no predictions.npz, so their mistakes cannot be compared."]
     labels, predicted = predictions[0].labels, np.array([each.predicted for each in predictions])
     wrong, n, name = np.sum(predicted != labels, axis=0), len(predictions), best.name
-    by_all, by_one = np.flatnonzero(wrong == n), np.flatnonzero(wrong == 1)
+    by_all, by_one, by_some = np.flatnonzero(wrong == n), np.flatnonzero(wrong == 1), int(np.sum(wrong > 0))
     blocks: list[str | Picture] = [
-        f"Of {len(labels):,} test images {np.sum(wrong > 0):,} are misclassified by some run of {name}: "
+        f"Of {len(labels):,} test images {by_some:,} {are(by_some)} misclassified by some run of {name}: "
         f"{len(by_all):,} by all {n} seeds, {len(by_one):,} by one seed only.{_mended(wrong, n)}"
     ]
     images = {row: image for each in predictions for row, image in each.images.items()}
@@ -180,7 +191,8 @@ def _mistakes(comparison: Comparison, predictions: Sequence[Predictions]) -> lis
     ):
         shown = [row for row in rows.tolist() if row in images][:32]
         if shown:
-            title = f"{name} on {comparison.data}, n = {n}: misclassified by {whose}, {len(shown)} of {len(rows)}"
+            what = f"misclassified by {whose}, {len(shown)} of {len(rows)}"
+            title = f"{name} on {comparison.data}, n = {n}: {what}: predicted, not true"
             pixels = np.array([images[row] for row in shown])
             figure = report_figures.shared_mistakes(
                 pixels, labels[shown], predicted[:, shown], predictions[0].classes, title

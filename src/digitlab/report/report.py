@@ -5,11 +5,12 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
 from digitlab import REPOSITORY
-from digitlab.analysis.compare import compare
+from digitlab.analysis.compare import Comparison, compare
 from digitlab.analysis.fairness import caveats, confounders
 from digitlab.analysis.records import Predictions, Result, mark_collapsed
 from digitlab.claims import page as claims
@@ -21,10 +22,13 @@ from digitlab.config.check import check_report
 from digitlab.config.errors import user_errors
 from digitlab.documents.document import Document, Picture, to_csv, to_html, to_latex, to_markdown
 from digitlab.platform import console
-from digitlab.report import decision, looks, page, tables
+from digitlab.platform.text import count
+from digitlab.report import decision, foreign, looks, page, tables
 from digitlab.report.runs import complete, describe_test_reads, find, read_predictions
 from digitlab.tracking import queries
 from digitlab.tracking.store import Store
+
+Written = tuple[Document, Sequence[str], Sequence[str]]  # with the confounders and the notes that stand in it
 
 
 def report(cfg: DictConfig) -> None:
@@ -38,20 +42,11 @@ def report(cfg: DictConfig) -> None:
         store = Store(cfg.tracking.uri, cfg.tracking.experiment)
         store.open(create=False)
     with user_errors("report"):
-        parent, cells, results, missing = find(store, cfg.report.sweep, cfg.report.filter)
-        missing = [*missing, *describe_test_reads(store, results)]
-        name, recipes = parent.data.tags["sweep"] if parent else "runs", recipes_of(cells)
-        is_look = bool(parent and not cfg.report.filter and not recipes)
-        if recipes and cfg.report.counterparts not in (None, name):
-            changed, more, lacking = _counterparts(store, cfg.report.counterparts, cfg.report.filter)
-            results, recipes, missing = [*results, *changed], recipes | more, [*missing, *lacking]
-        if recipes:
-            document, differing, notes = _judge(store, name, recipes, results, missing)
-        else:
-            if is_look:
-                missing = [*missing, *looks.notes(store, parent, len(results))]
-            document, differing, notes = _compare(store, name, results, missing, cfg.report.margin)
-    file_name = _file_name(name, cfg.report.filter)
+        parent, count_as_look, written = _of_others(store, cfg) if cfg.report.arm else _of_ours(store, cfg)
+    document, differing, notes = written
+    name = parent.data.tags["sweep"] if parent else "runs"
+    chosen = (cfg.report.filter, cfg.report.arm, cfg.report.seed, cfg.report.metric)
+    file_name = _file_name(name, " ".join(filter(None, chosen)))
     folder = Path(cfg.report.dir).expanduser() if cfg.report.dir else REPOSITORY / "reports" / file_name
     with user_errors(f"report.dir={folder}"):
         files = write(folder, document)
@@ -61,17 +56,17 @@ def report(cfg: DictConfig) -> None:
         place = f"report{file_name.removeprefix(name)}"
         for file in files:
             store.client.log_artifact(parent.info.run_id, folder / file, f"{place}/{file.parent}".rstrip("/."))
-        if is_look:
-            looks.record(store, parent, len(results))
-        console.say(f"and to MLflow: artifact {place}/report.html of run {name} ({store.ui_hint})")
+        if count_as_look:
+            looks.record(store, parent, count_as_look)
+        console.say(f"and to MLflow: {place}/report.html of run {name} ({store.directions(parent.info.run_id)})")
 
 
-def _file_name(name: str, filter_string: str | None) -> str:
-    """Return a name for the files of a report, another one for each filter."""
-    if not filter_string:
+def _file_name(name: str, chosen: str) -> str:
+    """Return a name for the files of a report, another one for each way of choosing runs."""
+    if not chosen:
         return name
-    readable = re.sub(r"[^\w.]+", "-", filter_string).strip("-.")[:60]
-    return f"{name}-{readable}-{hashlib.sha256(filter_string.encode()).hexdigest()[:4]}"
+    readable = re.sub(r"[^\w.]+", "-", chosen).strip("-.")[:60]
+    return f"{name}-{readable}-{hashlib.sha256(chosen.encode()).hexdigest()[:4]}"
 
 
 def show(document: Document, differing: Sequence[str], notes: Sequence[str]) -> None:
@@ -103,20 +98,45 @@ def write(folder: Path, document: Document) -> list[Path]:
     return [Path(name) for name in contents]
 
 
-def _compare(
-    store: Store, name: str, results: Sequence[Result], missing: Sequence[str], margin: float | None
-) -> tuple[Document, list, list]:
-    """Return the report of a comparison, its confounders, and its caveats."""
+def _of_others(store: Store, cfg: DictConfig) -> tuple[None, int, Written]:
+    """Return no sweep, no look, and the report of runs that digitlab did not make: of them it knows no predictions."""
+    keys = foreign.parse_keys(cfg.report.arm, cfg.report.seed, cfg.report.metric)
+    results, notes = foreign.find(store, keys, cfg.report.filter)
+    comparison = compare(results, lambda result: None, cfg.report.margin, keys.axes)
+    return None, 0, _describe(store, store.experiment, comparison, notes, lambda run_id: None)
+
+
+def _of_ours(store: Store, cfg: DictConfig) -> tuple[Any, int, Written]:
+    """Return the run of the sweep, if one is meant, of how many runs this is a look at a sweep, and the report."""
+    parent, cells, results, notes = find(store, cfg.report.sweep, cfg.report.filter)
+    notes = [*notes, *describe_test_reads(store, results)]
+    name, recipes = parent.data.tags["sweep"] if parent else "runs", recipes_of(cells)
+    if recipes:
+        if cfg.report.counterparts not in (None, name):
+            changed, more, lacking = _counterparts(store, cfg.report.counterparts, cfg.report.filter)
+            results, recipes, notes = [*results, *changed], recipes | more, [*notes, *lacking]
+        return parent, 0, _judge(store, name, recipes, results, notes)
+    is_look = bool(parent and not cfg.report.filter)
+    notes += looks.notes(store, parent, len(results)) if is_look else []
     predict = cache(partial(read_predictions, store))
-    comparison = compare(complete(store, results), lambda result: predict(result.run_id), margin)
-    differing, notes = confounders(comparison), [*missing, *caveats(comparison)]
+    comparison = compare(complete(store, results), lambda result: predict(result.run_id), cfg.report.margin)
+    return parent, len(results) if is_look else 0, _describe(store, name, comparison, notes, predict)
+
+
+def _describe(
+    store: Store, name: str, comparison: Comparison, notes: Sequence[str], predict: Callable[[str], Predictions | None]
+) -> Written:
+    """Return the report of a comparison, its confounders, and its caveats."""
+    differing, notes = confounders(comparison), [*notes, *caveats(comparison)]
     best = comparison.best.runs if comparison.best else ()
     predictions = [found for run in best if (found := predict(run.run_id))]
     shown = [tables.matrix(comparison), tables.cells(comparison)]
+    (models, arms), (network, optimizer) = (comparison.models, comparison.arms), comparison.axes
+    size = count(len(models), network) + (f" × {count(len(arms), optimizer)}" if optimizer else "")
     document = Document(
-        f"{name}: {len(comparison.models)} networks × {len(comparison.arms)} optimizers on {comparison.data}",
+        f"{name}: {size} on {comparison.data}",
         decision.conclusion(comparison),
-        page.sections(comparison, differing, notes, predictions),
+        page.sections(comparison, differing, notes, predictions, store.run_address),
         [*shown, tables.against_best(comparison)] if comparison.pairs else shown,
         {"report.csv": tables.csv_of_cells(comparison), "pairs.csv": tables.csv_of_pairs(comparison)},
     )
@@ -125,7 +145,7 @@ def _compare(
 
 def _judge(
     store: Store, name: str, recipes: Mapping[str, Recipe], results: Sequence[Result], missing: Sequence[str]
-) -> tuple[Document, list, list]:
+) -> Written:
     """Return the report of the claims whose `recipes`, by fingerprint, were run, its confounders, and its notes."""
     found: dict[tuple[Recipe, str], dict[int, Result]] = {}
     predict = cache(partial(read_predictions, store))

@@ -12,6 +12,7 @@ import numpy as np
 from digitlab.analysis.fairness import CHANGED
 from digitlab.analysis.records import Predictions, Result
 from digitlab.config.fingerprint import is_setting
+from digitlab.platform.text import are, count
 from digitlab.tracking import queries
 from digitlab.tracking.queries import is_done
 from digitlab.tracking.store import Store
@@ -52,7 +53,8 @@ def find(store: Store, sweep: str | None, filter_string: str | None) -> tuple[An
     notes = _filtered("Of this sweep the runs", filter_string) if filter_string else []
     if missing:
         listed = ", ".join(planned[each] for each in missing[:3]) + (" and others" if len(missing) > 3 else "")
-        notes = [f"{len(missing)} of {len(planned)} cells of the sweep are not done, and not in this report: {listed}."]
+        cells_of_all = f"{len(missing)} of {count(len(planned), 'cell')}"
+        notes = [f"{cells_of_all} of the sweep {are(len(missing))} not done, and not in this report: {listed}."]
     return parent, cells, chosen, notes
 
 
@@ -152,7 +154,7 @@ def describe_test_reads(store: Store, results: Iterable[Result]) -> list[str]:
     lines = []
     for data in dict.fromkeys(result.data for result in results):
         tests, validations = reads.get(data, (0, 0))
-        times = f"{tests + validations:,} time{'s' if tests + validations != 1 else ''}"
+        times = count(tests + validations, "time")
         which = f", {validations:,} of them to validate after an epoch" if validations else ""
         lines.append(f"{data}: test set read {times} in this store{which}.")
     return lines

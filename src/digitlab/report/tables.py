@@ -1,34 +1,48 @@
 """Write a comparison as tables of text and as plain numbers."""
 
+from collections.abc import Callable
 from math import isnan, nan
 
 from digitlab.analysis.cells import ALPHA, Cell
 from digitlab.analysis.compare import TARGETS, Comparison
-from digitlab.documents.document import BEST, TIED, Table
+from digitlab.documents.document import BEST, TIED, Linked, Table
 from digitlab.documents.format import mean_of, number, p_value, share, signed
+from digitlab.platform.text import count
 
 
 def matrix(comparison: Comparison) -> Table:
     """Return the mean test accuracies, networks down, optimizers across."""
     by_place = {(cell.model, cell.arm): cell for cell in comparison.cells}
     rows = [
-        [model, *(matrix_entry(by_place.get((model, arm))) for arm in comparison.arms)] for model in comparison.models
+        [model, *(_to_runs(comparison, by_place.get((model, arm))) for arm in comparison.arms)]
+        for model in comparison.models
     ]
     title = f"Test accuracy on {comparison.data}, {comparison.seeds}"
-    return Table(["network", *comparison.arms], rows, title)
+    headings = [comparison.axes[0], *(arm or "test accuracy" for arm in comparison.arms)]
+    return Table(headings, rows, title, is_matrix=True)
+
+
+def runs(comparison: Comparison, address: Callable[[str], str]) -> Table:
+    """Return the accuracy of every run, a row for each cell; `address` says where a run is shown, by its id."""
+    rows = [
+        [cell.name, Linked(*((f"{run.accuracy:.4f} (seed {run.seed})", address(run.run_id)) for run in cell.runs))]
+        for cell in comparison.cells
+    ]
+    anchors = [_anchor(comparison, cell) for cell in comparison.cells]
+    return Table(["cell", "test accuracy of each run"], rows, "Runs of each cell", 2, anchors=anchors)
 
 
 def cells(comparison: Comparison) -> Table:
     """Return a table with a row for each cell, the best first."""
-    headings = ["", "network", "optimizer", "test accuracy", "n", "rank", "best with probability", "test loss",
+    headings = ["mark", *comparison.axes, "test accuracy", "n", "rank", "best with probability", "test loss",
                 "learning rate", "parameters", "s/epoch", "epochs"]  # fmt: skip
     rows = [
         [symbol(cell), cell.model, cell.arm, accuracy(cell), str(cell.n), *_rank(comparison, cell), _loss(cell),
          _chosen_rate(cell, comparison.has_rates), f"{cell.parameters:,}" if cell.parameters else "–",
-         number(cell.epoch_s, ".2f"), f"{cell.epochs:g}"]
+         number(cell.epoch_s, ".2f"), f"{cell.epochs:g}" if cell.epochs else "–"]
         for cell in comparison.cells
     ]  # fmt: skip
-    return Table(headings, rows, "All cells, the best first", text_columns=3)
+    return Table(headings, rows, "All cells, the best first", text_columns=3).compact()
 
 
 def against_best(comparison: Comparison) -> Table:
@@ -42,9 +56,9 @@ def against_best(comparison: Comparison) -> Table:
         rows.append([symbol(other), other.name, signed(sign * pair.difference), _interval(low, high),
                      p_value(other.p_best), _new_images(other), share(beats),
                      *([_equivalence(other)] if comparison.margin else [])])  # fmt: skip
-    headings = ["", "cell", "difference", "95 % interval", "p", "on new images", "one run beats one run"]
+    headings = ["mark", "cell", "difference", "95 % interval", "p", "on new images", "one run beats one run"]
     headings += [f"within {comparison.margin:g}"] if comparison.margin else []
-    return Table(headings, rows, f"Difference to the best: {best.name} minus each other", text_columns=2)
+    return Table(headings, rows, f"Difference to the best: {best.name} minus each other", text_columns=2).compact()
 
 
 def all_pairs(comparison: Comparison) -> Table:
@@ -55,7 +69,7 @@ def all_pairs(comparison: Comparison) -> Table:
         for pair in comparison.pairs
     ]  # fmt: skip
     headings = ["cell", "minus", "difference", "95 % interval", "test", "p (Holm)", "one run beats one run"]
-    return Table(headings, rows, f"All {len(rows)} pairs", text_columns=2, is_folded=True)
+    return Table(headings, rows, f"All {count(len(rows), 'pair')}", text_columns=2, is_folded=True).compact()
 
 
 def csv_of_cells(comparison: Comparison) -> tuple[list[str], list[list[object]]]:
@@ -104,7 +118,8 @@ def accuracy(cell: Cell) -> str:
     """
     low, high = cell.interval
     values = list(cell.accuracies.values())
-    text = mean_of(values) if len(values) > 1 else f"{cell.accuracy:.4f} ({low:.4f} to {high:.4f})"
+    single = f"{cell.accuracy:.4f}" + ("" if isnan(low) else f" ({low:.4f} to {high:.4f})")
+    text = mean_of(values) if len(values) > 1 else single
     return text if cell.is_sound else f"{failures(cell)}{f'; others {text}' if values else ''}"
 
 
@@ -118,6 +133,14 @@ def matrix_entry(cell: Cell | None) -> str:
     return f"{symbol(cell)} {accuracy(cell)}".strip() if cell else "–"
 
 
+def _to_runs(comparison: Comparison, cell: Cell | None) -> str:
+    return Linked((matrix_entry(cell), f"#{_anchor(comparison, cell)}")) if cell else "–"
+
+
+def _anchor(comparison: Comparison, cell: Cell) -> str:
+    return f"runs-{comparison.cells.index(cell) + 1}"
+
+
 def _rank(comparison: Comparison, cell: Cell) -> tuple[str, str]:
     if cell.name not in comparison.ranks:
         return "–", "–"
@@ -129,7 +152,7 @@ def _rank(comparison: Comparison, cell: Cell) -> tuple[str, str]:
 def _loss(cell: Cell) -> str:
     if cell.diverged:
         return f"{cell.diverged} of {cell.n} diverged"
-    return f"{cell.loss:.4f}" if cell.loss < 1000 else f"{cell.loss:.1e}"
+    return number(cell.loss, ".1e" if cell.loss >= 1000 else ".4f")
 
 
 def _chosen_rate(cell: Cell, has_rates: bool) -> str:
