@@ -5,7 +5,6 @@ PORT ?= 5000
 BIN := .venv/bin
 # Two tests at once, of one thread each: two of two threads starve each other on two cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
-STORE = PYTHONPATH=src $(BIN)/python -c 'from digitlab.tracking.address import OURS; print(OURS)'
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -54,8 +53,7 @@ bench-peers: setup .venv-peers/ready  ## measure against Keras, a Lightning temp
 	@touch $@
 
 ui: setup  ## open the MLflow UI on what was tracked: http://127.0.0.1:5000 (PORT=...)
-	@echo "Ctrl-C stops it; PORT=5001 takes another port. Runs: http://127.0.0.1:$(PORT)/#/experiments/1?workflowType=machine_learning"
-	@MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-$$($(STORE))}" --host 127.0.0.1 --port $(PORT) --workers 1
+	@PYTHONPATH=src $(BIN)/python -m digitlab ui --port $(PORT) $(ARGS)
 
 relocate: setup  ## make runs find their artifacts again after mlruns/ was moved (ARGS=--dry-run to see what that changes)
 	PYTHONPATH=src $(BIN)/python -m digitlab store relocate $(ARGS)

@@ -41,6 +41,7 @@ def digitlab() -> None:
     digitlab sweep grid sweep.seeds=5           many runs; what is done is not run again
     digitlab report                             what the latest sweep shows, in reports/
     digitlab compare latest best                what differs between two runs, and which is better
+    digitlab ui                                 the runs in MLflow's own pages
 
     Runs are kept in mlruns/, where MLFLOW_TRACKING_URI does not name another store. --config-dir DIR adds your own
     files of configuration: DIR/optim/mine.yaml is optim=mine. Each command has its own --help.
@@ -110,6 +111,27 @@ def compare(a: str, b: str, margin: float) -> None:
         print(end.code, file=sys.stderr)
         sys.exit(2)  # 1 says that B is worse
     fast_exit(code)
+
+
+@digitlab.command()
+@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Of this machine.")
+@click.option("--experiment", default="digitlab", show_default=True, help="MLflow experiment that is shown.")
+def ui(port: int, experiment: str) -> None:
+    """Show the runs in MLflow's UI: say where, and serve it unless a server has it."""
+    import os
+
+    from digitlab.config.errors import one_line_errors, user_errors
+    from digitlab.platform.startup import fast_exit, fast_imports
+
+    with one_line_errors():
+        with fast_imports():
+            from digitlab.tracking import ui
+            from digitlab.tracking.store import Store
+        with user_errors("ui"):
+            store = Store(os.environ.get("MLFLOW_TRACKING_URI"), experiment)
+            store.open(create=False)
+        ui.show(store, port)
+        fast_exit()
 
 
 @digitlab.group(cls=_Group, no_args_is_help=False)

@@ -128,11 +128,12 @@ def to_markdown(title: str, lead: str, sections: Sequence[Section]) -> str:
             elif isinstance(block, str):
                 parts.append(block)
             elif not block.is_folded:
-                parts.append(_markdown_table(block))
+                parts.append(markdown_table(block))
     return "\n\n".join(parts) + "\n"
 
 
-def _markdown_table(table: Table) -> str:
+def markdown_table(table: Table) -> str:
+    """Return a table in Markdown, without its title."""
     rule = ["---" if index < table.text_columns else "---:" for index in range(len(table.headings))]
     rows = [[_markdown_text(text) for text in row] for row in (table.headings, rule, *table.rows)]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)

@@ -20,11 +20,12 @@ from digitlab.claims.schema import Recipe
 from digitlab.claims.verdict import Outcome, judge
 from digitlab.config.check import check_report
 from digitlab.config.errors import user_errors
-from digitlab.documents.document import Document, Picture, to_csv, to_html, to_latex, to_markdown
+from digitlab.documents.document import Document, Picture, markdown_table, to_csv, to_html, to_latex, to_markdown
 from digitlab.platform import console
 from digitlab.platform.text import count
 from digitlab.report import decision, foreign, looks, page, tables
 from digitlab.report.runs import complete, describe_test_reads, find, read_predictions
+from digitlab.tracking import notes as notes_of
 from digitlab.tracking import queries
 from digitlab.tracking.store import Store
 
@@ -58,6 +59,12 @@ def report(cfg: DictConfig) -> None:
             store.client.log_artifact(parent.info.run_id, folder / file, f"{place}/{file.parent}".rstrip("/."))
         if count_as_look:
             looks.record(store, parent, count_as_look)
+        if not cfg.report.filter:
+            path = f"{store.run_path(parent.info.run_id)}/artifacts/{place}/report.html"
+            table = markdown_table(document.tables[0])
+            answer = f"**{document.lead}**\n\n{table}\n\n[The whole report]({path})"
+            cells = queries.cells_of(store, parent)
+            notes_of.write(store, parent.info.run_id, notes_of.of_sweep(store, name, cells, answer))
         console.say(f"and to MLflow: {place}/report.html of run {name} ({store.directions(parent.info.run_id)})")
 
 

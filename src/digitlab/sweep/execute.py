@@ -28,7 +28,7 @@ from digitlab.sweep.plan import (
 from digitlab.sweep.race import Race
 from digitlab.sweep.rounds import Rounds
 from digitlab.sweep.tune import Tuning
-from digitlab.tracking import locks, queries
+from digitlab.tracking import locks, notes, queries
 from digitlab.tracking.run import Run, open_parent
 from digitlab.tracking.store import Store
 
@@ -88,6 +88,7 @@ def sweep(cells: Sequence[Sequence[str]], compose: Compose, launch: Launch, one_
             planned = [cell for cell in planned if cell not in refused]
         finally:
             _record(parent, planned, plan)
+            notes.write(store, parent.id, notes.of_sweep(store, name, [asdict(cell) for cell in planned]))
             console.show_cells(rows(planned))
             console.say(f"sweep {name}: {sum(cell.is_over for cell in planned)} of {len(planned)} cells are done, "
                         f"{time.monotonic() - began:.0f} s")  # fmt: skip

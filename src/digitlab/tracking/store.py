@@ -131,20 +131,22 @@ class Store:
                 places = [self.file, tempfile.gettempdir()] if self.file else []
             raise OSError(f"{reason}{_free(places)}") from error
 
+    def run_path(self, run_id: str) -> str:
+        """Return where a run is in MLflow's UI, for links from another page of it."""
+        return f"#/experiments/{self.experiment_id}/runs/{run_id}"
+
     def run_address(self, run_id: str) -> str:
         """Return where MLflow's UI shows a run: on the server, or on this machine while `ui_hint` runs."""
-        return f"{self._ui}/#/experiments/{self.experiment_id}/runs/{run_id}"
+        return f"{self._ui()}/{self.run_path(run_id)}"
 
-    @property
-    def experiment_address(self) -> str:
-        """Where MLflow's UI shows the runs of the experiment."""
-        return f"{self._ui}/#/experiments/{self.experiment_id}?workflowType=machine_learning"
+    def experiment_address(self, port: int) -> str:
+        """Return where MLflow's UI shows the runs of the experiment: on the server, or on this machine at `port`."""
+        return f"{self._ui(port)}/#/experiments/{self.experiment_id}?workflowType=machine_learning"
 
-    @property
-    def _ui(self) -> str:
+    def _ui(self, port: int = UI_PORT) -> str:
         if self.is_server:  # without user and password: a browser asks for them
             return re.sub("//.*@", "//", self.uri).rstrip("/")
-        return f"http://127.0.0.1:{UI_PORT}"
+        return f"http://127.0.0.1:{port}"
 
     @property
     def is_server(self) -> bool:

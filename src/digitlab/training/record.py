@@ -21,6 +21,7 @@ from digitlab.platform import console, git, machine
 from digitlab.platform.secrets import redact
 from digitlab.platform.text import printable
 from digitlab.plots import run_figures
+from digitlab.tracking import notes
 from digitlab.tracking.run import Run
 from digitlab.training.classifier import Classifier
 from digitlab.training.setup import Job
@@ -97,6 +98,14 @@ def _say_without_model(run: Run) -> None:
         console.warn(f"no model is logged, all else is: {run.without_model}")
 
 
+def write_note(run: Run, job: Job, weights: str) -> None:
+    """Describe the run in MLflow: its result, tested with `weights`, the command, and how to load the model."""
+    acc = max(run.history("val/acc")[1][1:])
+    result = f"Test accuracy {_accuracy(job)}, {weights}" if weights else f"Best val/acc {acc:.4f}, not tested"
+    model = f"runs:/{run.id}/{run.model}" if weights and not run.without_model else ""
+    run.log_tags({notes.TAG: notes.of_run(result, command_line(), model)})
+
+
 def show_done(done: Any, directions: str) -> None:
     """Print that a run is done already, and its results."""
     info, metrics = done.info, done.data.metrics
@@ -111,11 +120,9 @@ def summarize(run: Run, job: Job, weights: str, directions: str) -> None:
     """Print the results of a run."""
     data, results = job.data, job.classifier.results
     sizes = ", ".join(f"{count:,} {stage}" for stage, count in data.sizes.items())
-    total, acc = data.sizes["test"], results["test/acc"]
-    low, high = wilson(round(acc * total), total)
     if not np.isfinite(results["test/loss"]):
         console.warn("the test loss is not finite: the run diverged; a lower optim.lr may help")
-    accuracy = f"{acc:.4f}  (95 % interval {low:.4f} to {high:.4f}, n = {total:,})"
+    accuracy = _accuracy(job)
     if job.is_cell:
         console.say(f"{run.name}: test accuracy {accuracy}")
         return
@@ -135,6 +142,12 @@ def summarize(run: Run, job: Job, weights: str, directions: str) -> None:
             "see it": directions,
         },
     )
+
+
+def _accuracy(job: Job) -> str:
+    total, acc = job.data.sizes["test"], job.classifier.results["test/acc"]
+    low, high = wilson(round(acc * total), total)
+    return f"{acc:.4f}  (95 % interval {low:.4f} to {high:.4f}, n = {total:,})"
 
 
 def _layers(classifier: Classifier) -> list[tuple[str, str, str, int]]:
