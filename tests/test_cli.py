@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from fake_store import empty_tables
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
@@ -85,6 +86,28 @@ def test_a_mistake_gets_one_line_and_leaves_nothing(harness, arguments, words):
     assert end.startswith(f"error: {words}")
     assert "\n" not in end
     assert not harness.folder.exists()
+
+
+def test_the_ui_of_no_store_or_experiment_is_a_mistake(harness, capsys, monkeypatch):
+    monkeypatch.setattr("os.execve", lambda *started: pytest.fail(f"{started} was started"))
+    assert str(command(harness, "ui")).startswith(f"error: ui: uri={harness.uri}: there is no such file")
+    assert not harness.folder.exists()
+
+
+def test_the_ui_is_that_of_the_store_and_names_the_experiment(harness, capsys, monkeypatch):
+    harness.folder.mkdir()
+    (harness.folder / "mlflow.db").write_bytes(empty_tables())
+    for name in ("first", "digitlab"):
+        number = harness.client.create_experiment(name)
+    assert number == "2"
+    started = []
+    monkeypatch.setattr("os.execve", lambda program, words, environment: started.append(words))
+    assert command(harness, "ui", "--port", "5077") is None
+    assert "Runs: http://127.0.0.1:5077/#/experiments/2?workflowType=machine_learning" in capsys.readouterr().out
+    ((_, *words),) = started
+    assert words[:3] == ["-m", "mlflow", "ui"]
+    assert {harness.uri, "5077", "127.0.0.1"} < set(words)
+    assert str(command(harness, "ui", "--experiment", "theirs")).startswith("error: ui: experiment=theirs: not found")
 
 
 def test_hydras_grammar_reaches_it_untouched(harness, capsys, tmp_path):

@@ -118,5 +118,5 @@ def test_the_chosen_learning_rate_has_a_ring():
 def test_wrong_predictions_of_several_networks_are_counted(images):
     predicted = np.array([[3, 9, 1], [3, 9, 2], [5, 9, 3]])
     fig = report_figures.shared_mistakes(images[:3], np.array([8, 4, 7]), predicted, DIGITS, "shared")
-    assert texts_over_images(fig) == ["8, not 3 (2×), 5", "4, not 9 (3×)", "7, not 1, 2, 3"]
+    assert texts_over_images(fig) == ["3 (2×), 5, not 8", "9 (3×), not 4", "1, 2, 3, not 7"]
     png(fig)

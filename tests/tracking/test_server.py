@@ -57,7 +57,7 @@ def test_a_server_that_does_not_answer_is_reported_within_15_seconds(harness, is
     assert time.monotonic() - began < 15
 
 
-def test_a_sweep_is_reported_through_a_server(server, tmp_path):
+def test_a_sweep_is_reported_through_a_server(server, tmp_path, capsys):
     assert server.main("-m", *SETTINGS, "optim=adam,sgd", "sweep.name=two") is None
     assert server.main(f"report.dir={tmp_path / 'report'}", entry_point="report") is None
     runs = {run.data.tags.get("optim"): run for run in server.runs()}
@@ -68,5 +68,7 @@ def test_a_sweep_is_reported_through_a_server(server, tmp_path):
         assert float(row["seconds"]) == pytest.approx(sum(points))
     (pair,) = csv.DictReader((tmp_path / "report" / "pairs.csv").read_text().splitlines())
     assert pair["test"] == "McNemar"
+    assert server.main("ui", entry_point="digitlab") is None  # starts nothing: the server shows it
+    assert f"Runs: {server.uri}/#/experiments/" in capsys.readouterr().out
     kept = {each.path for each in server.client.list_artifacts(runs[None].info.run_id, "report")}
     assert "report/report.html" in kept

@@ -44,7 +44,9 @@ def legend(comparison: Comparison) -> list[str]:
     """Explain ★, ≈ and ±, and say what holds for other images."""
     texts = []
     if comparison.best:
-        tied = f", {TIED} statistically indistinguishable from it; the others are worse" if comparison.pairs else ""
+        is_any_worse = any(not (cell.is_best or cell.is_tied) for cell in comparison.compared)
+        tied = f", {TIED} statistically indistinguishable from it" if comparison.pairs else ""
+        tied += "; the others are worse" if is_any_worse else ""
         texts.append(f"{BEST} {'best' if comparison.pairs else 'the only cell that is compared'}{tied}.")
     over_seeds, single = (any((len(c.accuracies) > 1) is many for c in comparison.cells) for many in (True, False))
     if over_seeds:

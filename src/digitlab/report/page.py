@@ -207,7 +207,8 @@ def _mended(wrong: np.ndarray, n: int) -> str:
     misses, hits = n * int(np.sum(wrong == n)), int(np.sum(wrong == n - 1))
     if n < 3 or not misses + hits:
         return ""
+    mended = ", so another seed mends a part of them" if hits else ""
     return (
         f" What {n - 1} of these seeds all misclassify, the remaining one classifies correctly in "
-        f"{hits / (misses + hits):.0%} of cases ({hits:,} of {misses + hits:,}), so another seed mends a part of them."
+        f"{hits / (misses + hits):.0%} of cases ({hits:,} of {misses + hits:,}){mended}."
     ).replace("%", " %")

@@ -100,8 +100,10 @@ def _say_without_model(run: Run) -> None:
 
 def write_note(run: Run, job: Job, weights: str) -> None:
     """Describe the run in MLflow: its result, tested with `weights`, the command, and how to load the model."""
-    acc = max(run.history("val/acc")[1][1:])
-    result = f"Test accuracy {_accuracy(job)}, {weights}" if weights else f"Best val/acc {acc:.4f}, not tested"
+    if weights:
+        result = f"Test accuracy {_accuracy(job)}, {weights}"
+    else:
+        result = f"Best val/acc {max(run.history('val/acc')[1][1:]):.4f}, not tested"
     model = f"runs:/{run.id}/{run.model}" if weights and not run.without_model else ""
     run.log_tags({notes.TAG: notes.of_run(result, command_line(), model)})
 

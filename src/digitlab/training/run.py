@@ -47,7 +47,7 @@ def train(cfg: DictConfig) -> float:
             record.describe(run, job)
             epochs = fit(run, job)
             tested = evaluate(run, job) if job.is_tested else None
-            record.write_note(run, job, "" if tested is None else f"epoch {tested} of {epochs}")
+            record.write_note(run, job, "" if tested is None else f"epoch {tested} of {epochs} ({job.cfg.evaluate_on})")
             run.keep_only(job.tested_checkpoint)
             store.check()
         if tested is None:
