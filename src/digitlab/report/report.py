@@ -62,7 +62,7 @@ def report(cfg: DictConfig) -> None:
         if not cfg.report.filter:
             path = f"{store.run_path(parent.info.run_id)}/artifacts/{place}/report.html"
             table = markdown_table(document.tables[0])
-            answer = f"**{document.lead}**\n\n{table}\n\n[The whole report]({path})"
+            answer = f"**{document.lead}** [The whole report]({path})\n\n{table}"
             cells = queries.cells_of(store, parent)
             notes_of.write(store, parent.info.run_id, notes_of.of_sweep(store, name, cells, answer))
         console.say(f"and to MLflow: {place}/report.html of run {name} ({store.directions(parent.info.run_id)})")

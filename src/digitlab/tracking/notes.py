@@ -20,7 +20,7 @@ def of_run(result: str, command: str, model: str) -> str:
 def of_sweep(store: Store, name: str, cells: Sequence[Mapping[str, Any]], answer: str = "") -> str:
     """Describe a sweep: the `answer` of its report, if there is one, and a row for each cell with a link to its run.
 
-    `cells` are those of sweep.json. Rows that MLFlow has no room for are counted.
+    `cells` are those of sweep.json. Rows that MLflow has no room for are counted.
     """
     told = answer or f"What it shows: `python src/report.py report.sweep={name}`"
     head = f"{told}\n\n| run | status | val/acc | test/acc |\n| --- | --- | ---: | ---: |"
@@ -30,9 +30,9 @@ def of_sweep(store: Store, name: str, cells: Sequence[Mapping[str, Any]], answer
         values = ("" if cell.get(key) is None else f"{cell[key]:.4f}" for key in ("val_acc", "test_acc"))
         rows.append(" | ".join([f"\n| {linked}", cell.get("status") or "", *values]) + " |")
     room = MAX_TAG_VAL_LENGTH - len(head) - 60
-    shown = next(count for count in range(len(rows), -1, -1) if len("".join(rows[:count])) <= room)
+    shown = next((count for count in range(len(rows), 0, -1) if len("".join(rows[:count])) <= room), 0)
     more = "" if shown == len(rows) else f"\n\nAnd {len(rows) - shown} more, in sweep.json."
-    return f"{head}{''.join(rows[:shown])}{more}"
+    return f"{head}{''.join(rows[:shown])}{more}"[:MAX_TAG_VAL_LENGTH]
 
 
 def write(store: Store, run_id: str, text: str) -> None:
