@@ -280,17 +280,9 @@ class Report(Keys):
     margin: Share | None = Field(
         default=None, description="cells whose accuracies are shown to differ by less are called equivalent; null: none"
     )
-    arm: Several | None = Field(
-        default=None,
-        description="of runs that digitlab did not make, what is compared: params.model,params.optimizer; "
-        "null: digitlab's own runs",
-    )
-    seed: Recorded | None = Field(
-        default=None, description="with report.arm, where the seed is; null: the runs of an arm are numbered"
-    )
-    metric: Metric | None = Field(
-        default=None, description="with report.arm, the accuracy that is compared: metrics.test_acc"
-    )
+    arm: Several | None = Field(default=None, description="of others' runs, what is compared: params.net,params.opt")
+    seed: Recorded | None = Field(default=None, description="with report.arm, the seed; null: runs are numbered")
+    metric: Metric | None = Field(default=None, description="with report.arm, the accuracy: metrics.test_acc")
     dir: str | None = Field(
         default=None,
         description="folder to write to; null: in the repository reports/<sweep>, or reports/<sweep>-<filter>",
