@@ -2,6 +2,8 @@
 
 import shlex
 import sys
+from importlib import import_module
+from typing import NoReturn
 
 import click
 
@@ -29,6 +31,9 @@ class _Group(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
+
+
+experiment = click.option("--experiment", default="digitlab", show_default=True, help="MLflow experiment of the runs.")
 
 
 @click.group(cls=_Group, no_args_is_help=False)
@@ -85,7 +90,8 @@ def report(arguments: tuple[str, ...]) -> None:
     show_default=True,
     help="Accuracy that B may lose.",
 )
-def compare(a: str, b: str, margin: float) -> None:
+@experiment
+def compare(a: str, b: str, margin: float, experiment: str) -> None:
     """Say what differs between A and B, and whether B is better.
 
     A and B are runs (an id, a name, latest, best), sweeps or MLflow filters; a run stands for all its seeds.
@@ -93,24 +99,7 @@ def compare(a: str, b: str, margin: float) -> None:
     Exits with 0 where B is shown to lose less than the margin, 1 where it is shown to be worse, 3 where that cannot be
     told, 2 for a mistake.
     """
-    import os
-
-    from digitlab.config.errors import one_line_errors, user_errors
-    from digitlab.platform.startup import fast_exit, fast_imports
-
-    try:
-        with one_line_errors():
-            with fast_imports():
-                from digitlab.report import versus
-                from digitlab.tracking.store import Store
-            with user_errors("compare"):
-                store = Store(os.environ.get("MLFLOW_TRACKING_URI"), "digitlab")
-                store.open(create=False)
-                code = versus.compare(store, a, b, margin)
-    except SystemExit as end:
-        print(end.code, file=sys.stderr)
-        sys.exit(2)  # 1 says that B is worse
-    fast_exit(code)
+    _gate("report.versus", "compare", experiment, a, b, margin)
 
 
 @digitlab.command()
@@ -182,6 +171,30 @@ def _hydra(app: str, arguments: tuple[str, ...]) -> None:
     from digitlab import apps
 
     apps.start(app)
+
+
+def _gate(module: str, task: str, experiment: str, *arguments: object) -> NoReturn:
+    """End the process with the code that a function of `module` returns for the store; with 2 for a mistake."""
+    import os
+
+    from digitlab.config.errors import one_line_errors, user_errors
+    from digitlab.platform.startup import fast_exit, fast_imports
+
+    try:
+        with one_line_errors():
+            with fast_imports():
+                function = getattr(import_module(f"digitlab.{module}"), task)
+                from digitlab.tracking.store import Store
+            with user_errors(task):
+                store = Store(os.environ.get("MLFLOW_TRACKING_URI"), experiment)
+                store.open(create=False)
+                code = function(store, *arguments)
+    except SystemExit as end:
+        if isinstance(end.code, int):  # a signal has ended it
+            raise
+        print(end.code, file=sys.stderr)
+        sys.exit(2)  # 1 is an answer
+    fast_exit(code)
 
 
 def _maintain(task: str, is_dry: bool) -> None:

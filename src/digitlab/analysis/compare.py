@@ -176,15 +176,15 @@ def _check_data(results: Sequence[Result], predict: Predict) -> None:
         raise ValueError(f"mixed data: {listed}: an accuracy on one says nothing about another. Each can be reported "
                          f"alone: report.filter=\"dataset.name = '{counts.most_common(1)[0][0]}'\"")  # fmt: skip
     digests = Counter(result.settings.get("data digest", "") for result in results)
-    if len(digests) > 1 and not _same_test_set(results, predict):
+    if len(digests) > 1 and not same_test_set(results, predict):
         listed = ", ".join(f"{digest} ({count} runs)" for digest, count in digests.items())
         raise ValueError(f"{results[0].data} is not the same images in all runs; their digests: {listed}: an accuracy "
                          "on one test set says nothing about another. Each can be reported alone: "
                          f"report.filter=\"dataset.digest = '{digests.most_common(1)[0][0]}'\"")  # fmt: skip
 
 
-def _same_test_set(results: Sequence[Result], predict: Predict) -> bool:
-    """Say whether runs whose data differ were tested on the same images: they were split otherwise, on purpose.
+def same_test_set(results: Sequence[Result], predict: Predict) -> bool:
+    """Say whether runs were tested on the same images, be it that they were split otherwise, on purpose.
 
     The digest is of all splits. Where settings of the data say why it differs, the stored labels decide.
     """

@@ -58,6 +58,16 @@ def difference(a: Sequence[float], b: Sequence[float], step: float) -> Differenc
     return Difference(mean, t_quantile(1 - ALPHA / 2, degrees) * error, p_value, counts, float(variances.mean() ** 0.5))
 
 
+def single_difference(group: Sequence[float], one: float, step: float) -> Difference:
+    """Compare one run with two runs or more, as if it were of a group of the same spread."""
+    count = len(group)
+    spread = max(float(np.std(group, ddof=1)), step / math.sqrt(12))
+    error = spread * math.sqrt(1 + 1 / count)
+    mean = one - float(np.mean(group))
+    half = t_quantile(1 - ALPHA / 2, count - 1) * error
+    return Difference(mean, half, 2 * t_tail(abs(mean) / error, count - 1), (count, 1), spread)
+
+
 def paired_difference(pairs: Sequence[tuple[float, float]], step: float) -> Difference:
     """Compare two runs or more of A with their counterparts of B, given as (a, b), by Student's paired t-test."""
     a, b = zip(*pairs, strict=True)

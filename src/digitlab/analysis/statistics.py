@@ -64,6 +64,12 @@ def mcnemar(one: np.ndarray, other: np.ndarray) -> float:
     return float(scipy.stats.binomtest(only_one, only_one + only_other).pvalue) if only_one + only_other else 1.0
 
 
+def fails_more_often(one: tuple[int, int], other: tuple[int, int]) -> float:
+    """Return the one-sided p of Fisher's exact test that `one`, failures among runs, fails more often than `other`."""
+    table = [(failed, total - failed) for failed, total in (one, other)]
+    return float(scipy.stats.fisher_exact(table, alternative="greater").pvalue)
+
+
 def holm(p_values: Sequence[float]) -> np.ndarray:
     """Return Holm's adjusted p-values, in the order given; nan stays nan and is not counted."""
     values = np.asarray(p_values, dtype=float)

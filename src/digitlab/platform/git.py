@@ -39,6 +39,15 @@ def read_checkout(folder: Path, imported: Iterable[Path]) -> Checkout | None:
     return Checkout(commit, bool(patch), patch if len(patch) <= LARGEST_PATCH else b"")
 
 
+def commits_between(folder: Path, old: str, new: str) -> list[str]:
+    """Return the commits that `new` has and `old` has not, newest first, each as "1a2b3c4 its subject"."""
+    try:
+        said = _git(folder, "log", "--no-show-signature", "--no-decorate", "--oneline", "--no-color", f"{old}..{new}")
+    except (OSError, subprocess.CalledProcessError):
+        return []
+    return said.decode(errors="replace").splitlines()
+
+
 def _git(folder: Path, *arguments: str | Path) -> bytes:
     """Return git's output, cut off above LARGEST_PATCH. Git takes no locks, so that concurrent runs do not wait."""
     command = ["git", "-C", folder, "--no-optional-locks", "--literal-pathspecs", *arguments]

@@ -17,6 +17,8 @@ from digitlab.tracking import queries
 from digitlab.tracking.queries import is_done
 from digitlab.tracking.store import Store
 
+RECORDED_CODE = {"code patch": "git.patch", "code of your own": "code.own"}  # name -> tag
+
 
 def find(store: Store, sweep: str | None, filter_string: str | None) -> tuple[Any, list[dict], list[Result], list[str]]:
     """Return the parent run and cells of a sweep, if one is meant, the results to report, and notes on what is missing.
@@ -119,6 +121,7 @@ def _settings(params: Mapping[str, str]) -> dict[str, str]:
 def _circumstances(tags: Mapping[str, str]) -> dict[str, str]:
     """Return the code and environment of a run: {"code commit": "1a2b...", "environment python": "3.11.4"}."""
     found = {"code commit": tags.get("mlflow.source.git.commit", "none")[:10], CHANGED: tags.get("git.dirty", "none")}
+    found |= {name: tags[tag] for name, tag in RECORDED_CODE.items() if tag in tags}
     for line in tags.get("environment", "").splitlines():
         name, separator, value = line.partition(": ") if ": " in line else line.partition(" ")
         found[f"environment {name if separator else 'platform'}"] = value or line

@@ -1,19 +1,22 @@
 """Compare two runs, or two groups of runs: what differs, and whether one is better."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 
-from digitlab.analysis.groups import Difference, difference, paired_difference
-from digitlab.analysis.records import Predictions, Result
-from digitlab.analysis.statistics import mcnemar
+from digitlab.analysis.cells import ALPHA
+from digitlab.analysis.compare import same_test_set
+from digitlab.analysis.groups import Difference, difference, paired_difference, single_difference
+from digitlab.analysis.records import Predict, Result, mark_collapsed
+from digitlab.analysis.statistics import fails_more_often, mcnemar
 from digitlab.platform import console
 from digitlab.report import runs
-from digitlab.tracking import queries, references
+from digitlab.report.sides import describe, describe_code, differences, find_side, is_alike, kinds
 from digitlab.tracking.store import Store
 
-SHOWN_VALUES = 3  # of a setting in one group
+MARGIN = 0.001  # accuracy that B may lose
 PASSES, FAILS, UNDECIDED = 0, 1, 3  # exit codes of a gate
 
 
@@ -23,6 +26,10 @@ class Verdict(NamedTuple):
     sentence: str
     is_worse: bool | None
 
+    @property
+    def exit_code(self) -> int:
+        return UNDECIDED if self.is_worse is None else FAILS if self.is_worse else PASSES
+
 
 def compare(store: Store, a: str, b: str, margin: float) -> int:
     """Print what differs between `a` and `b` and whether `b` is better; return the exit code of a gate.
@@ -30,87 +37,97 @@ def compare(store: Store, a: str, b: str, margin: float) -> int:
     `a` and `b` are runs, sweeps or MLflow filters. With a run count all that differ from it in nothing but the seed.
     Raises ValueError where one of them cannot be found, or they are of different test images.
     """
-    group_a, group_b = _group(store, a), _group(store, b)
-    rows = [[key, *values] for key, values in _differences(group_a, group_b).items()]
-    console.say(f"A = {_describe(group_a)}\nB = {_describe(group_b)}")
+    return show(store, find_side(store, a), find_side(store, b), margin).exit_code
+
+
+def show(store: Store, a: Sequence[Result], b: Sequence[Result], margin: float) -> Verdict:
+    """Print what differs between the sides, and the verdict; return it."""
+    predict = predict_from(store)
+    a, b = mark_collapsed(a, predict), mark_collapsed(b, predict)
+    console.say(f"A = {describe(a)}\nB = {describe(b)}")
+    rows = [[key, *values] for key, values in differences(a, b).items()]
     if rows:
         console.show_table(["what differs", "A", "B"], rows, text_columns=3)
-    verdict = _judge(group_a, group_b, lambda run: runs.read_predictions(store, run.run_id), margin)
+    for line in describe_code(store, a, b):
+        console.say(line)
+    verdict = judge(a, b, predict, margin)
     console.say(verdict.sentence)
-    return {True: FAILS, False: PASSES, None: UNDECIDED}[verdict.is_worse]
+    return verdict
 
 
-def _group(store: Store, reference: str) -> list[Result]:
-    """Return the results that `reference` means; those of a sweep, of a filter, or of a run over its seeds."""
-    if reference in queries.sweeps(store):
-        return _tested(reference, runs.find(store, reference, None)[2])
-    if any(sign in reference for sign in ("'", '"', "<", ">")):
-        return _tested(reference, runs.find(store, None, reference)[2])
-    run = references.resolve(store, reference)
-    if not queries.is_done(run):
-        raise ValueError(f"{reference}: is not done ({run.info.status})")
-    kind = " and ".join(f"params.{key} = '{run.data.params[key]}'" for key in ("model", "optim", "data"))
-    alike = runs.find(store, None, kind)[2]
-    (itself,) = _tested(reference, [each for each in alike if each.run_id == run.info.run_id])
-    return [each for each in alike if _identity(each) == _identity(itself)]
+def predict_from(store: Store) -> Predict:
+    """Return the function that reads a run's stored predictions, each once."""
+    read: Callable = cache(lambda run_id: runs.read_predictions(store, run_id))
+    return lambda run: read(run.run_id)
 
 
-def _tested(reference: str, found: Sequence[Result]) -> list[Result]:
-    tested = [each for each in found if each.is_tested]
-    if not tested:
-        raise ValueError(f"{reference}: has not been tested, so there is no accuracy to compare")
-    return tested
+def judge(a: Sequence[Result], b: Sequence[Result], predict: Predict, margin: float) -> Verdict:
+    """Say whether the runs of B are better than those of A, and whether they are shown to lose more than the margin.
 
-
-def _identity(run: Result) -> Mapping[str, str]:
-    return {key: value for key, value in _described(run).items() if not key.startswith("environment")}
-
-
-def _described(run: Result) -> dict[str, str]:
-    """Return all that a run was made of, but its seed."""
-    settings = {key: value for key, value in run.settings.items() if key != "data.seed"}
-    return {"model": run.model, "optim": run.optim, "data": run.data, "optim.lr": run.lr, **settings}
-
-
-def _describe(group: Sequence[Result]) -> str:
-    accuracy = np.array([run.accuracy for run in group])
-    kinds = {(run.model, run.optim) for run in group}
-    (model, optim), *others = sorted(kinds)
-    name = f"{model}/{optim}" + (f" and {len(others)} more" if others else "")
-    spread = f" ± {np.std(accuracy, ddof=1):.4f} (sd)" if len(group) > 1 else ""
-    runs_of = "1 run" if len(group) == 1 else f"{len(group)} runs"
-    return f"{name}: {runs_of}, test accuracy {accuracy.mean():.4f}{spread}"
-
-
-def _differences(a: Sequence[Result], b: Sequence[Result]) -> dict[str, tuple[str, str]]:
-    found = {}
-    of = [[_described(run) for run in group] for group in (a, b)]
-    for key in dict.fromkeys(key for group in of for each in group for key in each):
-        values = [sorted({each.get(key, "none") for each in group}) for group in of]
-        if values[0] != values[1]:
-            found[key] = _list(values[0]), _list(values[1])
-    return found
-
-
-def _list(values: Sequence[str]) -> str:
-    return ", ".join(values[:SHOWN_VALUES]) + (", ..." if len(values) > SHOWN_VALUES else "")
-
-
-def _judge(
-    a: Sequence[Result], b: Sequence[Result], predict: Callable[[Result], Predictions | None], margin: float
-) -> Verdict:
-    digests = {run.settings.get("data digest") for run in (*a, *b)}
-    if len(digests) > 1:
+    The results are marked where they collapsed. Raises ValueError where they cannot be compared.
+    """
+    if len({run.settings.get("data digest") for run in (*a, *b)}) > 1 and not same_test_set([*a, *b], predict):
         raise ValueError("A and B were tested on other images, so their accuracies cannot be compared")
-    images = a[0].test_images
-    if {run.run_id for run in a} == {run.run_id for run in b}:
+    ids = [{run.run_id for run in side} for side in (a, b)]
+    if ids[0] == ids[1]:
         return Verdict("A and B are the same runs: they differ in nothing but the seed.", False)
-    if _is_identical(a, b, predict):
+    if all(is_alike(run, a[0]) for run in (*a, *b)):
+        return _judge_repeated(a, b, predict)
+    if shared := len(ids[0] & ids[1]):
+        raise ValueError(f"{shared} run{'s are' if shared > 1 else ' is'} in both A and B: give sides that share none")
+    if is_identical(a, b, predict):
         return Verdict("The same to the bit: every prediction of A is that of B with the same seed.", False)
-    if min(len(a), len(b)) < 2:
+    if any(run.has_failed for run in (*a, *b)):
+        return _judge_failed(a, b, predict, margin)
+    return _judge_sound(a, b, _matched(a, b), predict, margin)
+
+
+def _judge_repeated(a: Sequence[Result], b: Sequence[Result], predict: Predict) -> Verdict:
+    """Judge sides of which one is the other run again, or has other seeds of it."""
+    again = [(one, other) for one in a for other in b if one.seed == other.seed and one.run_id != other.run_id]
+    if not again:
+        return Verdict("A and B differ in nothing but the seed.", False)
+    first, second = zip(*again, strict=True)
+    if is_identical(first, second, predict):
+        return Verdict("The same to the bit: B is A run again, with every prediction the same.", False)
+    one, other = again[0]
+    return Verdict(
+        f"Cannot tell: B is A run again with the same settings and seed, and came to {other.accuracy:.4f} where A has "
+        f"{one.accuracy:.4f}: the machines differ, or a GPU's sums do.",
+        None,
+    )
+
+
+def _judge_failed(a: Sequence[Result], b: Sequence[Result], predict: Predict, margin: float) -> Verdict:
+    """Judge the runs that neither diverged nor collapsed, and whether B has more of the others."""
+    sound = [[run for run in side if not run.has_failed] for side in (a, b)]
+    failures = [(len(side) - len(kept), len(side)) for side, kept in zip((a, b), sound, strict=True)]
+    counts = [f"{failed} of {total} of {name}" for (failed, total), name in zip(failures, "AB", strict=True) if failed]
+    said = f"Runs that diverged or are at chance: {' and '.join(counts)}"
+    p_value = fails_more_often(failures[1], failures[0])
+    if p_value < ALPHA:
+        return Verdict(f"{said}. B fails more often (Fisher's exact test: p = {p_value:.2g}).", True)
+    if not all(sound):
+        return Verdict(f"{said}. Cannot tell more: run both with other seeds, then compare again.", None)
+    pairs = [pair for pair in _matched(a, b) if not any(run.has_failed for run in pair)]
+    verdict = _judge_sound(*sound, pairs, predict, margin)
+    fails_more = failures[1][0] * failures[0][1] > failures[0][0] * failures[1][1]
+    is_worse = None if fails_more and verdict.is_worse is False else verdict.is_worse
+    return Verdict(f"{said}; they are in no mean. {verdict.sentence}", is_worse)
+
+
+def _judge_sound(
+    a: Sequence[Result], b: Sequence[Result], pairs: Sequence[tuple[Result, Result]], predict: Predict, margin: float
+) -> Verdict:
+    step, (one, other) = 1 / a[0].test_images, _accuracies(a, b)
+    if len(pairs) > 1:
+        found = paired_difference([(first.accuracy, second.accuracy) for first, second in pairs], step)
+    elif min(len(a), len(b)) > 1:
+        found = difference(one, other, step)
+    elif max(len(a), len(b)) > 1:
+        return _judge_single(one, other, step)
+    else:
         return _judge_two(a[0], b[0], predict)
-    pairs = _matched(a, b)
-    found = paired_difference(pairs, 1 / images) if pairs else difference(*_accuracies(a, b), step=1 / images)
     return Verdict(_sentence(found, margin, len(pairs)), found.is_worse(margin))
 
 
@@ -118,8 +135,9 @@ def _accuracies(*groups: Sequence[Result]) -> list[list[float]]:
     return [[run.accuracy for run in group] for group in groups]
 
 
-def _is_identical(a: Sequence[Result], b: Sequence[Result], predict) -> bool:
-    by_seed = [{(run.model, run.optim, run.seed): run for run in group} for group in (a, b)]
+def is_identical(a: Sequence[Result], b: Sequence[Result], predict: Predict) -> bool:
+    """Say whether the runs of the same network, optimizer and seed predict the same; False without such runs."""
+    by_seed = kinds(a, b)
     shared = [(by_seed[0][key], by_seed[1][key]) for key in by_seed[0].keys() & by_seed[1].keys()]
     if not shared or any(one.loss != other.loss or one.accuracy != other.accuracy for one, other in shared):
         return False
@@ -127,7 +145,20 @@ def _is_identical(a: Sequence[Result], b: Sequence[Result], predict) -> bool:
     return all(one and other and np.array_equal(one.predicted, other.predicted) for one, other in predicted)
 
 
-def _judge_two(a: Result, b: Result, predict) -> Verdict:
+def _judge_single(one: Sequence[float], other: Sequence[float], step: float) -> Verdict:
+    """Compare one run with several, as if it spread as they do: a guess from one run, which decides nothing."""
+    side = "B" if len(one) > 1 else "A"
+    found = single_difference(one, other[0], step) if side == "B" else single_difference(other, one[0], step)
+    mean = found.mean if side == "B" else -found.mean
+    shown = f"B - A is {_points(mean)} ± {_points(found.half)} points"
+    return Verdict(
+        f"Cannot tell: {shown} if other seeds of {side} spread as those of the other side do, but {side} has one run "
+        f"only: run it with other seeds, then compare again.",
+        None,
+    )
+
+
+def _judge_two(a: Result, b: Result, predict: Predict) -> Verdict:
     """Compare two trained networks by the images that only one of them gets right."""
     predicted = [predict(run) for run in (a, b)]
     told = "Of the settings one run tells nothing: run both with other seeds (sweep.seeds=5), then compare again."
@@ -142,19 +173,19 @@ def _judge_two(a: Result, b: Result, predict) -> Verdict:
     return Verdict(f"{found}). {told}", None)
 
 
-def _matched(a: Sequence[Result], b: Sequence[Result]) -> list[tuple[float, float]]:
-    """Return the accuracies of runs of the same network, optimizer and seed; none where each group is of one kind.
+def _matched(a: Sequence[Result], b: Sequence[Result]) -> list[tuple[Result, Result]]:
+    """Return the runs that agree in seed and in what varies within a side; none where each side is of one kind.
 
-    Raises ValueError where groups of several kinds have runs without a counterpart.
+    Raises ValueError where sides of several kinds have runs without a counterpart.
     """
-    keyed = [{(run.model, run.optim, run.seed): run.accuracy for run in group} for group in (a, b)]
-    if all(len({key[:2] for key in group}) == 1 for group in keyed):
+    keyed = kinds(a, b)
+    if all(len({key[:-1] for key in side}) == 1 for side in keyed):
         return []
     alone = keyed[0].keys() ^ keyed[1].keys()
     if alone:
-        model, optim, seed = min(alone)
-        raise ValueError(f"{model}/{optim} with seed {seed} is in only one of A and B: groups of several kinds of runs "
-                         "are compared run by run")  # fmt: skip
+        key = min(alone)
+        name = (keyed[0] | keyed[1])[key].name
+        raise ValueError(f"{name} is in only one of A and B: sides of several kinds of runs are compared run by run")
     return [(keyed[0][key], keyed[1][key]) for key in sorted(keyed[0])]
 
 
@@ -175,4 +206,4 @@ def _sentence(found: Difference, margin: float, paired: int) -> str:
 
 
 def _points(share: float) -> str:
-    return f"{100 * share:.2f}"
+    return f"{round(100 * share, 2) + 0.0:.2f}"  # no -0.00

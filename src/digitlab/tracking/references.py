@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from mlflow import entities
 from mlflow.exceptions import MlflowException
@@ -36,7 +36,7 @@ def resolve(store: Store, reference: str) -> entities.Run:
         return found[0]
     if found:
         raise ValueError(f"{reference}: {len(found)} runs are meant: {_list(found)}; give the id of one")
-    alike = [run for run in _all(store) if reference in str(run.info.run_name)]
+    alike = [run for run in _all(store) if reference and reference in f"{run.info.run_id} {run.info.run_name}"]
     hint = f"alike are: {_list(alike)}" if alike else f"a run is named by {FORMS}"
     raise ValueError(f"{reference}: no such run; {hint}")
 
@@ -44,6 +44,21 @@ def resolve(store: Store, reference: str) -> entities.Run:
 def is_run(run: entities.Run) -> bool:
     """Say whether this is a run of a network, not the parent of a sweep."""
     return "model" in run.data.params
+
+
+def candidates(store: Store) -> list[str]:
+    """Return every reference that there is to a run: words, names of runs that are done, of sweeps and of models."""
+    done = _done(store, "")
+    names = dict.fromkeys(str(run.info.run_name) for run in reversed(done))
+    models = sorted({run.data.params["model"] for run in done})
+    return [
+        "latest",
+        "best",
+        *names,
+        *(f"best:model={name}" for name in models),
+        *(f"best:sweep={name}" for name in sorted(queries.sweeps(store))),
+        *_model_addresses(store),
+    ]
 
 
 def _all(store: Store) -> list[entities.Run]:
@@ -63,23 +78,30 @@ def _latest(store: Store) -> entities.Run:
 
 
 def _best(store: Store, reference: str) -> entities.Run:
-    conditions = []
+    conditions, cells = [], None
     for condition in filter(None, reference.removeprefix("best").removeprefix(":").split(",")):
         key, equals, value = condition.partition("=")
-        if not equals:
+        if not (key and equals and value):
             raise ValueError(
                 f"{reference}: {condition}: must be KEY=VALUE, such as model=mlp, data=mnist or sweep=NAME"
             )
         if key == "sweep":
-            conditions.append(f"tags.`mlflow.parentRunId` = '{queries.sweep(store, value).info.run_id}'")
+            cells = {cell["run_id"] for cell in queries.cells_of(store, queries.sweep(store, value))}
         else:
-            conditions.append(f"params.`{_safe(key)}` = '{_safe(value)}'")
-    done = [run for run in _done(store, " and ".join(conditions)) if {"val/acc", "test/acc"} <= run.data.metrics.keys()]
-    if not done:
-        raise ValueError(f"{reference}: no run that is done is of this kind")
-    curves = queries.histories(store, [run.info.run_id for run in done], "val/acc")
+            conditions.append((key, value))
+    done = [run for run in _done(store, "") if {"val/acc", "test/acc"} <= run.data.metrics.keys()]
+    chosen = done if cells is None else [run for run in done if run.info.run_id in cells]
+    for key, value in conditions:
+        there = sorted({run.data.params[key] for run in chosen if key in run.data.params})
+        chosen = [run for run in chosen if run.data.params.get(key) == value]
+        if not chosen:
+            hint = f"there are: {_shorten(there)}" if there else "and none has such a key"
+            raise ValueError(f"{reference}: no run that is done and tested has {key}={value}; {hint}")
+    if not chosen:
+        raise ValueError(f"{reference}: no run that is done and tested is of this kind")
+    curves = queries.histories(store, [run.info.run_id for run in chosen], "val/acc")
     finite = {run_id: [value for value in curve.values() if math.isfinite(value)] for run_id, curve in curves.items()}
-    return min(done, key=lambda run: (-max(finite[run.info.run_id], default=-1.0), run.info.start_time))
+    return min(chosen, key=lambda run: (-max(finite[run.info.run_id], default=-1.0), run.info.start_time))
 
 
 def _of_model(store: Store, reference: str) -> entities.Run:
@@ -91,7 +113,18 @@ def _of_model(store: Store, reference: str) -> entities.Run:
         )
         return store.client.get_run(str(version.run_id))
     except MlflowException as error:
-        raise ValueError(f"{reference}: {str(error).splitlines()[0]}") from error
+        there = _model_addresses(store)
+        hint = f"there are: {_shorten(there)}" if there else "no model is registered; digitlab register RUN does that"
+        raise ValueError(f"{reference}: no such model; {hint}") from error
+
+
+def _model_addresses(store: Store) -> list[str]:
+    """Return the address of every registered model by its aliases; by its versions where it has none."""
+    found = []
+    for model in store.client.search_registered_models():
+        ends = [f"@{alias}" for alias in model.aliases] or [f"/{each.version}" for each in model.latest_versions]
+        found += [f"models:/{model.name}{end}" for end in ends]
+    return found
 
 
 def _safe(text: str) -> str:
@@ -100,5 +133,9 @@ def _safe(text: str) -> str:
 
 
 def _list(runs: Sequence[entities.Run]) -> str:
-    shown = [f"{run.info.run_id[:8]} ({run.info.run_name}, {run.info.status})" for run in runs[:SHOWN]]
-    return ", ".join(shown) + (f" and {len(runs) - SHOWN} more" if len(runs) > SHOWN else "")
+    return _shorten([f"{run.info.run_id[:8]} ({run.info.run_name}, {run.info.status})" for run in runs])
+
+
+def _shorten(texts: Iterable[str]) -> str:
+    shown = list(texts)
+    return ", ".join(shown[:SHOWN]) + (f" and {len(shown) - SHOWN} more" if len(shown) > SHOWN else "")

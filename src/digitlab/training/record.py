@@ -1,5 +1,6 @@
 """Record a run: its configuration and code, then its results."""
 
+import hashlib
 import re
 import shlex
 import sys
@@ -19,7 +20,7 @@ from digitlab.config.leaves import as_text, flatten, is_within
 from digitlab.models.predictor import Predictor
 from digitlab.platform import console, git, machine
 from digitlab.platform.secrets import redact
-from digitlab.platform.text import printable
+from digitlab.platform.text import printable, shorten
 from digitlab.plots import run_figures
 from digitlab.tracking import notes
 from digitlab.tracking.run import Run
@@ -47,7 +48,7 @@ def describe(run: Run, job: Job) -> None:
             params[key] = written
     run.log_params({**names, **params, "parameters": str(sum(each.numel() for each in classifier.parameters()))})
     code, patch = _code(cfg)
-    run.log_tags({**names, **code, "environment": environment})
+    run.log_tags({**names, **code, **_own_code(cfg), "environment": environment})
     if job.is_cell:
         run.log_tags({"mlflow.parentRunId": cfg.sweep.parent, "sweep": str(cfg.sweep.name)})
     run.log_text(OmegaConf.to_yaml(OmegaConf.merge({"groups": names}, cfg)), "config.yaml")
@@ -187,4 +188,16 @@ def _code(cfg: DictConfig) -> tuple[dict[str, str], bytes]:
         return {}, b""
     if checkout.is_dirty and not checkout.patch:
         console.warn(f"the uncommitted changes are not stored: more than {git.LARGEST_PATCH // 2**20} MiB")
-    return {"mlflow.source.git.commit": checkout.commit, "git.dirty": as_text(checkout.is_dirty)}, checkout.patch
+    tags = {"mlflow.source.git.commit": checkout.commit, "git.dirty": as_text(checkout.is_dirty)}
+    return tags | ({"git.patch": _digest(checkout.patch)} if checkout.patch else {}), checkout.patch
+
+
+def _own_code(cfg: DictConfig) -> dict[str, str]:
+    """Return, as a tag, what tells the user's own modules from others of the same names, in a checkout or not."""
+    modules = own_code(cfg)
+    content = b"".join(name.encode() + file.read_bytes() for name, file in sorted(modules.items()))
+    return {"code.own": f"{shorten(', '.join(sorted(modules)))} ({_digest(content)})"} if modules else {}
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:10]
