@@ -54,10 +54,14 @@ def test_a_reader_that_stops_reading_is_no_error(harness, repository, arguments)
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["trian"], "trian: unknown command; allowed: train, sweep, report, compare, store"),
         (
             ["trian"],
-            "trian: unknown command; allowed: train, sweep, report, compare, store; did you mean: digitlab train",
+            "trian: unknown command; allowed: train, sweep, report, compare, bisect, explain, rerun, register, store",
+        ),
+        (
+            ["trian"],
+            "trian: unknown command; allowed: train, sweep, report, compare, bisect, explain, rerun, register, store; "
+            "did you mean: digitlab train",
         ),
         (
             ["store", "chekc"],

@@ -44,7 +44,12 @@ def train(cfg: DictConfig) -> float:
         check_single_run(cfg)
         with fast_imports():
             from digitlab.training.run import train
-        return train(cfg)
+        if not cfg.vs:
+            return train(cfg)
+        from digitlab.report.beside import compared
+
+        with compared(cfg):
+            return train(cfg)
 
 
 def report(cfg: DictConfig) -> None:

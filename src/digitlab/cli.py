@@ -2,6 +2,8 @@
 
 import shlex
 import sys
+from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from typing import NoReturn
 
@@ -10,6 +12,7 @@ import click
 from digitlab import CONF
 from digitlab.platform.text import did_you_mean
 
+EXPERIMENT = "digitlab"  # where runs are, unless another one is named
 HYDRAS = {"add_help_option": False, "context_settings": {"ignore_unknown_options": True}}  # its grammar, untouched
 
 
@@ -33,7 +36,22 @@ class _Group(click.Group):
         return list(self.commands)
 
 
-experiment = click.option("--experiment", default="digitlab", show_default=True, help="MLflow experiment of the runs.")
+def _complete(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    """Return the references to runs that begin as what is typed, for the shell; none where there is no store."""
+    import os
+
+    with suppress(Exception):  # a shell wants no message
+        from digitlab.tracking import references
+        from digitlab.tracking.store import Store
+
+        store = Store(os.environ.get("MLFLOW_TRACKING_URI"), EXPERIMENT)
+        if store.peek():
+            return [each for each in references.candidates(store) if each.startswith(incomplete)]
+    return []
+
+
+names_run = partial(click.argument, shell_complete=_complete)
+experiment = click.option("--experiment", default=EXPERIMENT, show_default=True, help="MLflow experiment of the runs.")
 
 
 @click.group(cls=_Group, no_args_is_help=False)
@@ -81,8 +99,8 @@ def report(arguments: tuple[str, ...]) -> None:
 
 
 @digitlab.command()
-@click.argument("a")
-@click.argument("b")
+@names_run("a")
+@names_run("b")
 @click.option(
     "--margin",
     type=click.FloatRange(0, 1, min_open=True),
@@ -121,6 +139,57 @@ def ui(port: int, experiment: str) -> None:
             store.open(create=False)
         ui.show(store, port)
         fast_exit()
+
+
+@digitlab.command(context_settings={"ignore_unknown_options": True})
+@names_run("good")
+@names_run("bad")
+@click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--seeds", type=click.IntRange(2, 1000), default=5, show_default=True, help="Of a commit that differs.")
+@experiment
+def bisect(good: str, bad: str, settings: tuple[str, ...], seeds: int, experiment: str) -> None:
+    """Find the commit between GOOD and BAD that changed the accuracy of what KEY=VALUE ... trains.
+
+    GOOD and BAD are commits, or runs; of runs the settings are those of GOOD, unless they are given. Each commit is
+    trained in a worktree of its own. One whose run has the same bits as one before costs a single run.
+
+    Exits with 0 where the commit is found, 3 where there is nothing to find or that cannot be told, 2 for a mistake.
+    """
+    _gate("report.bisect", "bisect", experiment, good, bad, settings, seeds, is_open=False)
+
+
+@digitlab.command()
+@names_run("run")
+@experiment
+def explain(run: str, experiment: str) -> None:
+    """Say how RUN was made: command, code, differences from the defaults, data, machine."""
+    _gate("report.explain", "explain", experiment, run)
+
+
+@digitlab.command()
+@names_run("run")
+@experiment
+def rerun(run: str, experiment: str) -> None:
+    """Make RUN again from its own record, and say whether it came out the same.
+
+    Exits with 0 where it is identical or within its interval, 1 where it is not, 2 for a mistake.
+    """
+    _gate("report.rerun", "rerun", experiment, run)
+
+
+@digitlab.command()
+@names_run("run")
+@click.option("--name", required=True, help="What the model is registered as.")
+@click.option("--alias", help="Name of the version, such as champion, which it takes from the version that has it.")
+@click.option("--force", is_flag=True, help="Take the alias though the model is shown to be worse.")
+@experiment
+def register(run: str, name: str, alias: str | None, force: bool, experiment: str) -> None:
+    """Register the model of RUN, with a model card, and promote it.
+
+    Exits with 0 where that is done, 1 where it is refused, as the model is shown to be worse than the one that has the
+    alias, 2 for a mistake.
+    """
+    _gate("report.register", "register", experiment, run, name, alias, force)
 
 
 @digitlab.group(cls=_Group, no_args_is_help=False)
@@ -173,7 +242,7 @@ def _hydra(app: str, arguments: tuple[str, ...]) -> None:
     apps.start(app)
 
 
-def _gate(module: str, task: str, experiment: str, *arguments: object) -> NoReturn:
+def _gate(module: str, task: str, experiment: str, *arguments: object, is_open: bool = True) -> NoReturn:
     """End the process with the code that a function of `module` returns for the store; with 2 for a mistake."""
     import os
 
@@ -187,7 +256,8 @@ def _gate(module: str, task: str, experiment: str, *arguments: object) -> NoRetu
                 from digitlab.tracking.store import Store
             with user_errors(task):
                 store = Store(os.environ.get("MLFLOW_TRACKING_URI"), experiment)
-                store.open(create=False)
+                if is_open:
+                    store.open(create=False)
                 code = function(store, *arguments)
     except SystemExit as end:
         if isinstance(end.code, int):  # a signal has ended it
@@ -209,7 +279,7 @@ def _maintain(task: str, is_dry: bool) -> None:
             from digitlab.tracking import maintenance
             from digitlab.tracking.store import Store
         with user_errors("store"):
-            store = Store(os.environ.get("MLFLOW_TRACKING_URI"), "digitlab")
+            store = Store(os.environ.get("MLFLOW_TRACKING_URI"), EXPERIMENT)
             if is_dry:
                 console.say("without --dry-run this would be done:")
             for line in getattr(maintenance, task)(store, is_dry):

@@ -146,7 +146,7 @@ def test_the_traceback_is_there_for_who_asks(harness):
 
 def test_the_surface_of_keys_is_frozen(harness):
     assert leaves(harness.compose("scheduler=cosine")) == {
-        "seed", "loss", "evaluate_on", "early_stopping.patience", "rerun", "tracking.uri", "tracking.experiment",
+        "seed", "loss", "evaluate_on", "early_stopping.patience", "rerun", "vs", "tracking.uri", "tracking.experiment",
         "sweep.name", "sweep.seeds", "sweep.max_seeds", "sweep.budget", "sweep.fresh_seeds", "sweep.dry_run",
         "sweep.parent", "report.margin",
         "model._target_", "model.blocks", "model.hidden", "model.dropout", "model.init",

@@ -61,6 +61,7 @@ def test_so_is_that_of_a_network_in_one_file_of_the_users_own(harness, checkout)
     [
         ["tracking.experiment=other"],
         ["rerun=true"],
+        ["vs=best"],
         ["data.root=/elsewhere"],
         ["data.fallback=false"],
         ["trainer.callbacks.progress=null"],

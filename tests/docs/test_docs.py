@@ -18,7 +18,17 @@ from digitlab.config.schema import Claim
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONF = REPOSITORY / "conf"
-GUIDE = ("start", "train", "sweep", "report", "your-claim", "own", "use-a-model", "team")  # pages whose commands run
+GUIDE = (
+    "start",
+    "train",
+    "sweep",
+    "report",
+    "compare",
+    "your-claim",
+    "own",
+    "use-a-model",
+    "team",
+)  # pages whose commands run
 CLAIMS = set((CONF / "claim").glob("*.yaml"))
 TUTORIALS = {file for file in CLAIMS if re.search(r"_\d{3}(_first_epoch)?$", file.stem)}
 PAGES = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")])

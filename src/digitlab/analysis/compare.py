@@ -186,7 +186,7 @@ def _check_data(results: Sequence[Result], predict: Predict) -> None:
 def same_test_set(results: Sequence[Result], predict: Predict) -> bool:
     """Say whether runs were tested on the same images, be it that they were split otherwise, on purpose.
 
-    The digest is of all splits. Where settings of the data say why it differs, the stored labels decide.
+    The digest is of all splits. Where settings of the data say why it differs, the stored labels and images decide.
     """
     by_digest: dict[str, list[Result]] = defaultdict(list)
     for result in results:
@@ -196,7 +196,7 @@ def same_test_set(results: Sequence[Result], predict: Predict) -> bool:
     if len(settings) < len(by_digest) or len({result.test_images for result in results}) > 1:
         return False
     stored = [next((found for result in of if (found := predict(result))), None) for of in by_digest.values()]
-    return all(a and b and np.array_equal(a.labels, b.labels) for a, b in pairwise(stored))
+    return all(a and b and a.is_of(b.labels, b.images) for a, b in pairwise(stored))
 
 
 def _swept(results: Sequence[Result]) -> list[str]:

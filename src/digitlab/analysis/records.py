@@ -88,10 +88,18 @@ class Predictions:
     labels: np.ndarray
     classes: Sequence[str] = ()
     images: Mapping[int, np.ndarray] = field(default_factory=dict)  # by row, uint8 (H, W)
+    confidence: np.ndarray | None = None  # the probability of what was predicted, (N,)
 
     @property
     def correct(self) -> np.ndarray:
         return self.predicted == self.labels
+
+    def is_of(self, labels: np.ndarray, images: Mapping[int, np.ndarray]) -> bool:
+        """Say whether these are labels (N,) and images, some by row, of the same test set, as far as is stored."""
+        both = self.images.keys() & images.keys()
+        return np.array_equal(self.labels, labels) and all(
+            np.array_equal(self.images[row], images[row]) for row in both
+        )
 
 
 Predict = Callable[[Result], Predictions | None]

@@ -26,6 +26,7 @@ TEXTS = (
     "report.arm",
     "report.seed",
     "report.metric",
+    "vs",
 )
 LONGEST = 10_000  # characters of an argument
 OPTIONAL = ("sweep", "claim", "counterpart")  # groups of which a run is without a choice by default
@@ -106,8 +107,9 @@ def understood(arguments: Sequence[str]) -> list[str]:
     is_many, found = _is_many(arguments), []
     for argument in arguments:
         key, _, value = argument.partition("=")
-        is_text = key.lstrip("+") in TEXTS and value[:1] not in ("'", '"') and not re.fullmatch(r"[\w./:@%+~-]*", value)
-        if is_text and not (is_many and "," in value):
+        is_text = key.lstrip("+") in TEXTS and value[:1] not in ("'", '"')
+        is_plain = re.fullmatch(r"[\w./:@%+~-]*", value) and not re.fullmatch(r"[-+.\d]*\d[\d_.]*(e\d+)?", value, re.I)
+        if is_text and not is_plain and not (is_many and "," in value):
             argument = f"{key}={QuotedString(value, Quote.single).with_quotes()}"
         elif value == "null" and key in OPTIONAL:
             continue

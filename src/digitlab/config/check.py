@@ -63,6 +63,10 @@ def check_report(cfg: DictConfig) -> None:
 def check_sweep(cfg: DictConfig) -> None:
     """Raise UserError for an unknown key or a bad value in the node `sweep`, which says what runs there are."""
     _validate("Sweep", OmegaConf.to_container(cfg.sweep, resolve=True), "sweep")
+    if cfg.get("vs"):
+        raise UserError(
+            f"vs={cfg.vs}: is for one run; digitlab compare {cfg.vs} SWEEP compares those of a sweep with it"
+        )
     if cfg.sweep.seeds != "auto":
         for key in ("sweep.max_seeds", "sweep.budget", "report.margin"):
             if (value := OmegaConf.select(cfg, key)) is not None:

@@ -20,6 +20,7 @@ IRRELEVANT = (
     "claim",
     "tracking",
     "rerun",
+    "vs",
     "sweep",
     "report",
     "data.steps_per_execution",

@@ -254,6 +254,10 @@ class Run(Keys):
     )
     early_stopping: EarlyStopping
     rerun: bool = Field(default=False, description="true: run again what is already done")
+    vs: str | None = Field(
+        default=None,
+        description="a run, as digitlab compare takes it, that this one is compared with at its end; null: none",
+    )
     sweep: Sweep
     tracking: Tracking
     report: Race | None = None

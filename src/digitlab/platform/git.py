@@ -48,6 +48,43 @@ def commits_between(folder: Path, old: str, new: str) -> list[str]:
     return said.decode(errors="replace").splitlines()
 
 
+def common_folder(folder: Path) -> Path:
+    """Return the .git folder of the repository that contains `folder`; raise ValueError where there is none."""
+    try:
+        return Path(_git(folder, "rev-parse", "--path-format=absolute", "--git-common-dir").decode().strip())
+    except (OSError, subprocess.CalledProcessError):
+        raise ValueError(f"{folder}: is in no git repository, or there is no git") from None
+
+
+def find_commit(folder: Path, name: str) -> str | None:
+    """Return the full hash of the commit that git knows by `name`; None where there is none."""
+    try:
+        return (
+            _git(folder, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}").decode().strip()
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def line_of_commits(folder: Path, first: str, last: str) -> list[tuple[str, str]]:
+    """Return the commits from `first` to `last` with their subjects, of merged branches only the merges.
+
+    Raises ValueError where `first` is no ancestor of `last`.
+    """
+    if _git(folder, "merge-base", first, last).decode().strip() != first:
+        raise ValueError(f"{first[:10]} is no ancestor of {last[:10]}")
+    listed = ["log", "--no-show-signature", "--reverse", "--first-parent", "--format=%H %s"]
+    said = _git(folder, "show", "--no-patch", "--no-show-signature", "--format=%H %s", first)
+    said += _git(folder, *listed, f"{first}..{last}")
+    commits = [line.partition(" ") for line in said.decode(errors="replace").splitlines()]
+    return [(commit, subject) for commit, _, subject in commits]
+
+
+def add_worktree(folder: Path, place: Path, commit: str) -> None:
+    """Check `commit` out in a new worktree at `place`, without running anybody's hooks."""
+    _git(folder, "-c", "core.hooksPath=/dev/null", "worktree", "add", "--quiet", "--detach", "--force", place, commit)
+
+
 def _git(folder: Path, *arguments: str | Path) -> bytes:
     """Return git's output, cut off above LARGEST_PATCH. Git takes no locks, so that concurrent runs do not wait."""
     command = ["git", "-C", folder, "--no-optional-locks", "--literal-pathspecs", *arguments]

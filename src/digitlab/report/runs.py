@@ -190,4 +190,6 @@ def read_predictions(store: Store, run_id: str) -> Predictions | None:
         with np.load(file) as arrays:
             name = next((each for each in ("misclassified", "mistaken") if each in arrays), None)  # 0.1's name too
             images = dict(zip(arrays[name].tolist(), arrays[f"{name}_images"], strict=True)) if name else {}
-            return Predictions(arrays["probabilities"].argmax(1), arrays["labels"], arrays["classes"].tolist(), images)
+            probabilities, labels = arrays["probabilities"], arrays["labels"]
+            classes, confidence = arrays["classes"].tolist(), probabilities.max(1)
+            return Predictions(probabilities.argmax(1), labels, classes, images, confidence)

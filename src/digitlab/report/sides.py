@@ -129,12 +129,13 @@ def describe_code(store: Store, a: Sequence[Result], b: Sequence[Result]) -> lis
                 lines.append(f"{name} has {count} that {other} has not: {_list(found, '; ')}")
     for name, side in (("A", a), ("B", b)):
         patched = next((run for run in side if run.settings.get(CHANGED) == "true"), None)
-        if patched and (files := _patched_files(store, patched.run_id)):
+        if patched and (files := patched_files(store, patched.run_id)):
             lines.append(f"{name} ran with uncommitted changes: {_list(files, ', ')}")
     return lines
 
 
-def _patched_files(store: Store, run_id: str) -> list[str]:
+def patched_files(store: Store, run_id: str) -> list[str]:
+    """Return the files that the uncommitted changes of a run touch."""
     with queries.artifact(store, run_id, "uncommitted.patch") as file:
         text = file.read_text(errors="replace") if file else ""
     return [name.strip().strip('"') for name in re.findall(r'^diff --git .* "?b/(.*)$', text, re.M)]

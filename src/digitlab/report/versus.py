@@ -110,7 +110,7 @@ def _judge_failed(a: Sequence[Result], b: Sequence[Result], predict: Predict, ma
     if not all(sound):
         return Verdict(f"{said}. Cannot tell more: run both with other seeds, then compare again.", None)
     pairs = [pair for pair in _matched(a, b) if not any(run.has_failed for run in pair)]
-    verdict = _judge_sound(*sound, pairs, predict, margin)
+    verdict = _judge_sound(sound[0], sound[1], pairs, predict, margin)
     fails_more = failures[1][0] * failures[0][1] > failures[0][0] * failures[1][1]
     is_worse = None if fails_more and verdict.is_worse is False else verdict.is_worse
     return Verdict(f"{said}; they are in no mean. {verdict.sentence}", is_worse)
@@ -150,7 +150,7 @@ def _judge_single(one: Sequence[float], other: Sequence[float], step: float) -> 
     side = "B" if len(one) > 1 else "A"
     found = single_difference(one, other[0], step) if side == "B" else single_difference(other, one[0], step)
     mean = found.mean if side == "B" else -found.mean
-    shown = f"B - A is {_points(mean)} ± {_points(found.half)} points"
+    shown = f"B - A is {points(mean)} ± {points(found.half)} points"
     return Verdict(
         f"Cannot tell: {shown} if other seeds of {side} spread as those of the other side do, but {side} has one run "
         f"only: run it with other seeds, then compare again.",
@@ -160,11 +160,11 @@ def _judge_single(one: Sequence[float], other: Sequence[float], step: float) -> 
 
 def _judge_two(a: Result, b: Result, predict: Predict) -> Verdict:
     """Compare two trained networks by the images that only one of them gets right."""
-    predicted = [predict(run) for run in (a, b)]
+    ours, theirs = predict(a), predict(b)
     told = "Of the settings one run tells nothing: run both with other seeds (sweep.seeds=5), then compare again."
-    if not all(predicted):
-        return Verdict(f"Cannot tell: B - A is {_points(b.accuracy - a.accuracy)} points. {told}", None)
-    one, other = (each.correct for each in predicted)
+    if not ours or not theirs:
+        return Verdict(f"Cannot tell: B - A is {points(b.accuracy - a.accuracy)} points. {told}", None)
+    one, other = ours.correct, theirs.correct
     p_value = mcnemar(one, other)
     found = (
         f"These two networks: B is right where A is wrong on {int(np.sum(other & ~one))} images, A where B is wrong on "
@@ -192,18 +192,19 @@ def _matched(a: Sequence[Result], b: Sequence[Result]) -> list[tuple[Result, Res
 def _sentence(found: Difference, margin: float, paired: int) -> str:
     of = f"{paired} pairs of runs" if paired else f"n = {found.counts[0]} and {found.counts[1]}"
     basis = f"({of}, p = {found.p_value:.2g})"
-    by = f"{_points(abs(found.mean))} ± {_points(found.half)} points"
+    by = f"{points(abs(found.mean))} ± {points(found.half)} points"
     if found.is_shown:
         return f"B is {'better' if found.mean > 0 else 'worse'} by {by} {basis}."
     more = found.runs_to_show(margin)
     if more == 0:
-        needs = f"runs of this spread would show {_points(margin)} points in 8 of 10 cases"
+        needs = f"runs of this spread would show {points(margin)} points in 8 of 10 cases"
     elif more is None:
-        needs = f"more than a thousand runs would be needed to show {_points(margin)} points"
+        needs = f"more than a thousand runs would be needed to show {points(margin)} points"
     else:
-        needs = f"{more} more seed{'s' * (more > 1)} of each would show {_points(margin)} points in 8 of 10 cases"
-    return f"Tie: B - A is {_points(found.mean)} ± {_points(found.half)} points {basis}; {needs}."
+        needs = f"{more} more seed{'s' * (more > 1)} of each would show {points(margin)} points in 8 of 10 cases"
+    return f"Tie: B - A is {points(found.mean)} ± {points(found.half)} points {basis}; {needs}."
 
 
-def _points(share: float) -> str:
+def points(share: float) -> str:
+    """Write a difference of accuracies in points."""
     return f"{round(100 * share, 2) + 0.0:.2f}"  # no -0.00

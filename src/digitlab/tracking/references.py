@@ -122,7 +122,7 @@ def _model_addresses(store: Store) -> list[str]:
     """Return the address of every registered model by its aliases; by its versions where it has none."""
     found = []
     for model in store.client.search_registered_models():
-        ends = [f"@{alias}" for alias in model.aliases] or [f"/{each.version}" for each in model.latest_versions]
+        ends = [f"@{alias}" for alias in model.aliases] or [f"/{each.version}" for each in model.latest_versions or ()]
         found += [f"models:/{model.name}{end}" for end in ends]
     return found
 

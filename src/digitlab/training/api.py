@@ -61,6 +61,10 @@ def train(*overrides: str, config_dir: str | Path | None = None, **keys: Any) ->
         with configuration():
             cfg = compose(*typed)
         check_single_run(cfg)
+        if cfg.vs:
+            raise UserError(
+                f"vs={cfg.vs}: is for the command line; digitlab compare {cfg.vs} RUN compares a run with it"
+            )
         best_val_acc = run.train(cfg)
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise UserError(one_line(error)) from error

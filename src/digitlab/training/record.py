@@ -38,7 +38,7 @@ def describe(run: Run, job: Job) -> None:
     layers = console.draw_layers(_layers(classifier))
     if not job.is_cell:
         console.say(layers)
-    withheld = ("tracking", "names", "report")  # an address may hold a password
+    withheld = ("tracking", "names", "report", "vs")  # an address may hold a password
     cfg = OmegaConf.masked_copy(job.cfg, [str(key) for key in job.cfg if key not in withheld])
     environment = machine.environment()
     params = {key: text for key, text in flatten(cfg).items() if not is_within(key, job.from_environment)}
