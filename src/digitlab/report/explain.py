@@ -1,0 +1,102 @@
+"""Explain a run from its own record: command, results, code, differences from the defaults, data, machine."""
+
+import json
+from datetime import datetime
+from typing import Any
+
+from digitlab import CONF, REPOSITORY
+from digitlab.analysis.statistics import wilson
+from digitlab.config.check import check
+from digitlab.config.compose import compose, configuration
+from digitlab.config.fingerprint import is_setting
+from digitlab.config.leaves import flatten
+from digitlab.config.names import GROUPS
+from digitlab.platform import console, git
+from digitlab.report.sides import patched_files
+from digitlab.tracking import queries, references
+from digitlab.tracking.store import Store
+
+SETTLED = ("auto", "???")  # defaults that are settled by the machine or by other keys, and so no choice
+
+
+def explain(store: Store, reference: str) -> int:
+    """Print how the run that `reference` means was made, and what it came to; return 0."""
+    run = references.resolve(store, reference)
+    rows = {
+        "run": f"{run.info.run_id}, {'done' if queries.is_done(run) else run.info.status}",
+        "made": _when(run),
+        "command": run.data.tags.get("command", "not recorded"),
+        "result": describe_result(run),
+        "code": describe_code(store, run),
+        "data": _data(run),
+        "machine": _machine(run),
+        "see it": store.ui_hint,
+    }
+    if error := run.data.tags.get("error"):
+        rows["ended with"] = error
+    console.show_summary(str(run.info.run_name), rows)
+    differing = deviations(run)
+    if differing:
+        groups = " ".join(f"{key}={run.data.params[key]}" for key in GROUPS if key in run.data.params)
+        console.show_table(["differs from the defaults", "here", f"in {groups}"], differing, text_columns=3)
+    else:
+        console.say("nothing differs from the defaults of these choices but the seed")
+    return 0
+
+
+def deviations(run: Any) -> list[list[str]]:
+    """Return key, value and default of each setting of a run that is not the default of its groups."""
+    params = run.data.params
+    chosen = {key: params[key] for key in GROUPS if key in params}
+    known = [f"{key}={name}" for key, name in chosen.items() if (CONF / key / f"{name}.yaml").is_file()]
+    with configuration():
+        defaults = flatten(check(compose(*known)))
+    return [
+        [key, value, defaults.get(key, "none")]
+        for key, value in sorted(params.items())
+        if is_setting(key) and defaults.get(key, "none") not in (value, *SETTLED) and key != "data.seed"
+    ]
+
+
+def describe_result(run: Any) -> str:
+    """Say a run's test accuracy with its interval."""
+    metrics, inputs = run.data.metrics, run.inputs.dataset_inputs
+    if "test/acc" not in metrics or not inputs:
+        return "not tested"
+    accuracy, total = metrics["test/acc"], json.loads(inputs[0].dataset.profile)["test"]
+    low, high = wilson(round(accuracy * total), total)
+    return f"test accuracy {accuracy:.4f} (95 % interval {low:.4f} to {high:.4f}, n = {total:,})"
+
+
+def describe_code(store: Store, run: Any) -> str:
+    """Say which code a run was made with."""
+    tags = run.data.tags
+    commit = tags.get("mlflow.source.git.commit", "")
+    if not commit:
+        return "in no git repository"
+    said = [f"commit {commit}", *([f"modules of your own: {tags['code.own']}"] if "code.own" in tags else [])]
+    if newer := git.commits_between(REPOSITORY, commit, "HEAD"):
+        said.append(f"{len(newer)} commit{'s' * (len(newer) > 1)} ago")
+    if tags.get("git.dirty") == "true":
+        files = patched_files(store, run.info.run_id)
+        said.append(f"with uncommitted changes of {', '.join(files)} (uncommitted.patch)" if files else "with changes")
+    return ", ".join(said)
+
+
+def _when(run: Any) -> str:
+    began = datetime.fromtimestamp(run.info.start_time / 1000).strftime("%Y-%m-%d %H:%M:%S")
+    seconds = run.data.tags.get("seconds")
+    return f"{began}, in {seconds} s" if seconds else began
+
+
+def _data(run: Any) -> str:
+    if not run.inputs.dataset_inputs:
+        return "not recorded"
+    dataset = run.inputs.dataset_inputs[0].dataset
+    sizes = ", ".join(f"{count:,} {stage}" for stage, count in json.loads(dataset.profile).items())
+    return f"{dataset.name}: {sizes}; digest {dataset.digest}"
+
+
+def _machine(run: Any) -> str:
+    host = run.data.tags.get("owner", "").partition(":")[0]
+    return "; ".join([host or "unknown", *run.data.tags.get("environment", "").strip().splitlines()])
