@@ -153,4 +153,4 @@ def test_the_shell_completes_the_names_of_runs(fake, harness, capsys, monkeypatc
         for name, value in (complete | {"COMP_WORDS": f"digitlab compare {typed}"}).items():
             monkeypatch.setenv(name, value)
         _, said = say(harness, capsys, "compare")
-        assert {line.partition(",")[2] for line in said.splitlines()} == expected
+        assert {line.partition(",")[2] for line in said.split()} == expected

@@ -55,7 +55,7 @@ def recorded(store: Store, run: Any) -> DictConfig:
         if file is None:
             raise ValueError(f"{run.info.run_name}: has no config.yaml")
         check_file(file)
-        cfg = OmegaConf.load(file)
+        cfg: Any = OmegaConf.load(file)
     groups = dict(cfg.pop("groups"))
     with configuration():
         defaults = compose()
