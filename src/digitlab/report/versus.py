@@ -153,7 +153,7 @@ def _judge_single(one: Sequence[float], other: Sequence[float], step: float) -> 
     shown = f"B - A is {points(mean)} ± {points(found.half)} points"
     return Verdict(
         f"Cannot tell: {shown} if other seeds of {side} spread as those of the other side do, but {side} has one run "
-        f"only: run it with other seeds, then compare again.",
+        f"to go by: run it with other seeds, then compare again.",
         None,
     )
 
