@@ -56,11 +56,11 @@ def test_a_reader_that_stops_reading_is_no_error(harness, repository, arguments)
     [
         (
             ["trian"],
-            "trian: unknown command; allowed: train, sweep, report, compare, bisect, explain, rerun, register, store",
+            "trian: unknown command; allowed: train, sweep, report, compare, ui, bisect, explain, rerun, register, store",
         ),
         (
             ["trian"],
-            "trian: unknown command; allowed: train, sweep, report, compare, bisect, explain, rerun, register, store; "
+            "trian: unknown command; allowed: train, sweep, report, compare, ui, bisect, explain, rerun, register, store; "
             "did you mean: digitlab train",
         ),
         (
