@@ -51,18 +51,13 @@ def test_a_reader_that_stops_reading_is_no_error(harness, repository, arguments)
     assert told.stderr == ""
 
 
+COMMANDS = "train, sweep, report, compare, bisect, explain, rerun, register, predict, evaluate, export, ui, store"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (
-            ["trian"],
-            "trian: unknown command; allowed: train, sweep, report, compare, ui, bisect, explain, rerun, register, store",
-        ),
-        (
-            ["trian"],
-            "trian: unknown command; allowed: train, sweep, report, compare, ui, bisect, explain, rerun, register, store; "
-            "did you mean: digitlab train",
-        ),
+        (["trian"], f"trian: unknown command; allowed: {COMMANDS}; did you mean: digitlab train"),
         (
             ["store", "chekc"],
             "chekc: unknown command; allowed: relocate, gc, check, restore; did you mean: digitlab store",

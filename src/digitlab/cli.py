@@ -2,17 +2,13 @@
 
 import shlex
 import sys
-from contextlib import suppress
-from functools import partial
-from importlib import import_module
-from typing import NoReturn
 
 import click
 
 from digitlab import CONF
+from digitlab.cli_runs import COMMANDS, EXPERIMENT
 from digitlab.platform.text import did_you_mean
 
-EXPERIMENT = "digitlab"  # where runs are, unless another one is named
 HYDRAS = {"add_help_option": False, "context_settings": {"ignore_unknown_options": True}}  # its grammar, untouched
 
 
@@ -36,24 +32,6 @@ class _Group(click.Group):
         return list(self.commands)
 
 
-def _complete(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
-    """Return the references to runs that begin as what is typed, for the shell; none where there is no store."""
-    import os
-
-    with suppress(Exception):  # a shell wants no message
-        from digitlab.tracking import references
-        from digitlab.tracking.store import Store
-
-        store = Store(os.environ.get("MLFLOW_TRACKING_URI"), EXPERIMENT)
-        if store.peek():
-            return [each for each in references.candidates(store) if each.startswith(incomplete)]
-    return []
-
-
-names_run = partial(click.argument, shell_complete=_complete)
-experiment = click.option("--experiment", default=EXPERIMENT, show_default=True, help="MLflow experiment of the runs.")
-
-
 @click.group(cls=_Group, no_args_is_help=False)
 def digitlab() -> None:
     """Find out which differences between image classifiers are real.
@@ -64,6 +42,9 @@ def digitlab() -> None:
     digitlab sweep grid sweep.seeds=5           many runs; what is done is not run again
     digitlab report                             what the latest sweep shows, in reports/
     digitlab compare latest best                what differs between two runs, and which is better
+    digitlab evaluate best --corrupt            how good the model of a run is, and what it withstands
+    digitlab predict photo.png --run best       what a picture shows
+    digitlab export best --format onnx          a model for other programs
     digitlab ui                                 the runs in MLflow's own pages
 
     Runs are kept in mlruns/, where MLFLOW_TRACKING_URI does not name another store. --config-dir DIR adds your own
@@ -98,31 +79,13 @@ def report(arguments: tuple[str, ...]) -> None:
     _hydra("report", arguments)
 
 
-@digitlab.command()
-@names_run("a")
-@names_run("b")
-@click.option(
-    "--margin",
-    type=click.FloatRange(0, 1, min_open=True),
-    default=0.001,
-    show_default=True,
-    help="Accuracy that B may lose.",
-)
-@experiment
-def compare(a: str, b: str, margin: float, experiment: str) -> None:
-    """Say what differs between A and B, and whether B is better.
-
-    A and B are runs (an id, a name, latest, best), sweeps or MLflow filters; a run stands for all its seeds.
-
-    Exits with 0 where B is shown to lose less than the margin, 1 where it is shown to be worse, 3 where that cannot be
-    told, 2 for a mistake.
-    """
-    _gate("report.versus", "compare", experiment, a, b, margin)
+for command in COMMANDS:
+    digitlab.add_command(command)
 
 
 @digitlab.command()
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Of this machine.")
-@click.option("--experiment", default="digitlab", show_default=True, help="MLflow experiment that is shown.")
+@click.option("--experiment", default=EXPERIMENT, show_default=True, help="MLflow experiment that is shown.")
 def ui(port: int, experiment: str) -> None:
     """Show the runs in MLflow's UI: say where, and serve it unless a server has it."""
     import os
@@ -139,57 +102,6 @@ def ui(port: int, experiment: str) -> None:
             store.open(create=False)
         ui.show(store, port)
         fast_exit()
-
-
-@digitlab.command(context_settings={"ignore_unknown_options": True})
-@names_run("good")
-@names_run("bad")
-@click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--seeds", type=click.IntRange(2, 1000), default=5, show_default=True, help="Of a commit that differs.")
-@experiment
-def bisect(good: str, bad: str, settings: tuple[str, ...], seeds: int, experiment: str) -> None:
-    """Find the commit between GOOD and BAD that changed the accuracy of what KEY=VALUE ... trains.
-
-    GOOD and BAD are commits, or runs; of runs the settings are those of GOOD, unless they are given. Each commit is
-    trained in a worktree of its own. One whose run has the same bits as one before costs a single run.
-
-    Exits with 0 where the commit is found, 3 where there is nothing to find or that cannot be told, 2 for a mistake.
-    """
-    _gate("report.bisect", "bisect", experiment, good, bad, settings, seeds, is_open=False)
-
-
-@digitlab.command()
-@names_run("run")
-@experiment
-def explain(run: str, experiment: str) -> None:
-    """Say how RUN was made: command, code, differences from the defaults, data, machine."""
-    _gate("report.explain", "explain", experiment, run)
-
-
-@digitlab.command()
-@names_run("run")
-@experiment
-def rerun(run: str, experiment: str) -> None:
-    """Make RUN again from its own record, and say whether it came out the same.
-
-    Exits with 0 where it is identical or within its interval, 1 where it is not, 2 for a mistake.
-    """
-    _gate("report.rerun", "rerun", experiment, run)
-
-
-@digitlab.command()
-@names_run("run")
-@click.option("--name", required=True, help="What the model is registered as.")
-@click.option("--alias", help="Name of the version, such as champion, which it takes from the version that has it.")
-@click.option("--force", is_flag=True, help="Take the alias though the model is shown to be worse.")
-@experiment
-def register(run: str, name: str, alias: str | None, force: bool, experiment: str) -> None:
-    """Register the model of RUN, with a model card, and promote it.
-
-    Exits with 0 where that is done, 1 where it is refused, as the model is shown to be worse than the one that has the
-    alias, 2 for a mistake.
-    """
-    _gate("report.register", "register", experiment, run, name, alias, force)
 
 
 @digitlab.group(cls=_Group, no_args_is_help=False)
@@ -240,31 +152,6 @@ def _hydra(app: str, arguments: tuple[str, ...]) -> None:
     from digitlab import apps
 
     apps.start(app)
-
-
-def _gate(module: str, task: str, experiment: str, *arguments: object, is_open: bool = True) -> NoReturn:
-    """End the process with the code that a function of `module` returns for the store; with 2 for a mistake."""
-    import os
-
-    from digitlab.config.errors import one_line_errors, user_errors
-    from digitlab.platform.startup import fast_exit, fast_imports
-
-    try:
-        with one_line_errors():
-            with fast_imports():
-                function = getattr(import_module(f"digitlab.{module}"), task)
-                from digitlab.tracking.store import Store
-            with user_errors(task):
-                store = Store(os.environ.get("MLFLOW_TRACKING_URI"), experiment)
-                if is_open:
-                    store.open(create=False)
-                code = function(store, *arguments)
-    except SystemExit as end:
-        if isinstance(end.code, int):  # a signal has ended it
-            raise
-        print(end.code, file=sys.stderr)
-        sys.exit(2)  # 1 is an answer
-    fast_exit(code)
 
 
 def _maintain(task: str, is_dry: bool) -> None:

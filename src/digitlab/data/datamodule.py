@@ -75,7 +75,7 @@ class ImageData(pl.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Load and split the images, once; OSError if they cannot be loaded, ValueError if they cannot be split."""
         if self.loaded is None:
-            images = self._load()
+            images = self.read()
             warn_of_identical(images)
             self.loaded = self.division.apply(images)
 
@@ -147,7 +147,8 @@ class ImageData(pl.LightningDataModule):
         split = self._on_device(stage)
         return Batches(split, self.preprocess, _of_device(EVALUATION_BATCH, split[0].device))
 
-    def _load(self) -> Images:
+    def read(self) -> Images:
+        """Read the images as the source gives them, in the size that is asked for, not split."""
         root = Path(self.root).expanduser() if self.root else REPOSITORY / "data"
         parameters = inspect.signature(self.source).parameters
         takes_any = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values())

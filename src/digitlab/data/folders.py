@@ -54,6 +54,11 @@ def image_folder(root: Path, size: int | None = None, color: bool | None = None)
     return Images(root.resolve().name, classes, **pairs)
 
 
+def images_below(folder: Path) -> list[Path]:
+    """Return all images in a folder and those below it, in order, but for what is hidden."""
+    return list(_images(folder, Counter()))
+
+
 def _parts(root: Path) -> dict[str, Path]:
     """Return the folders of train, val and test; where the user made no such split, `root` is train."""
     folders = {PARTS[name.lower()]: root / name for name in _subfolders(root) if name.lower() in PARTS}

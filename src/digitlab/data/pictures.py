@@ -77,6 +77,40 @@ def read_pictures(files: Sequence[Path], size: int | None = None, color: bool | 
     return Pictures(torch.from_numpy(whole if color else to_gray(whole)), remarks)
 
 
+def read_picture(file: Path, longest: int) -> np.ndarray:
+    """Read one image file in its own shape, scaled down to `longest` pixels: uint8 (H, W, 3).
+
+    Orientation tags are followed, values of more than 8 bits scaled as in `read_pictures`. Transparent pixels become
+    white, or black where the shape shows only so. Raises OSError for a file that cannot be read.
+    """
+    from PIL import Image, ImageOps
+
+    with _readable(file), Image.open(file) as image:
+        image.draft(None, (longest, longest))  # JPEG decodes to a half, a fourth or an eighth at once
+        image = ImageOps.exif_transpose(image)
+        if image.mode[0] in "IF":
+            values = _finite(image)
+            scale, shift = _depth([_Picture(values, None, values.min(), values.max(), True, False, False)], [])
+            image = Image.fromarray(np.clip((values - shift) * scale, 0, 255).round().astype(np.uint8))
+        if not image.has_transparency_data:
+            return _within(image, longest)
+        image = image.convert("RGBA")
+        white, black = (
+            _within(Image.alpha_composite(Image.new("RGBA", image.size, each), image), longest)
+            for each in ("white", "black")
+        )
+        return white if np.ptp(white) > CONSTANT else black
+
+
+def _within(image, longest: int) -> np.ndarray:
+    """Return an image as RGB, scaled down to `longest` pixels where it is larger."""
+    from PIL import Image
+
+    image = image.convert("RGB")
+    image.thumbnail((longest, longest), Image.Resampling.BOX, reducing_gap=2)
+    return np.asarray(image)
+
+
 @cache
 def extensions() -> tuple[str, ...]:
     """Return the extensions of the files that Pillow can read, not only recognize."""
@@ -114,9 +148,7 @@ def _read(file: Path, size: int) -> _Picture:
         is_square = image.width == image.height
         image = ImageOps.exif_transpose(image)
         if image.mode[0] in "IF":
-            values = np.asarray(image, np.float32)
-            if not np.isfinite(values).all():
-                raise ValueError("it has values that are no numbers")
+            values = _finite(image)
             pixels = np.asarray(Image.fromarray(values).resize((size, size), Image.Resampling.BILINEAR))
             return _Picture(pixels, None, values.min(), values.max(), is_square, is_turned, has_frames)
         on_black = None
@@ -125,6 +157,13 @@ def _read(file: Path, size: int) -> _Picture:
             on_black = _small(Image.alpha_composite(Image.new("RGBA", image.size, "black"), image), size)
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
         return _Picture(_small(image, size), on_black, 0, 255, is_square, is_turned, has_frames)
+
+
+def _finite(image) -> np.ndarray:
+    values = np.asarray(image, np.float32)
+    if not np.isfinite(values).all():
+        raise ValueError("it has values that are no numbers")
+    return values
 
 
 def _small(image, size: int) -> np.ndarray:

@@ -11,19 +11,21 @@ def resize(images: Images, size: int | None = None, color: bool | None = None) -
     """Return `images` as squares of `size` pixels, in colour or gray; None leaves either as it is."""
 
     def convert(pair: Pairs | None) -> Pairs | None:
-        return pair and (_resize(_recolor(pair[0], color), size), pair[1])
+        return pair and (resize_pixels(recolor(pair[0], color), size), pair[1])
 
     parts = {part: convert(getattr(images, part)) for part in ("train", "test", "val")}
     return images._replace(**parts)
 
 
-def _recolor(pixels: Tensor, color: bool | None) -> Tensor:
+def recolor(pixels: Tensor, color: bool | None) -> Tensor:
+    """Return uint8 pixels (N, H, W) or (N, H, W, 3) as the other of the two, where `color` asks for it."""
     if color is None or color == (pixels.ndim == 4):
         return pixels
     return pixels[..., None].expand(-1, -1, -1, 3).contiguous() if color else torch.from_numpy(to_gray(pixels.numpy()))
 
 
-def _resize(pixels: Tensor, size: int | None) -> Tensor:
+def resize_pixels(pixels: Tensor, size: int | None) -> Tensor:
+    """Return uint8 pixels (N, H, W) or (N, H, W, 3) as squares of `size` pixels."""
     if size is None or tuple(pixels.shape[1:3]) == (size, size):
         return pixels
     from torchvision.transforms.v2.functional import resize

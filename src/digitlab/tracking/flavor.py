@@ -4,16 +4,46 @@ An exported model stays on the device that it was exported on, the CPU. MLflow l
 one, and refuses to load it, unless the model's own configuration names the device.
 """
 
+import os
 import sys
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 from mlflow import pytorch
+from mlflow.artifacts import download_artifacts
 from mlflow.models import Model
 from mlflow.models.model import MLMODEL_FILE_NAME
 from torch import nn
 
 NAME = "mlflow.pytorch"  # what MLflow's UI says of such models
+
+NO_PICKLE = {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
+
+
+class LoadedModel(NamedTuple):
+    """A logged model on the CPU: the module, which maps uint8 images to probabilities, its classes, some images."""
+
+    module: nn.Module
+    classes: tuple[str, ...]
+    examples: np.ndarray
+
+
+def load_model(uri: str, tracking_uri: str) -> LoadedModel:
+    """Load the model of that address, and unpickle nothing; MlflowException where it would have to be."""
+    before = {name: os.environ.get(name) for name in NO_PICKLE}
+    os.environ.update(NO_PICKLE)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = download_artifacts(artifact_uri=uri, dst_path=folder, tracking_uri=tracking_uri)
+            saved = Model.load(path)
+            module = pytorch.load_model(path)
+            classes = tuple((saved.metadata or {})["classes"])
+            return LoadedModel(module, classes, np.asarray(saved.load_input_example(path), np.uint8))
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 def log_model(predictor: nn.Module, name: str, **settings: Any) -> None:

@@ -1,0 +1,187 @@
+"""The commands about runs that are there: each reads its arguments and calls one function."""
+
+import sys
+from contextlib import nullcontext, suppress
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from digitlab import SOURCES
+
+EXPERIMENT = "digitlab"  # where runs are, unless another one is named
+
+
+def _complete(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    """Return the references to runs that begin as what is typed, for the shell; none where there is no store."""
+    import os
+
+    with suppress(Exception):  # a shell wants no message
+        from digitlab.tracking import references
+        from digitlab.tracking.store import Store
+
+        store = Store(os.environ.get("MLFLOW_TRACKING_URI"), EXPERIMENT)
+        if store.peek():
+            return [each for each in references.candidates(store) if each.startswith(incomplete)]
+    return []
+
+
+names_run = partial(click.argument, shell_complete=_complete)
+experiment = click.option("--experiment", default=EXPERIMENT, show_default=True, help="MLflow experiment of the runs.")
+
+
+@click.command()
+@names_run("a")
+@names_run("b")
+@click.option(
+    "--margin",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.001,
+    show_default=True,
+    help="Accuracy that B may lose.",
+)
+@experiment
+def compare(a: str, b: str, margin: float, experiment: str) -> None:
+    """Say what differs between A and B, and whether B is better.
+
+    A and B are runs (an id, a name, latest, best), sweeps or MLflow filters; a run stands for all its seeds.
+
+    Exits with 0 where B is shown to lose less than the margin, 1 where it is shown to be worse, 3 where that cannot be
+    told, 2 for a mistake.
+    """
+    _call("report.versus", "compare", experiment, a, b, margin)
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@names_run("good")
+@names_run("bad")
+@click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--seeds", type=click.IntRange(2, 1000), default=5, show_default=True, help="Of a commit that differs.")
+@experiment
+def bisect(good: str, bad: str, settings: tuple[str, ...], seeds: int, experiment: str) -> None:
+    """Find the commit between GOOD and BAD that changed the accuracy of what KEY=VALUE ... trains.
+
+    GOOD and BAD are commits, or runs; of runs the settings are those of GOOD, unless they are given. Each commit is
+    trained in a worktree of its own. One whose run has the same bits as one before costs a single run.
+
+    Exits with 0 where the commit is found, 3 where there is nothing to find or that cannot be told, 2 for a mistake.
+    """
+    _call("report.bisect", "bisect", experiment, good, bad, settings, seeds, is_open=False)
+
+
+@click.command()
+@names_run("run")
+@experiment
+def explain(run: str, experiment: str) -> None:
+    """Say how RUN was made: command, code, differences from the defaults, data, machine."""
+    _call("report.explain", "explain", experiment, run)
+
+
+@click.command()
+@names_run("run")
+@experiment
+def rerun(run: str, experiment: str) -> None:
+    """Make RUN again from its own record, and say whether it came out the same.
+
+    Exits with 0 where it is identical or within its interval, 1 where it is not, 2 for a mistake.
+    """
+    _call("report.rerun", "rerun", experiment, run)
+
+
+@click.command()
+@names_run("run")
+@click.option("--name", required=True, help="What the model is registered as.")
+@click.option("--alias", help="Name of the version, such as champion, which it takes from the version that has it.")
+@click.option("--force", is_flag=True, help="Take the alias though the model is shown to be worse.")
+@experiment
+def register(run: str, name: str, alias: str | None, force: bool, experiment: str) -> None:
+    """Register the model of RUN, with a model card, and promote it.
+
+    Exits with 0 where that is done, 1 where it is refused, as the model is shown to be worse than the one that has the
+    alias, 2 for a mistake.
+    """
+    _call("report.register", "register", experiment, run, name, alias, force)
+
+
+@click.command()
+@click.argument("pictures", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--run", default="best", show_default=True, shell_complete=_complete, help="Whose model it is.")
+@click.option("--many", is_flag=True, help="Read all digits of a picture, from left to right; else the largest.")
+@click.option("--format", "form", type=click.Choice(["table", "jsonl", "csv"]), default="table", show_default=True)
+@click.option("--save-inputs", metavar="DIR", type=click.Path(path_type=Path), help="Write what the network sees.")
+@experiment
+def predict(
+    pictures: tuple[Path, ...], run: str, many: bool, form: str, save_inputs: Path | None, experiment: str
+) -> None:
+    """Say what PICTURES show: image files, or folders of them.
+
+    For a model of MNIST's digits, the digit is found in its photograph, whatever its size, colour and light, and framed
+    as MNIST's are. Exits with 0, 3 where a file could not be read, 1 for a mistake.
+    """
+    _call("inference.predict", "predict", experiment, run, pictures, form, many, save_inputs, mistake=1)
+
+
+@click.command()
+@names_run("run")
+@click.argument("overrides", metavar="[KEY=VALUE]...", nargs=-1)
+@click.option("--corrupt", is_flag=True, help="Also with noise, blur, shift, rotation, less contrast, a part covered.")
+@click.option("--all", "whole", is_flag=True, help="Every image, of data that it was not trained on.")
+@experiment
+def evaluate(run: str, overrides: tuple[str, ...], corrupt: bool, whole: bool, experiment: str) -> None:
+    """Measure the model of RUN on its test images, or on other data: data=NAME data.KEY=VALUE.
+
+    The result is written into the run, under eval/.
+    """
+    _call("inference.evaluate", "evaluate", experiment, run, overrides, whole, corrupt, mistake=1)
+
+
+@click.command()
+@names_run("run")
+@click.option("--format", "form", type=click.Choice(["onnx", "torchscript", "pt2", "safetensors"]), required=True)
+@click.option("--int8", is_flag=True, help="Weights of 8 bits, for onnx; its accuracy is measured beside.")
+@click.option("--output", metavar="FILE", type=click.Path(path_type=Path), help="Where to; by default the run's name.")
+@experiment
+def export(run: str, form: str, int8: bool, output: Path | None, experiment: str) -> None:
+    """Write the model of RUN for other programs, checked against the original.
+
+    It takes images as they are stored, uint8, as many as you like, and gives probabilities; safetensors has the weights
+    alone. onnx and safetensors need the extra export.
+    """
+    _call("inference.export", "export", experiment, run, form, int8, output, mistake=1)
+
+
+def _call(
+    module: str, task: str, experiment: str, *arguments: object, is_open: bool = True, mistake: int = 2
+) -> NoReturn:
+    """End the process with the code that a function of `module` returns for the store, or for a `mistake`."""
+    import os
+
+    from digitlab.config.errors import one_line_errors, user_errors
+    from digitlab.platform.startup import fast_exit, fast_imports
+
+    sys.path += [str(folder) if folder.is_absolute() else "" for folder in SOURCES]  # where a run's own code is
+    try:
+        with one_line_errors():
+            with fast_imports():
+                from digitlab.platform import console
+
+                function = getattr(import_module(f"digitlab.{module}"), task)
+                from digitlab.tracking.store import Store
+            console.prepare()
+            with user_errors(task):
+                store = Store(os.environ.get("MLFLOW_TRACKING_URI"), experiment)
+                if is_open:
+                    store.open(create=False)
+            with user_errors(task) if mistake == 2 else nullcontext():
+                code = function(store, *arguments)
+    except SystemExit as end:
+        if isinstance(end.code, int) or mistake == 1:  # a signal has ended it, or Python prints the line itself
+            raise
+        print(end.code, file=sys.stderr)
+        sys.exit(mistake)
+    fast_exit(code)
+
+
+COMMANDS = (compare, bisect, explain, rerun, register, predict, evaluate, export)
