@@ -115,7 +115,7 @@ def test_single_runs_without_predictions_are_untested_and_the_caveats_say_so():
     found = compare(cell("cnn", "adam", 0.99) + cell("mlp", "adam", 0.5), nothing)
     assert [each.is_tied for each in found.cells] == [False, True]
     assert isnan(found.pairs[0].p)
-    assert any(note.startswith("1 of 1 pairs are not tested") for note in caveats(found))
+    assert any(note.startswith("Not tested, and counted as indistinguishable: 1 of 1 pair.") for note in caveats(found))
     other_images = compare(
         cell("cnn", "adam", 0.99) + cell("mlp", "adam", 0.5),
         lambda run: predictions(5) if run.model == "mlp" else replace(predictions(5), labels=np.ones(IMAGES, int)),

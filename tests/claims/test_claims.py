@@ -90,6 +90,7 @@ def test_a_changed_recipe_is_shown_and_gets_no_verdict(fake_store, capsys):
     assert (optimizer["less_claim"], optimizer["common_seeds"]) == ("", "1")
 
 
+@pytest.mark.slow
 def test_a_confounder_of_several_claims_is_named_once(fake_store, capsys):
     runs = {}
     for name in ("simple_004", "mlp_000"):

@@ -124,7 +124,7 @@ def front_door(harness, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdin", None)
 
     def fault(*arguments: str, entry_point: str = "train") -> str:
-        began = time.monotonic()
+        began = time.process_time(), time.monotonic()
         try:
             end = harness.main(*arguments, entry_point=entry_point)
         except AcceptedError:
@@ -132,9 +132,10 @@ def front_door(harness, tmp_path, monkeypatch, capsys):
         except Exception as error:
             return f"traceback: {type(error).__name__}: {str(error)[:100]}"
         finally:
-            took, said = time.monotonic() - began, "".join(capsys.readouterr())
-        if took > SECONDS:
-            return f"slow: {took:.0f} s"
+            took = time.process_time() - began[0], time.monotonic() - began[1]
+            said = "".join(capsys.readouterr())
+        if took[0] > SECONDS or took[1] > 10 * SECONDS:  # other programs run at the same time
+            return f"slow: {took[0]:.0f} s of {took[1]:.0f}"
         if left := [each.name for each in tmp_path.iterdir()]:
             for each in tmp_path.iterdir():
                 each.rmdir() if each.is_dir() else each.unlink()

@@ -33,6 +33,7 @@ def exported(monkeypatch, capsys, folder, *arguments: str):
     return file, said
 
 
+@pytest.mark.slow
 def test_onnx_takes_bytes_in_any_number_and_int8_is_smaller(expected, monkeypatch, capsys, tmp_path):
     sizes = []
     for number, arguments in enumerate(([], ["--int8"])):

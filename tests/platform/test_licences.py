@@ -7,7 +7,7 @@ import pytest
 
 PERMISSIVE = r"Apache|BSD|MIT|ISC|Zlib|PSF|Python Software Foundation|BSL-1.0|CC0-1.0|MPL|Mozilla"
 # Named in their files only, not in their metadata.
-READ = {"huey": "MIT", "skops": "MIT", "cuda-toolkit": "LicenseRef-NVIDIA-Proprietary"}
+READ = {"axe-playwright-python": "MIT", "huey": "MIT", "skops": "MIT", "cuda-toolkit": "LicenseRef-NVIDIA-Proprietary"}
 
 
 def licence(name: str) -> str:

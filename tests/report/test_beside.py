@@ -6,6 +6,7 @@ from fake_store import FakeStore
 TINY = ("model=mlp", "data=mnist5k", "data.test_fraction=0.8", "trainer=smoke", "model.hidden=[{units: 8}]")
 
 
+@pytest.mark.slow
 @pytest.mark.lean
 def test_the_verdict_is_printed_at_the_end(harness, capsys):
     for arguments in ((), ("seed=1",), ("optim=rmsprop", "vs=best"), ("optim=rmsprop", "seed=1", "vs=mlp-adam-s1")):

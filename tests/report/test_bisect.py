@@ -152,6 +152,7 @@ def trained(harness, monkeypatch) -> list[str]:
 LINE = [("start", 0.95), ("neutral", 0.95), ("slip", 0.95), ("culprit", 0.9), ("after", 0.9), ("end", 0.9)]
 
 
+@pytest.mark.table
 @pytest.mark.parametrize(
     ("changes", "code", "words", "counts"),
     [

@@ -17,6 +17,7 @@ def say(harness, capsys, *arguments):
     return code or 0, captured.out + captured.err
 
 
+@pytest.mark.slow
 def test_a_run_is_explained_repeated_and_registered(harness, capsys):
     """Precision and calibration on the card are torchmetrics'."""
     import mlflow

@@ -127,6 +127,7 @@ def test_best_and_latest_and_the_start_of_an_id_name_a_run(fake, harness, capsys
         assert "the same runs" in said
 
 
+@pytest.mark.slow
 def test_a_run_that_was_made_again_counts_once(fake, harness, capsys):
     record(fake, "mlp", GOOD)
     record(fake, "cnn_pool", BAD)

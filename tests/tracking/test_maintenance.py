@@ -56,6 +56,7 @@ def dump(harness: Harness) -> str:
         return "\n".join(database.iterdump())
 
 
+@pytest.mark.slow
 def test_a_moved_store_is_detected_and_works_after_relocate(moved, capsys):
     end = moved.main(*TINY, "seed=1")
     assert end.startswith(f"error: tracking: uri={moved.uri}: was moved here from file://")
