@@ -8,7 +8,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from digitlab.config.arguments import TEXTS
+from digitlab.config.arguments import TEXTS, UNGIVEN
 from digitlab.config.check import check
 from digitlab.config.errors import UserError, one_line
 from digitlab.config.schema import Report, Run
@@ -133,6 +133,22 @@ def test_keys_of_free_text_are_those_of_the_schema():
         group, _, name = key.rpartition(".")
         model = {"report": Report, "": Run}.get(group) or Run.model_fields[group].annotation
         assert name in model.model_fields
+
+
+def test_every_key_of_the_schema_can_be_given_without_a_plus(harness):
+    cfg = harness.compose("model=mlp", "scheduler=cosine", "claim=mlp_000")
+    optional = {"scheduler", "report", "claim", "sweep.parent"}  # groups, and what sweeps and races are told
+    ungiven = {
+        f"{group}.{name}"
+        for group, fields in {key: field.annotation for key, field in Run.model_fields.items()}.items()
+        if group not in optional and hasattr(fields, "model_fields")
+        for name, field in fields.model_fields.items()
+        if (field.alias or name) not in cfg[group] and not name.startswith("_") and (field.alias or name)[0] != "_"
+    }
+    assert ungiven | {"model.output"} == set(UNGIVEN)
+    argued = [f"{key}=null" for key in UNGIVEN if key not in ("model.output", "data.shuffle", "data.drop_last")]
+    end = harness.main("data.shuffle=false", "data.drop_last=true", "model.output={}", *argued, "--cfg", "job")
+    assert end in (None, 0)
 
 
 @pytest.mark.parametrize(

@@ -273,3 +273,14 @@ def test_a_real_sweep_is_reported(swept, tmp_path, capsys):
     for run in swept.runs():
         address = f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
         assert f"[{run.info.run_name}]({address})" in described or run.info.run_id == parent.info.run_id
+
+
+@pytest.mark.parametrize(("networks", "seeds"), [(1, 1), (2, 1), (1, 3), (2, 3)])
+@pytest.mark.parametrize("loss", [float("nan"), 2.3])
+def test_a_report_of_nothing_but_failed_runs_says_so(fake_store, networks, seeds, loss):
+    for model in ("mlp", "cnn")[:networks]:
+        for seed in range(seeds):
+            fake_store.record(model, "adam", seed, 0.5 if loss == loss else 0.1, loss=loss, same=loss == loss)
+    assert fake_store.report("report.filter=params.data = 'mnist5k'") is None
+    text = (fake_store.folder / "report.md").read_text()
+    assert "diverged" in text if loss != loss else "one class" in text

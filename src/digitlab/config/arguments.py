@@ -28,6 +28,17 @@ TEXTS = (
     "report.metric",
     "vs",
 )
+# Keys of the schema that no file of conf/ gives, so that a run without them keeps its fingerprint.
+UNGIVEN = (
+    "data.mean",
+    "data.std",
+    "data.shuffle",
+    "data.drop_last",
+    "model.output",
+    "trainer.gradient_clip_val",
+    "trainer.max_steps",
+    "trainer.profiler",
+)
 LONGEST = 10_000  # characters of an argument
 OPTIONAL = ("sweep", "claim", "counterpart")  # groups of which a run is without a choice by default
 
@@ -99,7 +110,7 @@ def check_choice(group: str, value: str) -> None:
 
 
 def understood(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments in Hydra's grammar: text as it stands, and null for a group that has a choice none.
+    """Return the arguments in Hydra's grammar: text as it stands, null for a group that has a choice none, new keys.
 
     The values of TEXTS are paths, addresses and filters, whose signs Hydra's grammar would trip over. Where several
     runs are asked for, their commas separate values, as those of every key do.
@@ -115,5 +126,7 @@ def understood(arguments: Sequence[str]) -> list[str]:
             continue
         elif value == "null" and (CONF / key / "none.yaml").is_file():
             argument = f"{key}=none"
+        elif key in UNGIVEN:
+            argument = f"++{argument}"
         found.append(argument)
     return found

@@ -118,7 +118,7 @@ def _curves(comparison: Comparison) -> list[Picture]:
 
 
 def _costs(comparison: Comparison) -> list[str | Picture]:
-    cells = comparison.cells
+    cells = [cell for cell in comparison.cells if isfinite(cell.accuracy)]  # of the others every run failed
     values = {
         "parameters": [float(cell.parameters or nan) for cell in cells],
         "seconds of training": [cell.seconds for cell in cells],
