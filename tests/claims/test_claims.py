@@ -114,7 +114,7 @@ def test_counterparts_that_are_not_done_are_named(fake_store, capsys):
     fake_store.sweep("counterparts", *half, overrides=half)
     assert fake_store.report("report.sweep=claims") is None
     said = " ".join(capsys.readouterr().out.split())
-    assert "counterparts: 1 of 1 cells of the sweep are not done, and not in this report: cnn_simple-adam-s0" in said
+    assert "counterparts: 1 of 1 cell of the sweep is not done, and not in this report: cnn_simple-adam-s0" in said
     assert len(rows_of(fake_store.folder)) == 1
 
 
