@@ -210,13 +210,13 @@ def test_runs_name_commits_and_settings(harness, capsys, repository_of_one, trai
 def test_a_planted_regression_is_found_and_neutral_commits_cost_one_run(harness, capsys, repository, repository_of_one):
     for name in ("src", "conf"):
         shutil.copytree(repository / name, repository_of_one / name, ignore=shutil.ignore_patterns("__pycache__"))
-    good = commit(repository_of_one, "the code")
+    optim = (repository / "conf" / "optim" / "sgd.yaml").read_text().replace("lr: 1e-2", "lr: 0.3")
+    good = commit(repository_of_one, "the code", **{"conf/optim/sgd.yaml": optim})
     commit(repository_of_one, "a neutral one", README="two")
-    optim = (repository_of_one / "conf" / "optim" / "sgd.yaml").read_text()
     neutral = commit(repository_of_one, "another neutral one", **{"conf/optim/sgd.yaml": f"# words\n{optim}"})
     broken = commit(repository_of_one, "it cannot be run", **{"conf/optim/sgd.yaml": "_target_: nothing.Here\n"})
     planted = commit(
-        repository_of_one, "the regression", **{"conf/optim/sgd.yaml": f"{optim.replace('lr: 1e-2', 'lr: 1e-6')}"}
+        repository_of_one, "the regression", **{"conf/optim/sgd.yaml": f"{optim.replace('lr: 0.3', 'lr: 1e-6')}"}
     )
     bad = commit(repository_of_one, "a neutral one at the end", README="three")
     command = ("bisect", good, "HEAD", *TINY, "--seeds", "3")
@@ -232,7 +232,7 @@ def test_a_planted_regression_is_found_and_neutral_commits_cost_one_run(harness,
     assert run_git(repository_of_one, "worktree", "list").count("\n") == 1
     # From a commit after the broken one it is clear, and what was trained is not trained again.
     good = commit(repository_of_one, "mended", **{"conf/optim/sgd.yaml": optim})
-    worse = commit(repository_of_one, "worse again", **{"conf/optim/sgd.yaml": optim.replace("lr: 1e-2", "lr: 1e-6")})
+    worse = commit(repository_of_one, "worse again", **{"conf/optim/sgd.yaml": optim.replace("lr: 0.3", "lr: 1e-6")})
     commit(repository_of_one, "the end", README="four")
     assert harness.main("bisect", good, "HEAD", *TINY, "--seeds", "3", entry_point="digitlab") is None
     assert f"{worse[:9]} changed the accuracy: worse again" in capsys.readouterr().out

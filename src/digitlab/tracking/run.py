@@ -196,17 +196,18 @@ class Run:
         if shutil.disk_usage(folder).free < size + 2**20:  # torch.export would abort the whole process
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), folder)
         mlflow.set_tracking_uri(self.uri)
-        with mlflow.start_run(self.id):
-            log_model(
-                predictor,
-                name,
-                step=step,  # links the model to the metrics of this step; the default is the untrained network's
-                signature=infer_signature(example, output),
-                input_example=example,
-                pip_requirements=requirements,
-                metadata={"classes": list(classes)},
-                serialization_format="pt2",
-            )
+        mlflow.set_experiment(experiment_id=self.experiment_id)
+        log_model(
+            predictor,
+            name,
+            run_id=self.id,  # and not within mlflow.start_run, which calls the run FINISHED where it ends
+            step=step,  # links the model to the metrics of this step; the default is the untrained network's
+            signature=infer_signature(example, output),
+            input_example=example,
+            pip_requirements=requirements,
+            metadata={"classes": list(classes)},
+            serialization_format="pt2",
+        )
 
     def delete_models(self) -> None:
         """Delete the run's LoggedModels, whole or not."""
