@@ -136,7 +136,8 @@ class _Commit:
         with subprocess.Popen(
             [sys.executable, *start, *said],
             cwd=place,
-            env=os.environ | {"MLFLOW_TRACKING_URI": self.store.uri, "DIGITLAB_DATA": data},
+            # HYDRA_FULL_ERROR is set here and now, so that Hydra leaves errors to us; a child is to say them in a line.
+            env=os.environ | {"MLFLOW_TRACKING_URI": self.store.uri, "DIGITLAB_DATA": data, "HYDRA_FULL_ERROR": ""},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
