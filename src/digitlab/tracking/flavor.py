@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import mlflow
 import numpy as np
 from mlflow import pytorch
 from mlflow.artifacts import download_artifacts
@@ -34,6 +35,7 @@ def load_model(uri: str, tracking_uri: str) -> LoadedModel:
     """Load the model of that address, and unpickle nothing; MlflowException where it would have to be."""
     before = {name: os.environ.get(name) for name in NO_PICKLE}
     os.environ.update(NO_PICKLE)
+    mlflow.set_tracking_uri(tracking_uri)  # where a model is looked up, whatever is told to download_artifacts
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = download_artifacts(artifact_uri=uri, dst_path=folder, tracking_uri=tracking_uri)
