@@ -18,10 +18,9 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from hydra.utils import instantiate
-from measure import DATA, in_turn, python, seconds, show, unpack_mnist, verdict
+from measure import DATA, in_turn, layers, python, seconds, show, unpack_mnist, verdict
 from mlflow import MlflowClient
 from omegaconf import OmegaConf
-from step import layers
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
@@ -95,7 +94,8 @@ def classifier(name: str, optim: str = "adam", steps: int = 0, clip: float | Non
     """Build a network of ours with an optimizer; with `steps`, the learning rate falls to 0 over so many."""
     torch.manual_seed(0)
     network = ConvNet(**layers(name))
-    optimizer = instantiate(OmegaConf.load(REPOSITORY / "conf" / "optim" / f"{optim}.yaml"))(network.parameters())
+    node = OmegaConf.load(REPOSITORY / "conf" / "optim" / f"{optim}.yaml")
+    optimizer = instantiate(node, _convert_="all")(network.parameters())  # plain lists, as a checkpoint may hold
     return Classifier(network, optimizer, CosineAnnealingLR(optimizer, steps) if steps else None, clip=clip)
 
 

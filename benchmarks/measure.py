@@ -70,6 +70,12 @@ def python(*arguments: str, cwd: Path = REPOSITORY) -> Process:
         return Process(seconds, usage.ru_utime + usage.ru_stime, peak, out.read())
 
 
+def layers(name: str) -> dict:
+    """Return what a network of conf/model is made of, as keywords of ConvNet."""
+    node = yaml.safe_load((REPOSITORY / "conf" / "model" / f"{name}.yaml").read_text())
+    return {"blocks": node.get("blocks", []), "hidden": node.get("hidden", [])}
+
+
 def unpack_mnist(folder: str) -> None:
     """Put MNIST into `folder` as the usual code wants it: the files unpacked."""
     from torchvision.datasets import MNIST

@@ -13,24 +13,17 @@ from math import exp, log
 
 import torch
 import torch.nn.functional as F
-import yaml
-from measure import MODELS, in_turn, ratio, seconds, show, verdict
+from measure import MODELS, in_turn, layers, ratio, seconds, show, verdict
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from digitlab import REPOSITORY
 from digitlab.models.networks import ConvNet
 from digitlab.platform import machine
 
 BATCH = 128
 KINDS = {False: "fp32"} | ({True: "bf16"} if machine.computes_in_bf16("cpu") else {})  # elsewhere it is emulated
 ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 else 7
-SECONDS = float(sys.argv[2]) if __name__ == "__main__" and len(sys.argv) > 2 else 0.5
-
-
-def layers(name: str) -> dict:
-    node = yaml.safe_load((REPOSITORY / "conf" / "model" / f"{name}.yaml").read_text())
-    return {"blocks": node.get("blocks", []), "hidden": node.get("hidden", [])}
+SECONDS = float(sys.argv[2]) if len(sys.argv) > 2 else 0.5
 
 
 def stock(blocks: list[dict], hidden: list[dict]) -> nn.Sequential:
