@@ -6,7 +6,7 @@ import sys
 import click
 
 from digitlab import CONF
-from digitlab.cli_runs import COMMANDS, EXPERIMENT
+from digitlab.cli_runs import COMMANDS, EXPERIMENT, call
 from digitlab.platform.text import did_you_mean
 
 HYDRAS = {"add_help_option": False, "context_settings": {"ignore_unknown_options": True}}  # its grammar, untouched
@@ -88,20 +88,7 @@ for command in COMMANDS:
 @click.option("--experiment", default=EXPERIMENT, show_default=True, help="MLflow experiment that is shown.")
 def ui(port: int, experiment: str) -> None:
     """Show the runs in MLflow's UI: say where, and serve it unless a server has it."""
-    import os
-
-    from digitlab.config.errors import one_line_errors, user_errors
-    from digitlab.platform.startup import fast_exit, fast_imports
-
-    with one_line_errors():
-        with fast_imports():
-            from digitlab.tracking import ui
-            from digitlab.tracking.store import Store
-        with user_errors("ui"):
-            store = Store(os.environ.get("MLFLOW_TRACKING_URI"), experiment)
-            store.open(create=False)
-        ui.show(store, port)
-        fast_exit()
+    call("tracking.ui", "ui", experiment, port, mistake=1)
 
 
 @digitlab.group(cls=_Group, no_args_is_help=False)

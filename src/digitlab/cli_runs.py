@@ -51,7 +51,7 @@ def compare(a: str, b: str, margin: float, experiment: str) -> None:
     Exits with 0 where B is shown to lose less than the margin, 1 where it is shown to be worse, 3 where that cannot be
     told, 2 for a mistake.
     """
-    _call("report.versus", "compare", experiment, a, b, margin)
+    call("report.versus", "compare", experiment, a, b, margin)
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -68,7 +68,7 @@ def bisect(good: str, bad: str, settings: tuple[str, ...], seeds: int, experimen
 
     Exits with 0 where the commit is found, 3 where there is nothing to find or that cannot be told, 2 for a mistake.
     """
-    _call("report.bisect", "bisect", experiment, good, bad, settings, seeds, is_open=False)
+    call("report.bisect", "bisect", experiment, good, bad, settings, seeds, is_open=False)
 
 
 @click.command()
@@ -76,7 +76,7 @@ def bisect(good: str, bad: str, settings: tuple[str, ...], seeds: int, experimen
 @experiment
 def explain(run: str, experiment: str) -> None:
     """Say how RUN was made: command, code, differences from the defaults, data, machine."""
-    _call("report.explain", "explain", experiment, run)
+    call("report.explain", "explain", experiment, run)
 
 
 @click.command()
@@ -87,7 +87,7 @@ def rerun(run: str, experiment: str) -> None:
 
     Exits with 0 where it is identical or within its interval, 1 where it is not, 2 for a mistake.
     """
-    _call("report.rerun", "rerun", experiment, run)
+    call("report.rerun", "rerun", experiment, run)
 
 
 @click.command()
@@ -102,7 +102,7 @@ def register(run: str, name: str, alias: str | None, force: bool, experiment: st
     Exits with 0 where that is done, 1 where it is refused, as the model is shown to be worse than the one that has the
     alias, 2 for a mistake.
     """
-    _call("report.register", "register", experiment, run, name, alias, force)
+    call("report.register", "register", experiment, run, name, alias, force)
 
 
 @click.command()
@@ -120,7 +120,7 @@ def predict(
     For a model of MNIST's digits, the digit is found in its photograph, whatever its size, colour and light, and framed
     as MNIST's are. Exits with 0, 3 where a file could not be read, 1 for a mistake.
     """
-    _call("inference.predict", "predict", experiment, run, pictures, form, many, save_inputs, mistake=1)
+    call("inference.predict", "predict", experiment, run, pictures, form, many, save_inputs, mistake=1)
 
 
 @click.command()
@@ -134,7 +134,7 @@ def evaluate(run: str, overrides: tuple[str, ...], corrupt: bool, whole: bool, e
 
     The result is written into the run, under eval/.
     """
-    _call("inference.evaluate", "evaluate", experiment, run, overrides, whole, corrupt, mistake=1)
+    call("inference.evaluate", "evaluate", experiment, run, overrides, whole, corrupt, mistake=1)
 
 
 @click.command()
@@ -149,10 +149,10 @@ def export(run: str, form: str, int8: bool, output: Path | None, experiment: str
     It takes images as they are stored, uint8, as many as you like, and gives probabilities; safetensors has the weights
     alone. onnx and safetensors need the extra export.
     """
-    _call("inference.export", "export", experiment, run, form, int8, output, mistake=1)
+    call("inference.export", "export", experiment, run, form, int8, output, mistake=1)
 
 
-def _call(
+def call(
     module: str, task: str, experiment: str, *arguments: object, is_open: bool = True, mistake: int = 2
 ) -> NoReturn:
     """End the process with the code that a function of `module` returns for the store, or for a `mistake`."""

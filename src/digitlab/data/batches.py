@@ -72,10 +72,11 @@ class Batches:
         if self.sampler:
             rows = self.sampler.draw().to(self.labels.device).split(self.batch_size)
             return (*rows[:-2], torch.cat(rows[-2:])) if self.joins_last else rows[: len(self)]
-        ends = [*(self.batch_size * batch for batch in range(1, len(self))), len(self.labels)]
-        if self.drop_last:
-            ends[-1] = self.batch_size * len(self)
-        return map(slice, [0, *ends[:-1]], ends)
+        starts = range(0, len(self) * self.batch_size, self.batch_size)
+        rows = [slice(start, start + self.batch_size) for start in starts]
+        if self.joins_last:
+            rows[-1] = slice(rows[-1].start, None)
+        return rows
 
 
 class Chunk:

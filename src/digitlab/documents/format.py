@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from math import isinf, isnan
 from statistics import mean
 
-from digitlab.analysis.statistics import t_interval
+from digitlab.analysis.statistics import t_interval, wilson
 
 
 def mean_of(values: Sequence[float]) -> str:
@@ -13,6 +13,12 @@ def mean_of(values: Sequence[float]) -> str:
         return f"{values[0]:.4f}"
     low, high = t_interval(values)
     return f"{mean(values):.4f} ± {(high - low) / 2:.4f}"
+
+
+def interval(accuracy: float, images: int) -> str:
+    """Write Wilson's 95 % interval of an accuracy on so many images."""
+    low, high = wilson(round(accuracy * images), images)
+    return f"95 % interval {low:.4f} to {high:.4f}, n = {images:,}"
 
 
 def number(value: float, form: str) -> str:

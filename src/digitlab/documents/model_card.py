@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from digitlab.analysis.records import Predictions
-from digitlab.analysis.statistics import wilson
+from digitlab.documents.format import interval
 
 BINS = 15  # of confidence, as in Guo et al. 2017
 CONFUSIONS = 5  # pairs of classes that are named
@@ -14,9 +14,8 @@ CONFUSIONS = 5  # pairs of classes that are named
 def model_card(title: str, facts: Mapping[str, str], found: Predictions, how_to_load: str) -> str:
     """Return a model card in Markdown from what a model predicted for its test images; `facts` are its first lines."""
     total, correct = len(found.labels), int(np.sum(found.correct))
-    low, high = wilson(correct, total)
     lines = [f"# {title}", "", *(f"- {key}: {value}" for key, value in facts.items())]
-    lines += [f"- test accuracy: {correct / total:.4f} (95 % interval {low:.4f} to {high:.4f}, n = {total:,})"]
+    lines += [f"- test accuracy: {correct / total:.4f} ({interval(correct / total, total)})"]
     if found.confidence is not None:
         error = calibration_error(found.confidence, found.correct)
         lines += [f"- calibration: expected calibration error {error:.4f} ({BINS} bins of confidence)"]

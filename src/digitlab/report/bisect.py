@@ -18,6 +18,7 @@ from digitlab.analysis.records import Result
 from digitlab.config.arguments import check_arguments
 from digitlab.platform import console, git
 from digitlab.platform.signals import end_with_parent, exit_on_signals
+from digitlab.platform.text import count
 from digitlab.platform.worktrees import worktrees
 from digitlab.report.runs import read_results
 from digitlab.report.versus import PASSES, UNDECIDED, is_identical, points, predict_from
@@ -41,9 +42,7 @@ def bisect(store: Store, good: str, bad: str, settings: Sequence[str], seeds: in
     commits = git.line_of_commits(folder, first, last)
     if len(commits) < 2:
         raise ValueError(f"{good} and {bad} are the same commit")
-    console.say(
-        f"{len(commits) - 1} commit{'s' * (len(commits) > 2)} after {_name(commits[0])}: {shlex.join(settings)}"
-    )
+    console.say(f"{count(len(commits) - 1, 'commit')} after {_name(commits[0])}: {shlex.join(settings)}")
     with worktrees(folder) as checkout:
         trained = [_Commit(name, subject, settings, store, checkout) for name, subject in commits]
         return _search(trained, seeds)

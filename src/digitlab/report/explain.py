@@ -5,13 +5,14 @@ from datetime import datetime
 from typing import Any
 
 from digitlab import CONF, REPOSITORY
-from digitlab.analysis.statistics import wilson
 from digitlab.config.check import check
 from digitlab.config.compose import compose, configuration
 from digitlab.config.fingerprint import is_setting
 from digitlab.config.leaves import flatten
 from digitlab.config.names import GROUPS
+from digitlab.documents.format import interval
 from digitlab.platform import console, git
+from digitlab.platform.text import count
 from digitlab.report.sides import patched_files
 from digitlab.tracking import queries, references
 from digitlab.tracking.store import Store
@@ -64,8 +65,7 @@ def describe_result(run: Any) -> str:
     if "test/acc" not in metrics or not inputs:
         return "not tested"
     accuracy, total = metrics["test/acc"], json.loads(inputs[0].dataset.profile)["test"]
-    low, high = wilson(round(accuracy * total), total)
-    return f"test accuracy {accuracy:.4f} (95 % interval {low:.4f} to {high:.4f}, n = {total:,})"
+    return f"test accuracy {accuracy:.4f} ({interval(accuracy, total)})"
 
 
 def describe_code(store: Store, run: Any) -> str:
@@ -76,7 +76,7 @@ def describe_code(store: Store, run: Any) -> str:
         return "in no git repository"
     said = [f"commit {commit}", *([f"modules of your own: {tags['code.own']}"] if "code.own" in tags else [])]
     if newer := git.commits_between(REPOSITORY, commit, "HEAD"):
-        said.append(f"{len(newer)} commit{'s' * (len(newer) > 1)} ago")
+        said.append(f"{count(len(newer), 'commit')} ago")
     if tags.get("git.dirty") == "true":
         files = patched_files(store, run.info.run_id)
         said.append(f"with uncommitted changes of {', '.join(files)} (uncommitted.patch)" if files else "with changes")
@@ -93,7 +93,7 @@ def _data(run: Any) -> str:
     if not run.inputs.dataset_inputs:
         return "not recorded"
     dataset = run.inputs.dataset_inputs[0].dataset
-    sizes = ", ".join(f"{count:,} {stage}" for stage, count in json.loads(dataset.profile).items())
+    sizes = ", ".join(f"{images:,} {stage}" for stage, images in json.loads(dataset.profile).items())
     return f"{dataset.name}: {sizes}; digest {dataset.digest}"
 
 

@@ -10,6 +10,7 @@ from digitlab.analysis.statistics import wilson
 from digitlab.config import names
 from digitlab.config.compose import compose, configuration
 from digitlab.config.files import check_file
+from digitlab.documents.format import interval
 from digitlab.platform import console, git
 from digitlab.report.runs import read_results
 from digitlab.report.sides import differences
@@ -97,7 +98,7 @@ def _say(store: Store, before: Result, after: Result) -> int:
     inside = low <= after.accuracy <= high
     console.say(
         f"{'not identical, but within' if inside else 'not the same: outside'} its interval: test accuracy "
-        f"{after.accuracy:.4f}, then {before.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f}, "
-        f"n = {before.test_images:,}){where}"
+        f"{after.accuracy:.4f}, then {before.accuracy:.4f} ({interval(before.accuracy, before.test_images)})"
+        f"{where}"
     )
     return SAME if inside else OTHER

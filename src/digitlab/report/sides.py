@@ -9,6 +9,7 @@ from digitlab import REPOSITORY
 from digitlab.analysis.fairness import CHANGED
 from digitlab.analysis.records import Result
 from digitlab.platform import git
+from digitlab.platform.text import are, count
 from digitlab.report import runs
 from digitlab.tracking import queries, references
 from digitlab.tracking.store import Store
@@ -100,9 +101,9 @@ def describe(side: Sequence[Result]) -> str:
     kinds = {(run.model, run.optim) for run in side}
     (model, optim), *others = sorted(kinds)
     name = f"{model}/{optim}" + (f" and {len(others)} more" if others else "")
-    runs_of = "1 run" if len(side) == 1 else f"{len(side)} runs"
+    runs_of = count(len(side), "run")
     if failed := len(side) - len(accuracy):
-        runs_of += f", of which {failed} diverged or {'is' if failed == 1 else 'are'} at chance"
+        runs_of += f", of which {failed} diverged or {are(failed)} at chance"
     spread = f" ± {np.std(accuracy, ddof=1):.4f} (sd)" if len(accuracy) > 1 else ""
     return f"{name}: {runs_of}" + (f", test accuracy {accuracy.mean():.4f}{spread}" if len(accuracy) else "")
 
@@ -125,8 +126,8 @@ def describe_code(store: Store, a: Sequence[Result], b: Sequence[Result]) -> lis
         (old,), (new,) = commits
         for name, other, between in (("B", "A", (old, new)), ("A", "B", (new, old))):
             if found := git.commits_between(REPOSITORY, *between):
-                count = f"{len(found)} commit{'s' * (len(found) > 1)}"
-                lines.append(f"{name} has {count} that {other} has not: {_list(found, '; ')}")
+                commits_of = count(len(found), "commit")
+                lines.append(f"{name} has {commits_of} that {other} has not: {_list(found, '; ')}")
     for name, side in (("A", a), ("B", b)):
         patched = next((run for run in side if run.settings.get(CHANGED) == "true"), None)
         if patched and (files := patched_files(store, patched.run_id)):

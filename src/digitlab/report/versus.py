@@ -12,6 +12,7 @@ from digitlab.analysis.groups import Difference, difference, paired_difference, 
 from digitlab.analysis.records import Predict, Result, mark_collapsed
 from digitlab.analysis.statistics import fails_more_often, mcnemar
 from digitlab.platform import console
+from digitlab.platform.text import are, count
 from digitlab.report import runs
 from digitlab.report.sides import describe, describe_code, differences, find_side, is_alike, kinds
 from digitlab.tracking.store import Store
@@ -74,7 +75,7 @@ def judge(a: Sequence[Result], b: Sequence[Result], predict: Predict, margin: fl
     if all(is_alike(run, a[0]) for run in (*a, *b)):
         return _judge_repeated(a, b, predict)
     if shared := len(ids[0] & ids[1]):
-        raise ValueError(f"{shared} run{'s are' if shared > 1 else ' is'} in both A and B: give sides that share none")
+        raise ValueError(f"{count(shared, 'run')} {are(shared)} in both A and B: give sides that share none")
     if is_identical(a, b, predict):
         return Verdict("The same to the bit: every prediction of A is that of B with the same seed.", False)
     if any(run.has_failed for run in (*a, *b)):

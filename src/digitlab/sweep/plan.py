@@ -13,7 +13,7 @@ from digitlab.config.leaves import as_text
 from digitlab.tracking import locks, queries
 from digitlab.tracking.run import Run
 from digitlab.tracking.store import Store
-from digitlab.training.run import best_accuracy
+from digitlab.training.record import best_accuracy
 from digitlab.training.setup import identify, name_parts, name_run
 
 Compose = Callable[[Sequence[str]], DictConfig]

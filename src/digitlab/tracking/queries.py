@@ -103,7 +103,7 @@ def histories(store: Store, ids: Sequence[str], key: str) -> dict[str, dict[int,
 def _points(store: Store, ids: Sequence[str], key: str) -> list[tuple[str, int, float, int]]:
     """Return run, step, value and time in ms of each point by the bulk call of MLflow's UI, which its client lacks."""
     backend = store.client._tracking_client.store
-    if store.uri.startswith("http"):
+    if store.is_server:
         query = {"run_id": list(ids), "metric_key": key, "max_results": POINTS}
         answer = http_request_safe(backend.get_host_creds(), BULK_ENDPOINT, "GET", params=query)
         found = answer.json()["metrics"]

@@ -48,7 +48,7 @@ def is_run(run: entities.Run) -> bool:
 
 def candidates(store: Store) -> list[str]:
     """Return every reference that there is to a run: words, names of runs that are done, of sweeps and of models."""
-    done = _done(store, "")
+    done = _done(store)
     names = dict.fromkeys(str(run.info.run_name) for run in reversed(done))
     models = sorted({run.data.params["model"] for run in done})
     return [
@@ -65,13 +65,12 @@ def _all(store: Store) -> list[entities.Run]:
     return [run for run in queries.search(store, "") if is_run(run)]
 
 
-def _done(store: Store, filter_string: str) -> list[entities.Run]:
-    done = f"tags.done = 'true'{f' and {filter_string}' if filter_string else ''}"
-    return [run for run in queries.search(store, done) if is_run(run) and queries.is_done(run)]
+def _done(store: Store) -> list[entities.Run]:
+    return [run for run in queries.search(store, "tags.done = 'true'") if is_run(run) and queries.is_done(run)]
 
 
 def _latest(store: Store) -> entities.Run:
-    done = _done(store, "")
+    done = _done(store)
     if not done:
         raise ValueError("latest: no run is done yet")
     return max(done, key=lambda run: run.info.end_time or run.info.start_time)
@@ -89,7 +88,7 @@ def _best(store: Store, reference: str) -> entities.Run:
             cells = {cell["run_id"] for cell in queries.cells_of(store, queries.sweep(store, value))}
         else:
             conditions.append((key, value))
-    done = [run for run in _done(store, "") if {"val/acc", "test/acc"} <= run.data.metrics.keys()]
+    done = [run for run in _done(store) if {"val/acc", "test/acc"} <= run.data.metrics.keys()]
     chosen = done if cells is None else [run for run in done if run.info.run_id in cells]
     for key, value in conditions:
         there = sorted({run.data.params[key] for run in chosen if key in run.data.params})

@@ -7,14 +7,14 @@ from digitlab.platform import console
 from digitlab.tracking.store import Store
 
 
-def show(store: Store, port: int) -> None:
-    """Say where the experiment is shown; serve it until Ctrl-C, and do not return, where the store is no server."""
+def ui(store: Store, port: int) -> int:
+    """Say where the experiment is shown; return 0 where a server shows it, else serve it until Ctrl-C."""
     console.say(f"Runs: {store.experiment_address(port)}")
-    if store.is_server:
-        return
-    console.say("Ctrl-C stops it; PORT=5001 make ui, or digitlab ui --port 5001, takes another port.")
-    sys.stdout.flush()
-    # One worker and no jobs: the start takes 4 s instead of 8, and nothing is left running.
-    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    place = ["--backend-store-uri", store.uri, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    os.execve(sys.executable, [sys.executable, "-m", "mlflow", "ui", *place], os.environ | quiet)
+    if not store.is_server:
+        console.say("Ctrl-C stops it; PORT=5001 make ui, or digitlab ui --port 5001, takes another port.")
+        sys.stdout.flush()
+        # One worker and no jobs: the start takes 4 s instead of 8, and nothing is left running.
+        quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        place = ["--backend-store-uri", store.uri, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+        os.execve(sys.executable, [sys.executable, "-m", "mlflow", "ui", *place], os.environ | quiet)
+    return 0

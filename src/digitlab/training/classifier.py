@@ -1,5 +1,6 @@
 """Train and evaluate any network with any optimizer: the one LightningModule."""
 
+import sys
 import time
 import warnings
 from collections.abc import Sequence
@@ -85,7 +86,7 @@ class Classifier(pl.LightningModule):
 
     def training_step(self, batch: Pairs | Chunk, index: int) -> dict[str, Tensor]:
         batches = batch if isinstance(batch, Chunk) else [batch]
-        left = self.max_steps - self.global_step if self.max_steps else len(batches)
+        left = self.max_steps - self.global_step if self.max_steps else sys.maxsize
         results, sizes = torch.empty(min(left, len(batches)), 2, device=self.device), []
         step = self.graph or self._step
         for result, (images, labels) in zip(results, batches, strict=False):
@@ -95,7 +96,7 @@ class Classifier(pl.LightningModule):
                 self.scheduler.step()
         self.steps.append((results, sizes))
         count_optimizer_steps(self.trainer, len(sizes))
-        if left <= len(batches) and self.max_steps:
+        if len(sizes) == left:
             self.trainer.should_stop = True  # which ends the epoch here, validated as any
         return {"loss": results[-1, 0]}
 

@@ -14,9 +14,9 @@ from pytorch_lightning.utilities.model_summary.model_summary import ModelSummary
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from digitlab import REPOSITORY
-from digitlab.analysis.statistics import wilson
 from digitlab.config.fingerprint import own_code
 from digitlab.config.leaves import as_text, flatten, is_within
+from digitlab.documents.format import interval
 from digitlab.models.predictor import Predictor
 from digitlab.platform import console, git, machine
 from digitlab.platform.secrets import redact
@@ -104,7 +104,7 @@ def write_note(run: Run, job: Job, weights: str) -> None:
     if weights:
         result = f"Test accuracy {_accuracy(job)}, {weights}"
     else:
-        result = f"Best val/acc {max(run.history('val/acc')[1][1:]):.4f}, not tested"
+        result = f"Best val/acc {best_accuracy(run):.4f}, not tested"
     model = f"runs:/{run.id}/{run.model}" if weights and not run.without_model else ""
     run.log_tags({notes.TAG: notes.of_run(result, command_line(), model)})
 
@@ -149,8 +149,13 @@ def summarize(run: Run, job: Job, weights: str, directions: str) -> None:
 
 def _accuracy(job: Job) -> str:
     total, acc = job.data.sizes["test"], job.classifier.results["test/acc"]
-    low, high = wilson(round(acc * total), total)
-    return f"{acc:.4f}  (95 % interval {low:.4f} to {high:.4f}, n = {total:,})"
+    return f"{acc:.4f}  ({interval(acc, total)})"
+
+
+def best_accuracy(run: Run) -> float:
+    """Return the highest val/acc of any epoch."""
+    _, accuracies = run.history("val/acc")
+    return max(accuracies[1:])
 
 
 def _layers(classifier: Classifier) -> list[tuple[str, str, str, int]]:

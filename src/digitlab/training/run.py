@@ -40,7 +40,7 @@ def train(cfg: DictConfig) -> float:
         done, broken = queries.find(store, job.fingerprint)
         if done and not job.cfg.rerun:
             record.show_done(done, store.directions(done.info.run_id))
-            return best_accuracy(Run(store.client, done))
+            return record.best_accuracy(Run(store.client, done))
         without_model = store.why_no_models() or why_not_exported(job.classifier.network, job.data)
         with begin_or_resume(store, broken, job) as run:
             run.without_model = without_model
@@ -51,12 +51,12 @@ def train(cfg: DictConfig) -> float:
             run.keep_only(job.tested_checkpoint)
             store.check()
         if tested is None:
-            result = f"best val/acc {best_accuracy(run):.4f}, not tested"
+            result = f"best val/acc {record.best_accuracy(run):.4f}, not tested"
             console.say(f"{run.name}: {result}; see it: {store.directions(run.id)}")
         else:
             record.summarize(run, job, f"epoch {tested} of {epochs}", store.directions(run.id))
         machine.trim_malloc()
-        return best_accuracy(run)
+        return record.best_accuracy(run)
 
 
 def begin_or_resume(store: Store, broken, job: Job) -> Run:
@@ -112,9 +112,3 @@ def evaluate(run: Run, job: Job) -> int:
     run.logger.flush()
     record.conclude(run, job, epoch)
     return epoch
-
-
-def best_accuracy(run: Run) -> float:
-    """Return the highest val/acc of any epoch."""
-    _, accuracies = run.history("val/acc")
-    return max(accuracies[1:])
