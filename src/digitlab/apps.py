@@ -8,7 +8,14 @@ from omegaconf import DictConfig
 
 from digitlab import CONF, SOURCES
 from digitlab.config import compose  # noqa: F401  for what it adds to the grammar of the files in conf/
-from digitlab.config.arguments import check_arguments, check_slips, show_help, understood
+from digitlab.config.arguments import (
+    HYDRA_KEYS,
+    REPORTS_HYDRA_KEYS,
+    check_arguments,
+    check_slips,
+    show_help,
+    understood,
+)
 from digitlab.config.check import check, check_process, check_single_run
 from digitlab.config.errors import job_errors, one_line_errors
 from digitlab.config.hydra_internals import check_flags
@@ -21,15 +28,15 @@ from digitlab.platform.startup import fast_exit, fast_imports
 def start(app: str) -> None:
     """Start "train" or "report" with the program's arguments, and end the process."""
     sys.path += [str(folder) if folder.is_absolute() else "" for folder in SOURCES]
-    function = {"train": train, "report": report}[app]
+    function, is_report = {"train": train, "report": report}[app], app == "report"
     mask_screen()
     with one_line_errors():
         show_help(app, sys.argv[1:])
-        sys.argv[1:] = check_flags(sys.argv[1:])
-        if app == "train":
+        sys.argv[1:] = check_flags(sys.argv[1:], is_one=is_report)
+        if not is_report:
             check_process()
-            check_slips(sys.argv[1:])
-            check_arguments(sys.argv[1:])
+        check_slips(sys.argv[1:], is_one=is_report)
+        check_arguments(sys.argv[1:], REPORTS_HYDRA_KEYS if is_report else HYDRA_KEYS)
         sys.argv[1:] = understood(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=app)(function)()
         fast_exit()

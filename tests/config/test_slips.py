@@ -14,7 +14,7 @@ from digitlab.config.errors import UserError
         ("optim.lr = 0.01 seed=1", "optim.lr =: has a space beside the =; write optim.lr=0.01"),
         ("model= cnn_pool", "write model=cnn_pool"),
         ("+optim.x= [1,2]", "write +optim.x=[1,2]"),
-        ("optim.lr=0,01", "optim.lr=0,01: has a comma; a decimal point: optim.lr=0.01; two runs: -m "),
+        ("optim.lr=0,01", "optim.lr=0,01: has a comma; a decimal point: optim.lr=0.01; a run of each: -m "),
         ("+optim.x=-1,5", "a decimal point: +optim.x=-1.5"),
         ("model=mlp,cnn_pool", "has several values; a run of each: -m model=mlp,cnn_pool; a list: "),
         ("seed=0,1,2", "seed=0,1,2: has several values"),

@@ -63,6 +63,28 @@ def test_an_argument_ends_in_one_line(harness, capsys, argument, words):
     assert not harness.folder.exists()
 
 
+@pytest.mark.parametrize(
+    ("entry_point", "arguments", "words"),
+    [
+        ("train", "-m --cfg=job", "--multirun --cfg: each asks for something else"),
+        ("train", "--info --run", "--run --info: each asks for something else"),
+        ("train", "-sc", "--shell-completion: needs install=SHELL"),
+        ("train", "-sc install=bash query=bash", "--shell-completion: needs install=SHELL"),
+        ("train", "-sc query=fish", "--shell-completion: needs install=SHELL"),
+        ("report", "-m", "--multirun: is for runs; reports are written one at a time"),
+        ("report", "report.margin=0,01", "report.margin=0,01: has a comma; a decimal point: report.margin=0.01"),
+        ("report", "hydra.mode=MULTIRUN", "hydra.mode: not to be changed from here; allowed of Hydra's: hydra.verbose"),
+    ],
+)  # fmt: skip
+def test_flags_that_cannot_be_followed_are_named(harness, tmp_path, monkeypatch, capsys, entry_point, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    end = harness.main(*arguments.split(), entry_point=entry_point)
+    assert end.startswith(f"error: {words}")
+    assert end.count("\n") == 0
+    assert capsys.readouterr() == ("", "")
+    assert not [*tmp_path.iterdir()]
+
+
 @pytest.mark.slow
 def test_a_key_that_is_taken_away_is_named(harness):
     cfg = OmegaConf.to_container(harness.compose())

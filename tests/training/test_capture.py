@@ -72,7 +72,7 @@ def autocast_cache(patch: pytest.MonkeyPatch) -> None:
 
 
 def optimizer_of(network: nn.Module, name: str) -> torch.optim.Optimizer:
-    return instantiate(OmegaConf.load(CONF / "optim" / f"{name}.yaml"))(network.parameters())
+    return instantiate(OmegaConf.load(CONF / "optim" / f"{name}.yaml"), _convert_="all")(network.parameters())
 
 
 def lint(network: str, optim: str, is_plain: bool = False) -> None:

@@ -14,6 +14,7 @@ from digitlab.platform.text import shorten
 # What the command line may change of Hydra's own node. Its callbacks and loggers are built from `_target_`, `class` and
 # `()` before any code of ours runs, so they are the business of the files in conf/ alone, which are reviewed like code.
 HYDRA_KEYS = ("hydra/launcher", "hydra.launcher.", "hydra.sweeper.params", "hydra.mode", "hydra.verbose")
+REPORTS_HYDRA_KEYS = ("hydra.verbose",)
 # Keys of free text, which is taken as it stands.
 TEXTS = (
     "data.root",
@@ -43,7 +44,7 @@ LONGEST = 10_000  # characters of an argument
 OPTIONAL = ("sweep", "claim", "counterpart")  # groups of which a run is without a choice by default
 
 
-def check_arguments(arguments: Sequence[str]) -> None:
+def check_arguments(arguments: Sequence[str], hydra_keys: Sequence[str] = HYDRA_KEYS) -> None:
     """Raise UserError for an argument of the command line that is none, or reaches into Hydra further than it may."""
     for argument in arguments:
         key, equals, value = argument.lstrip("+~").partition("=")
@@ -55,12 +56,17 @@ def check_arguments(arguments: Sequence[str]) -> None:
             check_choice(key, value)
         is_override = ("=" in argument or argument[:1] == "~") and not key.startswith("-")
         is_hydras = is_override and "hydra" in re.split(r"\W", key)
-        if is_hydras and (not key.startswith(HYDRA_KEYS) or "_target_" in argument):
-            raise UserError(f"{key}: not to be changed from here; allowed of Hydra's: {', '.join(HYDRA_KEYS)}")
+        if is_hydras and (not key.startswith(tuple(hydra_keys)) or "_target_" in argument):
+            raise UserError(f"{key}: not to be changed from here; allowed of Hydra's: {', '.join(hydra_keys)}")
 
 
-def check_slips(arguments: Sequence[str]) -> None:
-    """Raise UserError for a KEY=VALUE that a space has divided, and for several values where one run is asked for."""
+def check_slips(arguments: Sequence[str], is_one: bool = False) -> None:
+    """Raise UserError for a KEY=VALUE that a space has divided, and for several values where one is asked for.
+
+    Args:
+        arguments: The words after the program's name.
+        is_one: Whether the program does one job at a time; else the line says how runs of several values are begun.
+    """
     word = r"[A-Za-z_][\w./@]*"
     for left, right, *more in (arguments[place : place + 3] for place in range(len(arguments) - 1)):
         name = left.lstrip("+~")
@@ -76,10 +82,12 @@ def check_slips(arguments: Sequence[str]) -> None:
         key, _, value = argument.partition("=")
         if "," not in value or argument[:1] in "-~" or key.lstrip("+") in TEXTS or re.search(r"[\[({'\"\\]", value):
             continue
+        each = [] if is_one else [f"a run of each: -m {argument}"]
         if re.fullmatch(r"[-+]?\d+,\d+", value):
-            point = value.replace(",", ".")
-            raise UserError(f"{argument}: has a comma; a decimal point: {key}={point}; two runs: -m {argument}")
-        raise UserError(f"{argument}: has several values; a run of each: -m {argument}; a list: '{key}=[{value}]'")
+            ways = [f"a comma; a decimal point: {key}={value.replace(',', '.')}", *each]
+        else:
+            ways = ["several values", *each, f"a list: '{key}=[{value}]'"]
+        raise UserError(f"{argument}: has {'; '.join(ways)}")
 
 
 def show_help(job: str, arguments: Sequence[str]) -> None:

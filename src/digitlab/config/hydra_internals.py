@@ -4,6 +4,7 @@ Hydra builds callbacks and loggers of its own node before any code of ours runs.
 far as config/arguments.py lets it, by the command line; a file from elsewhere may name a launcher and cells, no more.
 """
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ from digitlab.platform.text import shorten
 OPEN = ("mode", "sweeper.params", "sweeper.per_optim", "sweeper.max_batch_size")  # of Hydra's node, to any file
 BOOKKEEPING = ("overrides", "runtime", "job.override_dirname", "searchpath")  # the last one: by --config-dir
 RUNS_CODE = ("setup", "python", "srun_args", "additional_parameters")  # of a launcher's keys
+DEEDS = ("run", "multirun", "cfg", "info", "shell_completion")  # of which Hydra does one
+COMPLETIONS = ("install=", "uninstall=", "query=")
 REFUSED_FLAGS = {
     "experimental_rerun": "would run what is pickled in the file",
     "config_path": "would leave conf/ out; --config-dir=FOLDER adds a folder of your own files",
@@ -35,8 +38,12 @@ REFUSED_FLAGS = {
 }
 
 
-def check_flags(arguments: Sequence[str]) -> list[str]:
+def check_flags(arguments: Sequence[str], is_one: bool = False) -> list[str]:
     """Return `arguments` with Hydra's flags first: it takes no KEY=VALUE after a flag that follows another one.
+
+    Args:
+        arguments: The words after the program's name.
+        is_one: Whether the program does one job at a time, as a report is.
 
     Raises UserError for a flag of Hydra's, in whatever spelling, that is not for use here, and for an unknown one.
     """
@@ -51,6 +58,15 @@ def check_flags(arguments: Sequence[str]) -> list[str]:
             raise UserError(f"--{name.replace('_', '-')}: not to be used here: it {reason}")
     if flags.resolve and not (flags.cfg or flags.help):
         raise UserError("--resolve: says how --cfg shows a configuration; give it with --cfg=job")
+    deeds = [f"--{name.replace('_', '-')}" for name in DEEDS if getattr(flags, name)]
+    if len(deeds) > 1:
+        raise UserError(f"{' '.join(deeds)}: each asks for something else; give one of them")
+    asked = [each for each in (*flags.overrides, *rest) if each.startswith(COMPLETIONS)]
+    is_answerable = "COMP_LINE" in os.environ or not (asked and asked[0].startswith("query="))
+    if flags.shell_completion and not (len(asked) == 1 and is_answerable):
+        raise UserError("--shell-completion: needs install=SHELL or uninstall=SHELL; query=SHELL is for shells")
+    if flags.multirun and is_one:
+        raise UserError("--multirun: is for runs; reports are written one at a time, of report.sweep=NAME")
     overrides = [*flags.overrides, *rest]
     return [*(each for each in arguments if each not in overrides), *overrides]
 

@@ -67,7 +67,7 @@ def _data(store: Store, model: TrackedModel, overrides: Sequence[str]) -> ImageD
                 f"{override}: is the model's: {model.size} pixels, {'in colour' if model.has_color else 'gray'}"
             )
     check_arguments(overrides)
-    check_slips(overrides)
+    check_slips(overrides, is_one=True)
     with configuration():
         if any(each.startswith("data=") for each in overrides):
             cfg = compose(*understood(overrides))
