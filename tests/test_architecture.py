@@ -13,7 +13,7 @@ FLOORS = (
     ("data", "models", "plots", "analysis", "documents"),
     ("tracking",),
     ("training", "inference", "claims"),
-    ("sweep", "report"),
+    ("sweep", "report", "serve"),
 )
 # Above them all: what starts a program, or is imported by its name.
 TOP = {"__init__", "__main__", "cli", "cli_runs", "apps"}
@@ -21,6 +21,9 @@ OWNERS = {
     "mlflow": {"tracking"},
     "matplotlib": {"plots"},
     "rich": {"platform.console", "training.progress"},
+    "fastapi": {"serve"},
+    "uvicorn": {"serve"},
+    "prometheus_client": {"serve"},
     "scipy": {"analysis", "inference.digits"},
     "pydantic": {"config"},
     "hydra": {"config", "sweep", "training.setup", "training.api", "apps"},
@@ -88,12 +91,20 @@ def test_only_its_owners_import_a_library(library):
 def test_every_imported_package_is_declared():
     project = tomllib.loads((PACKAGE.parents[1] / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    requirements = [*project["dependencies"], *extras["parallel"], *extras["slurm"], *extras["export"]]
-    declared = {re.match(r"[\w-]+", each)[0].lower() for each in requirements}
+    requirements = [
+        *project["dependencies"],
+        *extras["parallel"],
+        *extras["slurm"],
+        *extras["export"],
+        *extras["serve"],
+    ]
+    declared = {re.match(r"[\w-]+", each)[0].lower().replace("-", "_") for each in requirements}
     distributions = packages_distributions()
     files = PACKAGE.parent.rglob("*.py")
     packages = {each.partition(".")[0] for file in files for each in imports(file)} & set(distributions)
-    undeclared = {each for each in packages if not {name.lower() for name in distributions[each]} & declared}
+    undeclared = {
+        each for each in packages if not {name.lower().replace("-", "_") for name in distributions[each]} & declared
+    }
     assert not undeclared - {"digitlab", "hydra_plugins"}
 
 

@@ -1,6 +1,7 @@
 """The commands about runs that are there: each reads its arguments and calls one function."""
 
 import sys
+from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
 from importlib import import_module
@@ -152,18 +153,40 @@ def export(run: str, form: str, int8: bool, output: Path | None, experiment: str
     call("inference.export", "export", experiment, run, form, int8, output, mistake=1)
 
 
+@click.command()
+@click.argument("runs", nargs=-1, required=True, shell_complete=_complete)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen; 0.0.0.0 is every network.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
+@experiment
+def serve(runs: tuple[str, ...], host: str, port: int, experiment: str) -> None:
+    """Serve the models of RUNS: a page to draw on, and MLflow's protocol for programs, which the first one answers."""
+    call(
+        "serve.app", "serve", experiment, runs, host, port, mistake=1, needs=("fastapi", "uvicorn", "prometheus_client")
+    )
+
+
 def call(
-    module: str, task: str, experiment: str, *arguments: object, is_open: bool = True, mistake: int = 2
+    module: str,
+    task: str,
+    experiment: str,
+    *arguments: object,
+    is_open: bool = True,
+    mistake: int = 2,
+    needs: Sequence[str] = (),
 ) -> NoReturn:
-    """End the process with the code that a function of `module` returns for the store, or for a `mistake`."""
+    """End the process with the code that a function of `module` returns for the store, or for a `mistake`.
+
+    `needs` are packages of the extra that is called as the task is.
+    """
     import os
 
-    from digitlab.config.errors import one_line_errors, user_errors
+    from digitlab.config.errors import check_extra, one_line_errors, user_errors
     from digitlab.platform.startup import fast_exit, fast_imports
 
     sys.path += [str(folder) if folder.is_absolute() else "" for folder in SOURCES]  # where a run's own code is
     try:
         with one_line_errors():
+            check_extra(task, needs, task)
             with fast_imports():
                 from digitlab.platform import console
 
@@ -184,4 +207,4 @@ def call(
     fast_exit(code)
 
 
-COMMANDS = (compare, bisect, explain, rerun, register, predict, evaluate, export)
+COMMANDS = (compare, bisect, explain, rerun, register, predict, evaluate, export, serve)

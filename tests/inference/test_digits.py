@@ -109,3 +109,14 @@ def test_every_kind_of_file_shows_the_same_digit(tmp_path):
         save(tmp_path / name)
         (found,) = find_digits(read_picture(tmp_path / name, 640))
         assert alike(found.pixels, upright.pixels) > (0.85 if name == "bits.png" else 0.97), name
+
+
+@pytest.mark.parametrize("side", [40, 168, 600])
+def test_specks_and_blots_are_framed_or_left_out(side):
+    shapes = [(1, 1), (1, 2), (2, 1), (2, 3), (3, 3), (6, 6), (1, 30), (30, 1), (20, 25)]
+    for height, width in shapes:
+        page = np.full((side, side), 250, np.uint8)
+        page[4 : 4 + height, 6 : 6 + width] = 20
+        for digit in find_digits(picture(page)):
+            assert digit.pixels.shape == (28, 28)
+            assert digit.pixels.max() > 100

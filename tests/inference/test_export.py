@@ -90,7 +90,7 @@ def test_a_mistake_is_one_line_and_writes_nothing(monkeypatch, tmp_path, argumen
 
 def test_a_missing_package_is_named_with_its_extra(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("digitlab.inference.export.find_spec", lambda name: None)
+    monkeypatch.setattr("digitlab.config.errors.find_spec", lambda name: None)
     end = command(tracked.digits(), "export", "latest", "--format", "safetensors")
     assert end == "error: --format=safetensors: needs safetensors, of the extra export: pip install digitlab[export]"
 

@@ -74,6 +74,9 @@ def test_a_run_is_explained_repeated_and_registered(harness, capsys):
     assert say(harness, capsys, "compare", "models:/digits@champion", run.info.run_id)[0] == 0
     assert say(harness, capsys, "register", run.info.run_id, "--name", "digits", "--alias", "champion")[0] == 0
     assert len(harness.client.search_model_versions("name = 'digits'")) == 1
+    by_alias, by_id = (say(harness, capsys, "explain", each) for each in ("champion", run.info.run_id))
+    assert by_alias == by_id
+    assert by_alias[0] == 0
 
 
 @pytest.fixture

@@ -68,3 +68,9 @@ def tracking_server(database: Path, artifacts: Path) -> Server:
 def ui(repository: Path, environment: Mapping[str, str]) -> Server:
     """Return the server that `make ui` starts."""
     return Server(["make", "ui", "PORT={port}"], repository, environment)
+
+
+def serving(uri: str, *models: str) -> Server:
+    """Return the server that `digitlab serve` starts, for models in the store at `uri`."""
+    command = [sys.executable, "-m", "digitlab", "serve", *models, "--port", "{port}"]
+    return Server(command, environment=os.environ | {"MLFLOW_TRACKING_URI": uri, "PYTHONPATH": "src"})

@@ -3,8 +3,9 @@
 import errno
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib.util import find_spec
 
 from hydra.errors import HydraException, InstantiationException, MissingConfigException
 from omegaconf import DictConfig
@@ -33,6 +34,12 @@ def user_errors(key: str) -> Iterator[None]:
     except Exception as error:
         cause = (error.__cause__ or error) if isinstance(error, InstantiationException) else error
         raise UserError(f"{key}: {one_line(cause)}") from error
+
+
+def check_extra(key: str, packages: Sequence[str], extra: str) -> None:
+    """Raise UserError where `key` needs packages, named as they are imported, that an extra brings and are not here."""
+    if missing := [each for each in packages if find_spec(each) is None]:
+        raise UserError(f"{key}: needs {', '.join(missing)}, of the extra {extra}: pip install digitlab[{extra}]")
 
 
 def job_errors(cfg: DictConfig) -> AbstractContextManager:

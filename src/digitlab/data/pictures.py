@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ class _Picture(NamedTuple):
     has_frames: bool
 
 
-def read_pictures(files: Sequence[Path], size: int | None = None, color: bool | None = None) -> Pictures:
+def read_pictures(files: Sequence[Path | BinaryIO], size: int | None = None, color: bool | None = None) -> Pictures:
     """Read image files as squares of `size` pixels.
 
     - `size`: None takes the images' own, the median of their shorter sides, at most 64. Others are stretched.
@@ -48,7 +48,7 @@ def read_pictures(files: Sequence[Path], size: int | None = None, color: bool | 
     read.
     """
     if size is None:
-        size = min(int(np.median([min(_measure(file)) for file in files])), LARGEST)
+        size = min(int(np.median([min(measure(file)) for file in files])), LARGEST)
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # decoders release Python's lock
         read = list(pool.map(lambda file: _read(file, size), files))
     remarks: list[str] = []
@@ -77,7 +77,7 @@ def read_pictures(files: Sequence[Path], size: int | None = None, color: bool | 
     return Pictures(torch.from_numpy(whole if color else to_gray(whole)), remarks)
 
 
-def read_picture(file: Path, longest: int) -> np.ndarray:
+def read_picture(file: Path | BinaryIO, longest: int) -> np.ndarray:
     """Read one image file in its own shape, scaled down to `longest` pixels: uint8 (H, W, 3).
 
     Orientation tags are followed, values of more than 8 bits scaled as in `read_pictures`. Transparent pixels become
@@ -123,7 +123,8 @@ def extensions() -> tuple[str, ...]:
     return tuple(sorted(each for each, name in Image.registered_extensions().items() if name in readable))
 
 
-def _measure(file: Path) -> tuple[int, int]:
+def measure(file: Path | BinaryIO) -> tuple[int, int]:
+    """Return the width and the height that an image file says it has; OSError for what is none."""
     from PIL import Image
 
     with _readable(file), Image.open(file) as image:
@@ -131,15 +132,17 @@ def _measure(file: Path) -> tuple[int, int]:
 
 
 @contextmanager
-def _readable(file: Path) -> Iterator[None]:
+def _readable(file: Path | BinaryIO) -> Iterator[None]:
     """Turn whatever a decoder raises, each its own, into an OSError that names the file."""
     try:
         yield
     except Exception as error:
+        if not isinstance(file, Path):
+            raise OSError("is not a readable image") from error  # the rest tells of the object in memory
         raise OSError(f"{file} is not a readable image: {error}") from error
 
 
-def _read(file: Path, size: int) -> _Picture:
+def _read(file: Path | BinaryIO, size: int) -> _Picture:
     from PIL import Image, ImageOps
 
     with _readable(file), Image.open(file) as image:

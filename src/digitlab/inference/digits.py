@@ -16,6 +16,7 @@ STROKES = (2.2, 4.5)  # pixels: how thin and how thick strokes are in MNIST, all
 GRID = 32  # cells along the longer side, in which the light on the ground is measured
 FAINTEST = 12  # of 255: a difference from the ground that is no ink
 FULLEST = 0.35  # the share of a picture that ink takes at most
+FAINT = 0.3  # of a digit's ink: what is fainter is around it
 BREAK = 0.08  # of a digit's height
 EVERY_NEIGHBOUR = np.ones((3, 3), bool)
 
@@ -187,8 +188,9 @@ def _frame(ink: np.ndarray, mask: np.ndarray, parts: Sequence[_Part]) -> Digit:
     if wanted > width:
         cover = _thicken(cover, (wanted - width) / scale / 2)
     elif wanted < width:
-        cover = 1 - _thicken(1 - cover, (width - wanted) / scale / 2)
-    rows, columns = np.flatnonzero(cover.max(axis=1) > 0.3), np.flatnonzero(cover.max(axis=0) > 0.3)
+        thinner = 1 - _thicken(1 - cover, (width - wanted) / scale / 2)
+        cover = thinner if thinner.max() > FAINT else cover  # a blot has no width, and may be gone
+    rows, columns = np.flatnonzero(cover.max(axis=1) > FAINT), np.flatnonzero(cover.max(axis=0) > FAINT)
     cover = cover[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     scale = BOX / max(cover.shape)
     size = [max(round(length * scale), 1) for length in cover.shape[::-1]]

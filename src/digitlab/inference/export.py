@@ -5,7 +5,6 @@ import os
 import tempfile
 import warnings
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from digitlab.config.errors import UserError
+from digitlab.config.errors import UserError, check_extra
 from digitlab.data.corrupt import KINDS, STRENGTHS, corrupt
 from digitlab.inference import labelled
 from digitlab.inference.model import TrackedModel, tracked_model
@@ -44,10 +43,7 @@ def export(store: Store, reference: str, form: str, int8: bool = False, output: 
     chosen = FORMATS[form]
     if int8 and form != "onnx":
         raise UserError("--int8: is for --format onnx")
-    if missing := [each for each in chosen.packages if find_spec(each) is None]:
-        raise UserError(
-            f"--format={form}: needs {', '.join(missing)}, of the extra export: pip install digitlab[export]"
-        )
+    check_extra(f"--format={form}", chosen.packages, "export")
     if output and (output.is_dir() or not output.absolute().parent.is_dir()):
         raise UserError(f"--output={output}: must be a file in a folder that exists")
     model = tracked_model(store, reference)

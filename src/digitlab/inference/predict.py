@@ -5,7 +5,6 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -16,25 +15,15 @@ from tqdm import tqdm
 
 from digitlab.config.errors import UserError
 from digitlab.data.folders import images_below
-from digitlab.data.pictures import extensions, read_picture, read_pictures
+from digitlab.data.pictures import extensions
 from digitlab.inference.answers import FORMS, Answer
-from digitlab.inference.digits import find_digits
+from digitlab.inference.look import Seen, look
 from digitlab.inference.model import TrackedModel, tracked_model
 from digitlab.platform.text import printable
 from digitlab.tracking.store import Store
 
 BATCH = 64  # files in memory at once
-LONGEST = 640  # pixels: photographs are scaled down to it before digits are looked for
 UNREAD = 3  # exit code where a file could not be read, or shows nothing
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What was found in one file: images for the network, uint8 (N, ...), their boxes, and how many were left out."""
-
-    images: np.ndarray
-    boxes: Sequence[tuple[int, int, int, int] | None]
-    left_out: int = 0
 
 
 def predict(
@@ -52,7 +41,6 @@ def predict(
     if many and not model.is_framed_like_mnist:
         raise UserError(f"--many: digits are found for models of MNIST's digits, and {model.name} is none")
     print(f"model: {printable(model.name)} (run {model.run_id[:8]})", file=sys.stderr)
-    look = partial(_find if model.is_framed_like_mnist else _whole, model, many)
     writer, failed = FORMS[form](model.classes, [str(file) for file in files], many), 0
     if inputs:
         inputs.mkdir(parents=True, exist_ok=True)
@@ -63,7 +51,7 @@ def predict(
     ):
         for start in range(0, len(files), BATCH):
             some = files[start : start + BATCH]
-            found = list(pool.map(partial(_or_error, look), some))
+            found = list(pool.map(partial(_or_error, model, many), some))
             seen = [each for each in found if isinstance(each, Seen)]
             images = np.concatenate([each.images for each in seen]) if seen else np.empty(0)
             probabilities = iter(model.predict(torch.from_numpy(images)) if seen else ())
@@ -94,30 +82,12 @@ def _expand(paths: Sequence[Path]) -> Iterator[Path]:
         yield from below
 
 
-def _or_error(look: partial, file: Path) -> Seen | str:
+def _or_error(model: TrackedModel, many: bool, file: Path) -> Seen | str:
     """Return what is seen in a file, or why nothing is."""
     try:
-        seen = look(file)
-    except OSError as error:
+        return look(model, file, many)
+    except (OSError, ValueError) as error:
         return " ".join(str(error).removeprefix(f"{file} ").split())
-    return seen if len(seen.images) else "shows nothing that differs from its ground"
-
-
-def _find(model: TrackedModel, many: bool, file: Path) -> Seen:
-    picture = read_picture(file, LONGEST)
-    digits = find_digits(picture)
-    chosen = digits if many else sorted(digits, key=lambda each: -each.ink)[:1]
-    pixels = np.array([each.pixels for each in chosen], np.uint8).reshape(len(chosen), 28, 28)
-    return Seen(model.fit(torch.from_numpy(pixels)).numpy(), [each.box for each in chosen], len(digits) - len(chosen))
-
-
-def _whole(model: TrackedModel, many: bool, file: Path) -> Seen:
-    """See the whole picture as `data=image_folder` would; on black where all of the model's are, if it is gray."""
-    images = read_pictures([file], model.size, model.has_color).pixels.numpy()
-    rim = np.concatenate([images[0, 0], images[0, -1], images[0, :, 0], images[0, :, -1]])
-    if model.is_on_black and not model.has_color and np.median(rim) > 127:
-        images = 255 - images
-    return Seen(images, [None])
 
 
 def _save(folder: Path, index: int, file: Path, images: np.ndarray) -> None:

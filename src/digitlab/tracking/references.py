@@ -12,12 +12,13 @@ from digitlab.tracking.store import Store
 
 SHOWN = 5  # candidates in a message
 SHORTEST = 4  # characters of a run's id
-FORMS = "an id or its first 4 characters, a name, latest, best, best:model=NAME, models:/NAME@ALIAS"
+FORMS = "an id or its first 4 characters, a name, latest, best, best:model=NAME, models:/NAME@ALIAS, ALIAS"
 
 
 def resolve(store: Store, reference: str) -> entities.Run:
     """Return the run that `reference` means, one that is done if there are several of its name.
 
+    What is no name may be an alias of one registered model, such as `champion`.
     `latest` is the last one done. `best` has the best validation accuracy of any epoch of those done and tested;
     `best:sweep=NAME` or `best:model=NAME,data=NAME` of some of them. Raises ValueError, with the candidates, where
     there is no such run or more than one.
@@ -32,6 +33,10 @@ def resolve(store: Store, reference: str) -> entities.Run:
     found = [run for run in named if queries.is_done(run)] or named
     if not found and re.fullmatch(rf"[0-9a-f]{{{SHORTEST},32}}", reference):
         found = [run for run in _all(store) if run.info.run_id.startswith(reference)]
+    if not found and (addresses := [each for each in _model_addresses(store) if each.endswith(f"@{reference}")]):
+        if len(addresses) > 1:
+            raise ValueError(f"{reference}: {len(addresses)} models have this alias: {_shorten(addresses)}; give one")
+        return _of_model(store, addresses[0])
     if len(found) == 1:
         return found[0]
     if found:

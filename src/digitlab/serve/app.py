@@ -1,0 +1,220 @@
+"""The server: MLflow's scoring protocol for programs, pictures and a page to draw on for people."""
+
+import asyncio
+import base64
+import hashlib
+import io
+import re
+import signal
+import socket
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from http import HTTPStatus
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import uvicorn
+from fastapi import FastAPI, HTTPException, Query, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse
+from PIL import Image
+
+from digitlab.config.errors import UserError
+from digitlab.data.pictures import measure
+from digitlab.inference.look import look
+from digitlab.inference.model import TrackedModel, tracked_model
+from digitlab.inference.occlusion import importance
+from digitlab.platform import console
+from digitlab.serve.batching import Batching
+from digitlab.serve.limits import read_body
+from digitlab.serve.metrics import Metrics
+from digitlab.serve.scoring import read_images, write_probabilities
+from digitlab.tracking.store import Store
+
+PAGE = Path(__file__).with_name("page.html").read_text()
+MOST_IMAGES = 20_000  # that wait to be predicted
+MOST_PICTURES = 16  # that are read, or wait for it: each is decoded in memory
+MOST_DIGITS = 50  # of a picture
+MEGAPIXELS = 64  # of a picture: more than a telephone's
+SHORT = 100_000  # bytes
+GRACE = 10  # seconds for requests that are under way, when the server is to end
+IMAGES_AS_JSON = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {
+            "type": "object",
+            "properties": {"instances": {"type": "array", "items": {"type": "array"},
+                                         "description": "Images, each as rows of pixels from 0 to 255."}},
+            "required": ["instances"],
+        }}},
+    }
+}  # fmt: skip
+PICTURE = {
+    "requestBody": {
+        "required": True,
+        "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model under the name that it is asked for."""
+
+    name: str
+    model: TrackedModel
+    batching: Batching
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "run": self.model.run_id,
+            "classes": self.model.classes,
+            "size": self.model.size,
+            "color": self.model.has_color,
+            "finds_digits": self.model.is_framed_like_mnist,
+        }
+
+
+def serve(store: Store, references: Sequence[str], host: str, port: int) -> int:
+    """Serve the models of runs until a signal ends it; return the exit code. Raises UserError."""
+    models = {each: tracked_model(store, each) for each in dict.fromkeys(references)}
+    try:
+        listening = socket.create_server((host, port), backlog=1024)
+    except (OSError, OverflowError) as error:
+        reason = str(getattr(error, "strerror", None) or error).partition(" (")[0]
+        raise UserError(f"--host={host} --port={port}: cannot be listened to: {reason}") from error
+    address = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{listening.getsockname()[1]}"
+    for reference, model in models.items():
+        console.say(f"{reference}: {model.name} (run {model.run_id[:8]}), {len(model.classes)} classes")
+    console.say(f"{address}  a page to draw on; {address}/invocations for programs. Ctrl-C stops it.")
+    if host not in ("127.0.0.1", "localhost", "::1"):
+        console.say(f"--host={host}: whoever reaches this machine can use it; there is no password")
+    app = make_app([Served(name, model, Batching(model.predict, MOST_IMAGES)) for name, model in models.items()])
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=GRACE,
+        limit_concurrency=1000,
+    )  # fmt: skip
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, lambda *_: None)  # uvicorn hears them, and sends them again once it has ended
+    uvicorn.Server(config).run(sockets=[listening])
+    return 0
+
+
+def make_app(served: Sequence[Served]) -> FastAPI:
+    """Return the application for some models, of which the first answers programs."""
+    app = FastAPI(title="digitlab", docs_url=None, redoc_url=None)  # whose pages load scripts
+    app.add_exception_handler(HTTPException, _say_why)
+    metrics = Metrics()
+    app.add_middleware(metrics.middleware)
+    first = served[0]
+    pictures, readers = asyncio.Semaphore(MOST_PICTURES), ThreadPoolExecutor(2)
+
+    @app.get("/", response_class=HTMLResponse)
+    async def page() -> HTMLResponse:
+        """The page to draw on."""
+        return HTMLResponse(PAGE, headers={"Content-Security-Policy": POLICY, "Referrer-Policy": "no-referrer"})
+
+    @app.get("/ping")
+    @app.get("/health")
+    async def health() -> Response:
+        """Say that models are loaded and answered for."""
+        return Response("\n", media_type="application/json")
+
+    @app.get("/version")
+    async def mlflow_version() -> Response:
+        """MLflow's version, as its own server says it."""
+        return Response(version("mlflow"), media_type="application/json")
+
+    @app.get("/metrics")
+    async def measured() -> Response:
+        """Numbers for Prometheus."""
+        return Response(metrics.text(), media_type=metrics.content_type)
+
+    @app.get("/models")
+    async def models() -> list[dict[str, Any]]:
+        """What is served."""
+        return [each.describe() for each in served]
+
+    @app.post("/invocations", openapi_extra=IMAGES_AS_JSON)
+    async def invocations(request: Request) -> Response:
+        """Return the probabilities of images, as `mlflow models serve` does."""
+        body = await read_body(request)
+        asked = body, request.headers.get("content-type", ""), first.model.examples.shape[1:]
+        try:  # many images take a while to read, and others wait meanwhile
+            images = read_images(*asked) if len(body) < SHORT else await asyncio.to_thread(read_images, *asked)
+        except ValueError as error:
+            raise HTTPException(400, str(error)) from None
+        return Response(write_probabilities(await _predict(first, images)), media_type="application/json")
+
+    @app.post("/look", openapi_extra=PICTURE)
+    async def look_at(
+        request: Request,
+        many: Annotated[bool, Query(description="All digits, not the largest alone.")] = False,
+        explain: Annotated[bool, Query(description="Also what each answer hangs on.")] = False,
+    ) -> list[dict[str, Any]]:
+        """Say what a picture shows, an image file of any kind: the answer of each model."""
+        body = await read_body(request)
+        if pictures.locked():
+            raise HTTPException(503, "too many pictures at once; try again")
+        async with pictures:
+            loop = asyncio.get_running_loop()
+            return [await loop.run_in_executor(readers, _see, each, body, many, explain) for each in served]
+
+    return app
+
+
+async def _predict(served: Served, images: np.ndarray) -> np.ndarray:
+    try:
+        return await served.batching(images)
+    except OverflowError:
+        raise HTTPException(503, "too many images at once; try again") from None
+
+
+def _see(served: Served, body: bytes, many: bool, explain: bool) -> dict[str, Any]:
+    """Return what a model says of the bytes of a picture; HTTPException where it cannot be read."""
+    model = served.model
+    try:
+        width, height = measure(io.BytesIO(body))
+        if width * height > MEGAPIXELS * 1e6:
+            raise HTTPException(413, f"the picture has {width:,} x {height:,} pixels; allowed: {MEGAPIXELS} million")
+        seen = look(model, io.BytesIO(body), many)
+    except OSError as error:
+        raise HTTPException(400, f"the body {error}") from None
+    except ValueError as error:
+        return {"name": served.name, "found": [], "left_out": 0, "reason": str(error)}
+    images = seen.images[:MOST_DIGITS]
+    found = []
+    for image, box, row in zip(images, seen.boxes, model.predict(torch.from_numpy(images)), strict=False):
+        label = int(row.argmax())
+        each = {"class": model.classes[label], "probabilities": row.tolist(), "box": box, "seen": _png(image)}
+        if explain:
+            each["importance"] = importance(model, image, label).round(5).tolist()
+        found.append(each)
+    return {"name": served.name, "found": found, "left_out": seen.left_out + len(seen.images) - len(images)}
+
+
+def _png(image: np.ndarray) -> str:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "png")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+async def _say_why(request: Request, error: Any) -> JSONResponse:
+    """Answer a mistake as MLflow's server does."""
+    content = {"error_code": HTTPStatus(error.status_code).name, "message": error.detail}
+    return JSONResponse(content, error.status_code, error.headers)
+
+
+def _hash(tag: str) -> str:
+    (text,) = re.findall(f"<{tag}>(.*?)</{tag}>", PAGE, re.DOTALL)
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+POLICY = (
+    f"default-src 'none'; script-src {_hash('script')}; style-src {_hash('style')}; img-src data: blob:; "
+    "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+)
