@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup train sweep claims report compare bench bench-gpu bench-peers ui relocate gc check restore test test-all docs record-losses reference lint
+.PHONY: help setup train sweep claims report compare bench bench-gpu bench-peers ui relocate gc check restore test test-all test-night docs record-losses reference lint
 PYTHON ?= python3
 PORT ?= 5000
 BIN := .venv/bin
@@ -70,8 +70,11 @@ restore: setup  ## put the daily copy in the place of a damaged store, which is 
 test: setup  ## run the fast tests (offline, under 4 minutes on 2 cores)
 	$(PYTEST) -m "not slow" $(ARGS)
 
-test-all: setup  ## run every test: kills, outages, browser and README too
+test-all: setup  ## run the slow tests too: kills, outages, browser, README
 	$(PYTEST) $(ARGS)
+
+test-night: setup  ## repeat kills, faults and drawn inputs in large numbers (some hours)
+	DIGITLAB_MIXES=200 HOSTILE_EXAMPLES=2000 HOSTILE_BODIES=10000 $(PYTEST) -m "night or drawn" $(ARGS)
 
 docs: setup  ## check every link of README and guide, and run every command in them (6 minutes)
 	$(PYTEST) tests/docs

@@ -45,6 +45,10 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 MNIST = Path(os.environ.get("DIGITLAB_DATA") or REPOSITORY.parent / "shared" / "data")
 
 
+# Cases of a kind of which the slow tests try the first.
+QUARTERS = (0, *(pytest.param(number, marks=pytest.mark.night) for number in (1, 2, 3)))
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     return REPOSITORY
@@ -130,8 +134,12 @@ class Harness:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items) -> None:
-    """Leave three of four cases of a table to the slow tests."""
+def pytest_collection_modifyitems(config, items) -> None:
+    """Leave three of four cases of a table to the slow tests, and to a night what is only tried then."""
+    if "night" not in config.option.markexpr:
+        left = [item for item in items if item.get_closest_marker("night")]
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in left]
     cases = Counter()
     for item in items:
         if item.get_closest_marker("table"):

@@ -74,6 +74,7 @@ def test_the_page_on_reliability_has_this_number_of_mixes(repository):
 
 
 @pytest.mark.slow
+@pytest.mark.drawn
 @pytest.mark.parametrize("number", range(MIXES))
 def test_a_mix_killed_at_random_ends_as_if_undisturbed(tmp_path: Path, number: int):
     draw = random.Random(number)
@@ -114,6 +115,7 @@ def outcome(harness: Harness) -> dict[str, dict[str, list]]:
 
 
 @pytest.mark.slow
+@pytest.mark.drawn
 @pytest.mark.parametrize("number", range(0, MIXES, 20))
 def test_a_parallel_sweep_of_a_mix_killed_at_random_ends_as_if_undisturbed(tmp_path: Path, number: int):
     draw = random.Random(number)

@@ -185,6 +185,7 @@ BASE = ("model=mlp", "model.hidden=[]", "data=mnist5k", "trainer=smoke", "optim=
 
 
 @pytest.mark.slow
+@pytest.mark.drawn
 @pytest.mark.filterwarnings("ignore")
 def test_a_run_is_accepted_or_refused_in_a_line(front_door):
     drawn = st.lists(overrides(RUN_KEYS), min_size=1, max_size=2)
@@ -193,6 +194,7 @@ def test_a_run_is_accepted_or_refused_in_a_line(front_door):
 
 
 @pytest.mark.slow
+@pytest.mark.drawn
 @pytest.mark.filterwarnings("ignore")
 def test_a_sweep_is_accepted_or_refused_in_a_line(front_door):
     drawn = st.lists(overrides([*RUN_KEYS, *CLAIM_KEYS]), min_size=1, max_size=2)
@@ -201,6 +203,7 @@ def test_a_sweep_is_accepted_or_refused_in_a_line(front_door):
 
 
 @pytest.mark.slow
+@pytest.mark.drawn
 @pytest.mark.filterwarnings("ignore")
 def test_a_report_is_accepted_or_refused_in_a_line(front_door):
     drawn = st.lists(overrides(REPORT_KEYS), min_size=1, max_size=2)

@@ -124,6 +124,7 @@ def test_a_body_without_end_and_one_that_stops_are_cut_off(server):
         assert b" 408 " in slow.recv(1000)
 
 
+@pytest.mark.drawn
 @pytest.mark.filterwarnings("ignore")
 def test_hostile_requests_never_break_the_server(server):
     """HOSTILE_BODIES=10000 sends that many."""
