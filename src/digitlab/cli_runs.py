@@ -140,7 +140,9 @@ def evaluate(run: str, overrides: tuple[str, ...], corrupt: bool, whole: bool, e
 
 @click.command()
 @names_run("run")
-@click.option("--format", "form", type=click.Choice(["onnx", "torchscript", "pt2", "safetensors"]), required=True)
+@click.option(
+    "--format", "form", type=click.Choice(["onnx", "torchscript", "pt2", "safetensors", "web"]), required=True
+)
 @click.option("--int8", is_flag=True, help="Weights of 8 bits, for onnx; its accuracy is measured beside.")
 @click.option("--output", metavar="FILE", type=click.Path(path_type=Path), help="Where to; by default the run's name.")
 @experiment
@@ -148,7 +150,8 @@ def export(run: str, form: str, int8: bool, output: Path | None, experiment: str
     """Write the model of RUN for other programs, checked against the original.
 
     It takes images as they are stored, uint8, as many as you like, and gives probabilities; safetensors has the weights
-    alone. onnx and safetensors need the extra export.
+    alone, and web is a folder with a page that runs the model in a browser, for which npm brings ONNX Runtime Web.
+    onnx, safetensors and web need the extra export.
     """
     call("inference.export", "export", experiment, run, form, int8, output, mistake=1)
 

@@ -16,6 +16,7 @@ from digitlab.config.errors import UserError, check_extra
 from digitlab.data.corrupt import KINDS, STRENGTHS, corrupt
 from digitlab.inference import labelled
 from digitlab.inference.model import TrackedModel, tracked_model
+from digitlab.inference.web import write_page
 from digitlab.platform import console
 from digitlab.tracking.store import Store
 
@@ -35,7 +36,7 @@ class Format(NamedTuple):
 
 
 def export(store: Store, reference: str, form: str, int8: bool = False, output: Path | None = None) -> int:
-    """Write the model of a run into a file; return the exit code.
+    """Write the model of a run into a file, or for "web" into a folder; return the exit code.
 
     `form` is one of FORMATS. `int8` quantizes the weights of an ONNX model, and measures what that costs on the run's
     test images. Nothing is written that gives other probabilities than the original. Raises UserError.
@@ -44,10 +45,12 @@ def export(store: Store, reference: str, form: str, int8: bool = False, output: 
     if int8 and form != "onnx":
         raise UserError("--int8: is for --format onnx")
     check_extra(f"--format={form}", chosen.packages, "export")
-    if output and (output.is_dir() or not output.absolute().parent.is_dir()):
-        raise UserError(f"--output={output}: must be a file in a folder that exists")
     model = tracked_model(store, reference)
     target = output or Path(f"{model.file_name}{'-int8' if int8 else ''}{chosen.suffix}")
+    is_new = not target.exists() if form == "web" else not target.is_dir()
+    if not (is_new and target.absolute().parent.is_dir()):
+        kind = "a new folder" if form == "web" else "a file"
+        raise UserError(f"--output={target}: must be {kind} in a folder that exists")
     with tempfile.TemporaryDirectory(dir=target.absolute().parent, prefix=".digitlab-") as folder:
         file = Path(folder) / f"model{chosen.suffix}"
         with warnings.catch_warnings(action="ignore"):  # of exporters, about themselves
@@ -63,7 +66,8 @@ def export(store: Store, reference: str, form: str, int8: bool = False, output: 
             )
         accuracies = _accuracies(store, model, predict) if int8 else ""
         os.replace(file, target)
-    console.say(f"{target}: {target.stat().st_size:,} bytes, largest difference on {CHECKED} images {difference:.2g}")
+    size = sum(each.stat().st_size for each in (target, *target.rglob("*")) if each.is_file())
+    console.say(f"{target}: {size:,} bytes, largest difference on {CHECKED} images {difference:.2g}")
     if accuracies:
         console.say(accuracies)
     return 0
@@ -143,6 +147,16 @@ def _read_onnx(model: TrackedModel, file: Path) -> Predict:
     return lambda images: np.asarray(session.run([OUTPUT], {INPUT: images.numpy()})[0])
 
 
+def _write_web(model: TrackedModel, folder: Path) -> None:
+    folder.mkdir()
+    _write_onnx(model, folder / "model.onnx")
+    write_page(model, folder)
+
+
+def _read_web(model: TrackedModel, folder: Path) -> Predict:
+    return _read_onnx(model, folder / "model.onnx")
+
+
 def _quantize(file: Path) -> Path:
     """Write an ONNX model again with weights of 8 bits; activations are quantized as they come."""
     import logging
@@ -168,6 +182,7 @@ def _module(module: Any) -> Predict:
 
 FORMATS = {
     "onnx": Format(".onnx", ("onnx", "onnxscript", "onnxruntime"), _write_onnx, _read_onnx),
+    "web": Format("-web", ("onnx", "onnxscript", "onnxruntime"), _write_web, _read_web),
     "torchscript": Format(".pt", (), _write_torchscript, _read_torchscript),
     "pt2": Format(".pt2", (), _write_pt2, _read_pt2),
     "safetensors": Format(".safetensors", ("safetensors",), _write_safetensors, _read_safetensors),

@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http import HTTPStatus
 from importlib.metadata import version
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from PIL import Image
 
 from digitlab.config.errors import UserError
 from digitlab.data.pictures import measure
+from digitlab.inference import web
 from digitlab.inference.look import look
 from digitlab.inference.model import TrackedModel, tracked_model
 from digitlab.inference.occlusion import importance
@@ -34,7 +34,7 @@ from digitlab.serve.metrics import Metrics
 from digitlab.serve.scoring import read_images, write_probabilities
 from digitlab.tracking.store import Store
 
-PAGE = Path(__file__).with_name("page.html").read_text()
+PAGE = web.PAGE.read_text()
 MOST_IMAGES = 20_000  # that wait to be predicted
 MOST_PICTURES = 16  # that are read, or wait for it: each is decoded in memory
 MOST_DIGITS = 50  # of a picture

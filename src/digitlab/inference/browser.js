@@ -1,0 +1,91 @@
+// Reads what is drawn with the model beside this page, in the browser itself: nothing is sent anywhere.
+"use strict";
+globalThis.reader = (() => {
+  const bytes = text => Uint8Array.from(atob(text), each => each.charCodeAt(0));
+  ort.env.wasm.numThreads = 1;
+  const address = (part, type) => URL.createObjectURL(new Blob([part], {type}));
+  // A page that was opened as a file may load no module by its name, and no other file.
+  ort.env.wasm.wasmPaths = {mjs: address(bytes(RUNTIME.mjs), "text/javascript"), wasm: address(bytes(RUNTIME.wasm), "application/wasm")};
+  const session = ort.InferenceSession.create(bytes(MODEL.onnx));
+  const SIDE = 28, BOX = 20, FAINT = .3, FAINTEST = 12;
+
+  // Probabilities of one image: its bytes, row by row.
+  async function predict(pixels) {
+    const shape = [1, MODEL.size, MODEL.size, ...(MODEL.color ? [3] : [])];
+    const found = await (await session).run({images: new ort.Tensor("uint8", Uint8Array.from(pixels), shape)});
+    return [...found.probabilities.data];
+  }
+  // The mean over each pixel of a smaller grid, of `values` of width x height with `channels` numbers a pixel.
+  function shrink(values, width, height, channels, toWidth, toHeight) {
+    const out = new Float32Array(toWidth * toHeight * channels);
+    const shares = (from, to, n) => {
+      const low = n * from / to, high = (n + 1) * from / to, list = [];
+      for (let i = Math.floor(low); i < Math.min(Math.ceil(high), from); i++) list.push([i, Math.min(i + 1, high) - Math.max(i, low)]);
+      return list;
+    };
+    for (let y = 0; y < toHeight; y++) for (let x = 0; x < toWidth; x++) {
+      let total = 0;
+      const sums = new Float32Array(channels);
+      for (const [row, tall] of shares(height, toHeight, y)) for (const [column, wide] of shares(width, toWidth, x)) {
+        total += tall * wide;
+        for (let c = 0; c < channels; c++) sums[c] += tall * wide * values[(row * width + column) * channels + c];
+      }
+      for (let c = 0; c < channels; c++) out[(y * toWidth + x) * channels + c] = sums[c] / total;
+    }
+    return out;
+  }
+  // A digit as MNIST has them: 20 of 28 pixels long, centred by mass, white on black; null where nothing is drawn.
+  function frame(gray, width, height) {
+    const rim = [];
+    for (let x = 0; x < width; x++) rim.push(gray[x], gray[(height - 1) * width + x]);
+    const ground = rim.sort((a, b) => a - b)[rim.length >> 1], ink = gray.map(value => Math.abs(value - ground));
+    const most = ink.reduce((a, b) => Math.max(a, b), 0);
+    if (most < FAINTEST) return null;
+    let left = width, top = height, right = 0, bottom = 0;
+    for (let y = 0; y < height; y++) for (let x = 0; x < width; x++) if (ink[y * width + x] > FAINT * most) {
+      left = Math.min(left, x); right = Math.max(right, x + 1); top = Math.min(top, y); bottom = Math.max(bottom, y + 1);
+    }
+    const cut = new Float32Array((right - left) * (bottom - top));
+    for (let y = top; y < bottom; y++) for (let x = left; x < right; x++) cut[(y - top) * (right - left) + x - left] = ink[y * width + x] / most;
+    const scale = BOX / Math.max(right - left, bottom - top);
+    const wide = Math.max(1, Math.round((right - left) * scale)), tall = Math.max(1, Math.round((bottom - top) * scale));
+    const small = shrink(cut, right - left, bottom - top, 1, wide, tall);
+    let mass = 0, across = 0, down = 0;
+    small.forEach((value, n) => { mass += value; across += value * (n % wide); down += value * Math.floor(n / wide); });
+    const clip = (value, length) => Math.min(Math.max(Math.round(SIDE / 2 - value), 0), SIDE - length);
+    const x0 = clip(across / mass, wide), y0 = clip(down / mass, tall), out = new Float32Array(SIDE * SIDE);
+    small.forEach((value, n) => { out[(y0 + Math.floor(n / wide)) * SIDE + x0 + n % wide] = 255 * value; });
+    return shrink(out, SIDE, SIDE, 1, MODEL.size, MODEL.size);
+  }
+  async function see(body) {
+    const bitmap = await createImageBitmap(body), canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
+    const context = canvas.getContext("2d"), {width, height} = bitmap;
+    context.fillStyle = "white"; context.fillRect(0, 0, width, height); context.drawImage(bitmap, 0, 0);
+    const rgba = context.getImageData(0, 0, width, height).data, count = width * height;
+    const gray = Float32Array.from({length: count}, (_, n) => .299 * rgba[4 * n] + .587 * rgba[4 * n + 1] + .114 * rgba[4 * n + 2]);
+    if (MODEL.framed) return frame(gray, width, height);
+    if (MODEL.color) return shrink(Float32Array.from({length: 3 * count}, (_, n) => rgba[4 * Math.floor(n / 3) + n % 3]), width, height, 3, MODEL.size, MODEL.size);
+    const whole = shrink(gray, width, height, 1, MODEL.size, MODEL.size);
+    const rim = [...whole.slice(0, MODEL.size), ...whole.slice(-MODEL.size)].sort((a, b) => a - b);
+    return MODEL.onBlack && rim[rim.length >> 1] > 127 ? whole.map(value => 255 - value) : whole;
+  }
+  function picture(pixels) {
+    const canvas = document.createElement("canvas"), context = canvas.getContext("2d");
+    canvas.width = canvas.height = MODEL.size;
+    const image = context.createImageData(MODEL.size, MODEL.size), channels = MODEL.color ? 3 : 1;
+    for (let n = 0; n < MODEL.size ** 2; n++) {
+      for (let c = 0; c < 3; c++) image.data[4 * n + c] = pixels[channels * n + c % channels];
+      image.data[4 * n + 3] = 255;
+    }
+    context.putImageData(image, 0, 0);
+    return canvas.toDataURL();
+  }
+  async function look(body) {
+    const seen = await see(body);
+    if (!seen) return [{name: MODEL.name, found: [], left_out: 0, reason: "shows nothing that differs from its ground"}];
+    const pixels = Uint8Array.from(seen, Math.round), probabilities = await predict(pixels);
+    const best = probabilities.indexOf(Math.max(...probabilities));
+    return [{name: MODEL.name, left_out: 0, found: [{class: MODEL.classes[best], probabilities, seen: picture(pixels)}]}];
+  }
+  return {models: async () => [{name: MODEL.name, classes: MODEL.classes, finds_digits: MODEL.framed}], look, predict, isAlone: true};
+})();
