@@ -4,6 +4,7 @@ import asyncio
 import base64
 import hashlib
 import io
+import os
 import re
 import signal
 import socket
@@ -81,6 +82,7 @@ class Served:
 
 def serve(store: Store, references: Sequence[str], host: str, port: int) -> int:
     """Serve the models of runs until a signal ends it; return the exit code. Raises UserError."""
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // 2))  # the others read requests meanwhile
     models = {each: tracked_model(store, each) for each in dict.fromkeys(references)}
     try:
         listening = socket.create_server((host, port), backlog=1024)
