@@ -51,7 +51,9 @@ def test_a_reader_that_stops_reading_is_no_error(harness, repository, arguments)
     assert told.stderr == ""
 
 
-COMMANDS = "train, sweep, report, compare, bisect, explain, rerun, register, predict, evaluate, export, ui, store"
+COMMANDS = (
+    "train, sweep, report, compare, bisect, explain, rerun, register, predict, evaluate, export, serve, ui, store"
+)
 
 
 @pytest.mark.parametrize(

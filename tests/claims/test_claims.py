@@ -118,6 +118,7 @@ def test_counterparts_that_are_not_done_are_named(fake_store, capsys):
     assert len(rows_of(fake_store.folder)) == 1
 
 
+@pytest.mark.slow
 def test_flags_and_facts_are_shown_with_the_verdicts(fake_store):
     runs = recorded(fake_store, FIVE, "claim=double_3x3_001") | recorded(
         fake_store, FIVE, "claim=cnn_pool_000", parameters="53577"

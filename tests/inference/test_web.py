@@ -64,6 +64,7 @@ def test_the_page_reads_in_the_browser_what_the_model_reads(harness, tmp_path, c
     assert end == f"error: --output={tmp_path / 'page'}: must be a new folder in a folder that exists"
 
 
+@pytest.mark.slow
 def test_a_runtime_that_is_not_there_or_not_the_same_is_refused(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("digitlab.inference.web.shutil.which", lambda name: None)

@@ -91,7 +91,7 @@ def test_a_moved_store_is_detected_and_works_after_relocate(moved, capsys):
     assert not (moved.folder.parent / "gone").exists()
 
 
-@pytest.mark.parametrize("task", ["relocate", "gc"])
+@pytest.mark.parametrize("task", [pytest.param("relocate", marks=pytest.mark.slow), "gc"])
 def test_nothing_is_changed_while_a_run_is_in_progress(moved, task):
     moved.main("store", "relocate", entry_point="digitlab")
     before = dump(moved)

@@ -242,6 +242,7 @@ def test_freed_memory_is_kept_until_it_is_trimmed(repository):
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": str(repository / "src")})
 
 
+@pytest.mark.slow
 @pytest.mark.lean
 def test_a_run_ends_after_so_many_steps_with_a_shorter_epoch(harness):
     common = ("data=mnist5k", "trainer=cpu", "model=mlp", "data.batch_size=700", "data.split=last")
