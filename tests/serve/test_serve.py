@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import requests
 import tracked
+from mlflow.pyfunc.scoring_server.client import ScoringServerClient
 from prometheus_client.parser import text_string_to_metric_families
 from servers import Server, serving
 from tracked import command
@@ -54,6 +55,13 @@ def test_programs_get_the_models_probabilities(server, expected, key):
     np.testing.assert_allclose(answer.json()["predictions"], expected, atol=1e-5)
     whole_floats = ask(server, {key: IMAGES.astype(float).tolist()}, "application/json; charset=utf-8")
     assert whole_floats.json() == answer.json()
+
+
+def test_mlflows_own_client_works_unchanged(server, expected):
+    client = ScoringServerClient("127.0.0.1", server.uri.rpartition(":")[2])
+    client.wait_server_ready()
+    assert client.get_version() == mlflow.__version__
+    np.testing.assert_allclose(client.invoke(IMAGES).get_predictions("ndarray"), expected, atol=1e-5)
 
 
 def test_many_at_once_each_get_their_own_answer(server, expected):
