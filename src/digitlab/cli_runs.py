@@ -157,6 +157,14 @@ def export(run: str, form: str, int8: bool, output: Path | None, experiment: str
 
 
 @click.command()
+@click.argument("texts", metavar="[TEXT]...", nargs=-1)
+@experiment
+def claims(texts: tuple[str, ...], experiment: str) -> None:
+    """List the published claims that can be run, those with a TEXT in name or source, and the verdicts so far."""
+    call("report.claims_list", "list_claims", experiment, texts, is_open=False, mistake=1)
+
+
+@click.command()
 @click.argument("runs", nargs=-1, required=True, shell_complete=_complete)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen; 0.0.0.0 is every network.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
@@ -210,4 +218,4 @@ def call(
     fast_exit(code)
 
 
-COMMANDS = (compare, bisect, explain, rerun, register, predict, evaluate, export, serve)
+COMMANDS = (compare, bisect, explain, rerun, register, predict, evaluate, export, serve, claims)
