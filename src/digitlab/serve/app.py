@@ -85,11 +85,13 @@ def serve(store: Store, references: Sequence[str], host: str, port: int) -> int:
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // 2))  # the others read requests meanwhile
     models = {each: tracked_model(store, each) for each in dict.fromkeys(references)}
     try:
-        listening = socket.create_server((host, port), backlog=1024)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listening = socket.create_server((host, port), family=family, backlog=1024)
     except (OSError, OverflowError) as error:
         reason = str(getattr(error, "strerror", None) or error).partition(" (")[0]
         raise UserError(f"--host={host} --port={port}: cannot be listened to: {reason}") from error
-    address = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{listening.getsockname()[1]}"
+    here = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host) or (f"[{host}]" if ":" in host else host)
+    address = f"http://{here}:{listening.getsockname()[1]}"
     for reference, model in models.items():
         console.say(f"{reference}: {model.name} (run {model.run_id[:8]}), {len(model.classes)} classes")
     console.say(f"{address}  a page to draw on; {address}/invocations for programs. Ctrl-C stops it.")
