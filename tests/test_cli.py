@@ -52,7 +52,8 @@ def test_a_reader_that_stops_reading_is_no_error(harness, repository, arguments)
 
 
 COMMANDS = (
-    "train, sweep, report, compare, bisect, explain, rerun, register, predict, evaluate, export, serve, claims, ui, store"
+    "train, sweep, report, compare, bisect, explain, rerun, register, predict, evaluate, export, serve, claims, "
+    "ui, store"
 )
 
 

@@ -11,7 +11,9 @@ from typing import NoReturn
 import click
 
 from digitlab import SOURCES
+from digitlab.platform.signals import nothing_continues
 
+TRAINING = ("bisect", "rerun")
 EXPERIMENT = "digitlab"  # where runs are, unless another one is named
 
 
@@ -194,6 +196,8 @@ def call(
     from digitlab.config.errors import check_extra, one_line_errors, user_errors
     from digitlab.platform.startup import fast_exit, fast_imports
 
+    if task not in TRAINING:
+        nothing_continues()
     sys.path += [str(folder) if folder.is_absolute() else "" for folder in SOURCES]  # where a run's own code is
     try:
         with one_line_errors():

@@ -67,6 +67,20 @@ def test_many_digits_are_told_in_reading_order_and_what_was_seen_is_saved(pictur
         assert alike(seen, IMAGES[row]) > 0.9
 
 
+def test_boxes_are_in_the_pixels_of_the_picture(capsys, tmp_path):
+    page = np.full((900, 1500), 240, np.uint8)
+    page[300:580, 800:1080] = 255 - np.kron(IMAGES[3500], np.ones((10, 10), np.uint8))
+    rows, columns = np.nonzero(page < 128)
+    Image.fromarray(page).save(tmp_path / "large.png")
+    capsys.readouterr()
+    assert (
+        command(tracked.digits(), "predict", str(tmp_path / "large.png"), "--run", "latest", "--format", "jsonl")
+        is None
+    )
+    (found,) = json.loads(capsys.readouterr().out)["found"]
+    assert found["box"] == pytest.approx([columns.min(), rows.min(), columns.max(), rows.max()], abs=12)
+
+
 def test_what_cannot_be_read_is_said_and_the_others_go_on(pictures, capsys, tmp_path):
     broken, blank = tmp_path / "broken.png", tmp_path / "blank.png"
     broken.write_bytes((pictures / "1.png").read_bytes()[:120])
@@ -85,7 +99,7 @@ def test_what_cannot_be_read_is_said_and_the_others_go_on(pictures, capsys, tmp_
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--run", "nobody"], "--run: nobody: no such run"),
+        (["--run", "nobody"], "run: nobody: no such run"),
         (["--save-inputs", "{picture}"], "--save-inputs="),
         (["--format", "xml"], "Invalid value for '--format'"),
     ],

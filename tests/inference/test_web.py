@@ -49,7 +49,7 @@ def test_the_page_reads_in_the_browser_what_the_model_reads(harness, tmp_path, c
             page.mouse.move(*place, steps=8)
         page.mouse.up()
         expect(page.locator("#models li.first b")).to_have_text("7")
-        expect(page.locator("#asks")).to_be_hidden()
+        expect(page.get_by_label("what mattered")).to_be_hidden()
         page.get_by_role("button", name="Clear").click()
         for kind, row in (("png", 1000), ("jpg", 2503)):  # photographs of a 2 and a 5
             photograph = tmp_path / f"photograph.{kind}"
@@ -57,6 +57,18 @@ def test_the_page_reads_in_the_browser_what_the_model_reads(harness, tmp_path, c
             Image.fromarray(gray).resize((200, 200)).save(photograph)
             page.set_input_files("#file", photograph)
             expect(page.locator("#models li.first b")).to_have_text(str(row // 500))
+        many = Image.new("L", (1800, 600), 235)
+        for place, row in enumerate((501, 1000, 3500)):
+            gray = 235 - (mnist5k().train[0][row].numpy() * 0.8).astype(np.uint8)
+            many.paste(Image.fromarray(gray).resize((520, 520)), (40 + place * 600, 40))
+        many.save(tmp_path / "many.jpg")
+        page.set_input_files("#file", tmp_path / "many.jpg")
+        expect(page.get_by_text("2 more found")).to_be_visible()
+        page.get_by_label("several digits").check()
+        expect(page.locator("#models li.first b")).to_have_text(["1", "2", "7"])
+        (tmp_path / "none.png").write_bytes(b"none")
+        page.set_input_files("#file", tmp_path / "none.png")
+        expect(page.locator("#says")).to_have_text("this is not a readable image")
         browser.close()
     assert said == []
     assert {url.partition(":")[0] for url in loaded} <= {"file", "blob", "data"}

@@ -162,7 +162,7 @@ def test_mistakes_end_in_one_line(tmp_path):
         port = taken.getsockname()[1]
         said = command(harness, "serve", "latest", "--port", str(port))
         assert said == f"error: --host=127.0.0.1 --port={port}: cannot be listened to: Address already in use"
-    assert command(harness, "serve", "nobody").startswith("error: --run: nobody: no such run")
+    assert command(harness, "serve", "nobody").startswith("error: run: nobody: no such run")
     assert re.fullmatch(
         "error: --host=nope.invalid --port=0: .*",
         command(harness, "serve", "latest", "--host", "nope.invalid", "--port", "0"),

@@ -112,7 +112,9 @@ def _is_many(arguments: Sequence[str]) -> bool:
 def check_choice(group: str, value: str) -> None:
     """Raise UserError where `value` is no name and `group` is a group, to which Hydra wants one; null may mean none."""
     folder = CONF / group
-    choices = sorted(file.stem for file in folder.glob("*.yaml")) if group and folder.is_dir() else []
+    choices = (
+        sorted(file.stem for file in folder.glob("*.yaml") if file.stem != "base") if group and folder.is_dir() else []
+    )
     if choices and not (value == "null" and ("none" in choices or group in OPTIONAL)):
         raise UserError(f"{group}={value}: not found; allowed: {', '.join(choices)}")
 

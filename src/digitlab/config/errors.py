@@ -80,7 +80,9 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, MissingConfigException) and error.options:
         group, _, name = (error.missing_cfg_file or "").rpartition("/")
         extra = "; joblib is in the extra parallel" if group == "hydra/launcher" else ""
-        return f"{group}={name}: not found; allowed: {', '.join(error.options)}{extra}"
+        return (
+            f"{group}={name}: not found; allowed: {', '.join(each for each in error.options if each != 'base')}{extra}"
+        )
     if isinstance(error, InterpolationKeyError):
         missing = str(error).partition("'")[2].partition("'")[0]
         return f"{missing}: is missing, and {error.full_key} takes its value; give it as {missing}=VALUE"

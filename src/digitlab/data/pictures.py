@@ -139,6 +139,8 @@ def _readable(file: Path | BinaryIO) -> Iterator[None]:
     except Exception as error:
         if not isinstance(file, Path):
             raise OSError("is not a readable image") from error  # the rest tells of the object in memory
+        if isinstance(error, OSError) and error.errno:
+            raise OSError(f"{file} cannot be read: {error.strerror}") from error
         raise OSError(f"{file} is not a readable image: {error}") from error
 
 

@@ -21,7 +21,7 @@ class Answer:
 
     file: str
     probabilities: np.ndarray
-    boxes: Sequence[tuple[int, int, int, int] | None]
+    boxes: Sequence[tuple[int, ...] | None]
     left_out: int
 
     def top(self, classes: Sequence[str]) -> list[list[tuple[str, float]]]:
@@ -49,8 +49,8 @@ class TableWriter:
     def __init__(self, classes: Sequence[str], files: Sequence[str], many: bool):
         self.classes, self.many = classes, many
         self.width = min(max(map(len, map(printable, files)), default=4), WIDEST)
-        self.widest = max(map(len, classes))
-        heading = "reads" if many else f"{'is':<{self.widest}}  probability  or"
+        self.widest = max(5, *map(len, classes))
+        heading = "reads" if many else f"{'class':<{self.widest}}  probability  others"
         print(f"{'file':<{self.width}}  {heading}")
 
     def write(self, answer: Answer) -> None:

@@ -65,12 +65,20 @@ def export(store: Store, reference: str, form: str, int8: bool = False, output: 
                 f"--format={form}: gives other probabilities, by up to {difference:.2g}; nothing is written"
             )
         accuracies = _accuracies(store, model, predict) if int8 else ""
+        if file.is_file():  # some writers keep it to the user
+            file.chmod(0o666 & ~_umask())
         os.replace(file, target)
     size = sum(each.stat().st_size for each in (target, *target.rglob("*")) if each.is_file())
     console.say(f"{target}: {size:,} bytes, largest difference on {CHECKED} images {difference:.2g}")
     if accuracies:
         console.say(accuracies)
     return 0
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
 
 
 def check_images(model: TrackedModel) -> Tensor:

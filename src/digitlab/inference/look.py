@@ -8,7 +8,7 @@ from typing import BinaryIO
 import numpy as np
 import torch
 
-from digitlab.data.pictures import read_picture, read_pictures
+from digitlab.data.pictures import measure, read_picture, read_pictures
 from digitlab.inference.digits import find_digits
 from digitlab.inference.model import TrackedModel
 
@@ -19,11 +19,11 @@ LONGEST = 640  # pixels: photographs are scaled down to it before digits are loo
 class Seen:
     """What was found in one picture: images for the network, uint8 (N, ...), their boxes, and how many were left out.
 
-    A box is in pixels of the picture, scaled down to LONGEST; None is the whole of it.
+    A box is left, top, right and bottom in pixels of the picture as it is shown; None is the whole of it.
     """
 
     images: np.ndarray
-    boxes: Sequence[tuple[int, int, int, int] | None]
+    boxes: Sequence[tuple[int, ...] | None]
     left_out: int = 0
 
 
@@ -35,12 +35,15 @@ def look(model: TrackedModel, file: Path | BinaryIO, many: bool = False) -> Seen
     """
     if not model.is_framed_like_mnist:
         return _whole(model, file)
-    digits = find_digits(read_picture(file, LONGEST))
+    picture = read_picture(file, LONGEST)
+    digits = find_digits(picture)
     if not digits:
         raise ValueError("shows nothing that differs from its ground")
     chosen = digits if many else [max(digits, key=lambda each: each.ink)]
     pixels = torch.from_numpy(np.array([each.pixels for each in chosen]))
-    return Seen(model.fit(pixels).numpy(), [each.box for each in chosen], len(digits) - len(chosen))
+    scale = max(1.0, max(measure(file)) / max(picture.shape[:2]))
+    boxes = [tuple(round(edge * scale) for edge in each.box) for each in chosen]
+    return Seen(model.fit(pixels).numpy(), boxes, len(digits) - len(chosen))
 
 
 def _whole(model: TrackedModel, file: Path | BinaryIO) -> Seen:

@@ -86,13 +86,13 @@ def _is_framed(places: np.ndarray, light: np.ndarray) -> bool:
 
 def tracked_model(store: Store, reference: str) -> TrackedModel:
     """Load the model of the run that `reference` names; UserError where there is none, OSError where it is damaged."""
-    with user_errors("--run"):
+    with user_errors("run"):
         run = references.resolve(store, reference)
     uri = queries.model_uri(store, run.info.run_id)
     name = str(run.info.run_name)
     if uri is None:
         reason = run.data.tags.get("without_model") or "a run has one when it has been tested"
-        raise UserError(f"--run: {name} (run {run.info.run_id[:8]}) has no logged model: {reason}")
+        raise UserError(f"run: {name} (run {run.info.run_id[:8]}) has no logged model: {reason}")
     with store.translate_errors():
         module, classes, examples = load_model(uri, store.uri)
     digest = next((each.dataset.digest for each in (run.inputs.dataset_inputs if run.inputs else ())), "none")

@@ -18,6 +18,7 @@ UNLESS_TAKEN = (
     signal.SIGXCPU,
     signal.SIGVTALRM,
 )
+_advice = ["; the same command continues after the last finished epoch"]
 _exiting_on: list[int] = []  # the signal that is ending the program
 _dropped: list[bool] = []  # set while a SystemExit has to be raised again
 
@@ -80,8 +81,13 @@ def _is_first(number: int) -> bool:
     if _exiting_on:  # not by SIG_IGN, because Lightning restores the handler that it found
         return False
     _exiting_on.append(number)
-    say_last("\ninterrupted; the same command continues after the last finished epoch")
+    say_last(f"\ninterrupted{_advice[0]}")
     return True
+
+
+def nothing_continues() -> None:
+    """Say no more of a command that is interrupted than that: it trains nothing."""
+    _advice[0] = ""
 
 
 def say_last(text: str) -> None:
@@ -107,7 +113,7 @@ def exit_unread() -> NoReturn:
 
 def exit_on_closed_output() -> NoReturn:
     """End a run whose output nobody reads any more, and say so."""
-    say_last("interrupted: its output is no longer read; the same command continues after the last finished epoch")
+    say_last(f"interrupted: its output is no longer read{_advice[0]}")
     exit_unread()
 
 

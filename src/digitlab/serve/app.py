@@ -19,8 +19,10 @@ import numpy as np
 import torch
 import uvicorn
 from fastapi import FastAPI, HTTPException, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from PIL import Image
+from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from digitlab.config.errors import UserError
 from digitlab.data.pictures import measure
@@ -111,7 +113,8 @@ def serve(store: Store, references: Sequence[str], host: str, port: int) -> int:
 def make_app(served: Sequence[Served]) -> FastAPI:
     """Return the application for some models, of which the first answers programs."""
     app = FastAPI(title="digitlab", docs_url=None, redoc_url=None)  # whose pages load scripts
-    app.add_exception_handler(HTTPException, _say_why)
+    app.add_exception_handler(StarletteHTTPException, _say_why)  # FastAPI's are of this kind too
+    app.add_exception_handler(RequestValidationError, _say_which)
     metrics = Metrics()
     app.add_middleware(metrics.middleware)
     first = served[0]
@@ -187,7 +190,7 @@ def _see(served: Served, body: bytes, many: bool, explain: bool) -> dict[str, An
             raise HTTPException(413, f"the picture has {width:,} x {height:,} pixels; allowed: {MEGAPIXELS} million")
         seen = look(model, io.BytesIO(body), many)
     except OSError as error:
-        raise HTTPException(400, f"the body {error}") from None
+        raise HTTPException(400, f"this {error}") from None
     except ValueError as error:
         return {"name": served.name, "found": [], "left_out": 0, "reason": str(error)}
     images = seen.images[:MOST_DIGITS]
@@ -211,6 +214,12 @@ async def _say_why(request: Request, error: Any) -> JSONResponse:
     """Answer a mistake as MLflow's server does."""
     content = {"error_code": HTTPStatus(error.status_code).name, "message": error.detail}
     return JSONResponse(content, error.status_code, error.headers)
+
+
+async def _say_which(request: Request, error: Any) -> JSONResponse:
+    """Answer a wrong key of an address as any mistake."""
+    reasons = "; ".join(f"{'.'.join(map(str, each['loc'][1:]))}: {each['msg']}" for each in error.errors())
+    return await _say_why(request, HTTPException(400, reasons))
 
 
 def _hash(tag: str) -> str:

@@ -20,9 +20,11 @@ def read_images(body: bytes, content_type: str, shape: Sequence[int]) -> np.ndar
     try:
         content: Any = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"is no JSON: {str(error)[:100]}") from None
+        raise ValueError(f"the body is no JSON: {str(error)[:100]}") from None
     if not isinstance(content, dict) or len(given := [key for key in KEYS if key in content]) != 1:
-        raise ValueError(f"must be an object with one of {' and '.join(KEYS)}, which holds images {list(shape)}")
+        raise ValueError(
+            f"the body must be an object with one of {' and '.join(KEYS)}, which holds images {list(shape)}"
+        )
     if unknown := sorted(content.keys() - {*given, "params"}):
         raise ValueError(f"{unknown[0][:60]!r}: unknown key; allowed: {', '.join(KEYS)}")
     if content.get("params"):

@@ -13,7 +13,7 @@ def check_names(name: str, alias: str | None) -> None:
     if not re.fullmatch(r"[\w. -]+", name):
         raise ValueError(f"--name {name}: must be of letters, digits, and _ . - or a space")
     if alias is not None and (not re.fullmatch(r"[\w-]+", alias) or re.fullmatch(r"v\d+|latest", alias, re.IGNORECASE)):
-        raise ValueError(f"--alias {alias}: must be of letters, digits, _ and -, and not latest or v1")
+        raise ValueError(f"--alias {alias}: must be of letters, digits, _ and -, and not latest, or v and a number")
 
 
 def run_of(store: Store, name: str, alias: str) -> str | None:
