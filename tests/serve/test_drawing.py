@@ -24,7 +24,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(not CHROMIUM, reason="there i
 @pytest.fixture(scope="module")
 def server(tmp_path_factory) -> Iterator[Server]:
     """Two models: one that can read, and one of two epochs and 16 units."""
-    harness: Harness = tracked.digits()
+    harness = Harness(tmp_path_factory.mktemp("drawing") / "harness")
+    harness.train(*tracked.TINY)
     harness.train("model=cnn_pool", "data=mnist5k", "trainer.max_epochs=3")
     with serving(harness.uri, "best:model=cnn_pool", "best:model=mlp") as server:
         yield server
