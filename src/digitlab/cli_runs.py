@@ -162,7 +162,7 @@ def export(run: str, form: str, int8: bool, output: Path | None, experiment: str
 @click.argument("texts", metavar="[TEXT]...", nargs=-1)
 @experiment
 def claims(texts: tuple[str, ...], experiment: str) -> None:
-    """List the published claims that can be run, those with a TEXT in name or source, and the verdicts so far."""
+    """List the published claims that can be run, those with a TEXT in name or file, and the verdicts so far."""
     call("report.claims_list", "list_claims", experiment, texts, is_open=False, mistake=1)
 
 

@@ -263,6 +263,9 @@ def test_the_list_has_the_verdicts_of_the_report_and_claims_that_were_not_run(fa
     assert cells["simple_004"][3].startswith(f"{np.mean(FIVE):.4f} ")
     assert cells["simple_004"][4:6] == ["5", "REPRODUCED"]
     assert cells["mlp_000"][4:6] == ["2", "TOO FEW"]
+    assert fake_store.report() is None
+    told = {row["claim"]: row["verdict"] for row in rows_of(fake_store.folder) if not row["changes"]}
+    assert {name: cells[name][5] for name in told} == told
     assert cells["keras_io_convnet"][3:] == ["–"] * 4
     assert f"{len(cells)} claims, 2 of them run here" in said
     end = harness.main("claims", "no such claim", entry_point="digitlab")

@@ -1,17 +1,18 @@
 """List the published claims that are known, with what the runs of their recipes in this store came to."""
 
 from collections.abc import Iterable
+from functools import cache, partial
 
 from digitlab import CONF
-from digitlab.analysis.records import Result
 from digitlab.claims import words
 from digitlab.claims.recipes import read_claim, recipes_of
 from digitlab.claims.schema import Claim
-from digitlab.claims.verdict import Outcome, judge
+from digitlab.claims.verdict import Outcome
 from digitlab.config.compose import configuration
 from digitlab.config.errors import UserError
 from digitlab.platform import console
-from digitlab.report.runs import complete, read_predictions, read_results
+from digitlab.report.judged import judged
+from digitlab.report.runs import read_predictions, read_results
 from digitlab.tracking import queries
 from digitlab.tracking.store import Store
 
@@ -32,14 +33,7 @@ def list_claims(store: Store, texts: Iterable[str]) -> int:
         raise UserError(f"{' '.join(wanted)}: no claim has this in its name or file; digitlab claims lists all")
     with configuration():
         chosen = [read_claim(each.stem) for each in meant]
-        runs = _runs(store, {each.name for each in chosen}) if store.peek() else {}
-    outcomes = {}
-    for claim in chosen:
-        if results := runs.get(claim.name):
-            looked_at = results if claim.diverges else []
-            predictions = {each.run_id: read_predictions(store, each.run_id) for each in looked_at}
-            outcomes[claim.name] = Outcome(claim, results, predictions=predictions)
-    judge(list(outcomes.values()))
+        outcomes = _outcomes(store, {each.name for each in chosen}) if store.peek() else {}
     console.show_table(HEADINGS, [_row(each, outcomes.get(each.name)) for each in chosen], text_columns=3)
     console.say(f"{len(chosen)} claims, {len(outcomes)} of them run here. One is run by: digitlab train claim=NAME")
     return 0
@@ -55,15 +49,12 @@ def _row(claim: Claim, outcome: Outcome | None) -> list[str]:
     return [*row, words.accuracy(outcome), str(outcome.cell.n), outcome.verdict.word, f"{minutes:.1f}"]
 
 
-def _runs(store: Store, names: set[str]) -> dict[str, list[Result]]:
-    """Return the runs of each claim's own recipe, one a seed, the last of those that were run again."""
+def _outcomes(store: Store, names: set[str]) -> dict[str, Outcome]:
+    """Return what came of each claim's own recipe, on the data that it is about where there are such runs."""
     cells = [cell for parent in queries.sweeps(store).values() for cell in queries.cells_of(store, parent)]
-    own = {fingerprint: each.claim for fingerprint, each in recipes_of(cells).items() if not each.changes}
-    results = [
-        each for each in read_results(queries.search(store, "tags.done = 'true'")) if own.get(each.fingerprint) in names
-    ]
-    found: dict[str, dict[int, Result]] = {}
-    for result in sorted(complete(store, results), key=lambda each: each.ended):
-        if result.is_tested:
-            found.setdefault(own[result.fingerprint], {})[result.seed] = result
-    return {name: [run for _, run in sorted(by_seed.items())] for name, by_seed in found.items()}
+    own = {
+        fingerprint: each for fingerprint, each in recipes_of(cells).items() if not each.changes and each.claim in names
+    }
+    results = [each for each in read_results(queries.search(store, "tags.done = 'true'")) if each.fingerprint in own]
+    outcomes = judged(store, own, results, cache(partial(read_predictions, store)))
+    return {each.claim.name: each for each in sorted(outcomes, key=lambda each: each.data == each.claim.data)}

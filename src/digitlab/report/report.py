@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,18 @@ from omegaconf import DictConfig
 from digitlab import REPOSITORY
 from digitlab.analysis.compare import Comparison, compare
 from digitlab.analysis.fairness import caveats, confounders
-from digitlab.analysis.records import Predictions, Result, mark_collapsed
+from digitlab.analysis.records import Predictions, Result
 from digitlab.claims import page as claims
 from digitlab.claims import words
-from digitlab.claims.recipes import read_claim, recipes_of
+from digitlab.claims.recipes import recipes_of
 from digitlab.claims.schema import Recipe
-from digitlab.claims.verdict import Outcome, judge
 from digitlab.config.check import check_report
 from digitlab.config.errors import user_errors
 from digitlab.documents.document import Document, Picture, markdown_table, to_csv, to_html, to_latex, to_markdown
 from digitlab.platform import console
 from digitlab.platform.text import count
 from digitlab.report import decision, foreign, looks, page, tables
+from digitlab.report.judged import judged
 from digitlab.report.runs import complete, describe_test_reads, find, read_predictions
 from digitlab.tracking import notes as notes_of
 from digitlab.tracking import queries
@@ -154,21 +154,10 @@ def _judge(
     store: Store, name: str, recipes: Mapping[str, Recipe], results: Sequence[Result], missing: Sequence[str]
 ) -> Written:
     """Return the report of the claims whose `recipes`, by fingerprint, were run, its confounders, and its notes."""
-    found: dict[tuple[Recipe, str], dict[int, Result]] = {}
     predict = cache(partial(read_predictions, store))
-    for result in sorted(_mark(complete(store, results), predict), key=lambda each: each.ended):
-        if result.fingerprint in recipes and result.is_tested:
-            found.setdefault((recipes[result.fingerprint], result.data), {})[result.seed] = result
-    if not found:
+    outcomes = judged(store, recipes, results, predict)
+    if not outcomes:
         raise ValueError("no run is done, so there is nothing to report")
-    order = list(dict.fromkeys(recipes.values()))
-    outcomes = []
-    for (recipe, _), runs in sorted(found.items(), key=lambda item: order.index(item[0][0])):
-        claim, ids = read_claim(recipe.claim), [run.run_id for run in runs.values()]
-        predictions = {each: predict(each) for each in ids} if claim.diverges and not recipe.changes else {}
-        by_seed = [run for _, run in sorted(runs.items())]
-        outcomes.append(Outcome(claim, by_seed, recipe.counterpart, dict(recipe.changes), predictions))
-    judge(outcomes)
     differing = claims.confounders(outcomes)
     document = Document(
         f"{name}: published claims, run again",
@@ -178,13 +167,6 @@ def _judge(
         {"report.csv": claims.csv(outcomes)},
     )
     return document, differing, list(missing)
-
-
-def _mark(results: Sequence[Result], predict: Callable[[str], Predictions | None]) -> Iterator[Result]:
-    """Yield the results, those marked that are no better than naming one class of their data set."""
-    for data in dict.fromkeys(result.data for result in results):
-        alike = [result for result in results if result.data == data]
-        yield from mark_collapsed(alike, lambda result: predict(result.run_id))
 
 
 def _counterparts(
