@@ -22,6 +22,7 @@ OWNERS = {
     "matplotlib": {"plots"},
     "rich": {"platform.console", "training.progress"},
     "fastapi": {"serve"},
+    "starlette": {"serve"},
     "uvicorn": {"serve"},
     "prometheus_client": {"serve"},
     "scipy": {"analysis", "inference.digits"},

@@ -44,7 +44,7 @@ LONGEST = 10_000  # characters of an argument
 OPTIONAL = ("sweep", "claim", "counterpart")  # groups of which a run is without a choice by default
 
 
-def check_arguments(arguments: Sequence[str], hydra_keys: Sequence[str] = HYDRA_KEYS) -> None:
+def check_arguments(arguments: Sequence[str], hydra_keys: tuple[str, ...] = HYDRA_KEYS) -> None:
     """Raise UserError for an argument of the command line that is none, or reaches into Hydra further than it may."""
     for argument in arguments:
         key, equals, value = argument.lstrip("+~").partition("=")
@@ -56,7 +56,7 @@ def check_arguments(arguments: Sequence[str], hydra_keys: Sequence[str] = HYDRA_
             check_choice(key, value)
         is_override = ("=" in argument or argument[:1] == "~") and not key.startswith("-")
         is_hydras = is_override and "hydra" in re.split(r"\W", key)
-        if is_hydras and (not key.startswith(tuple(hydra_keys)) or "_target_" in argument):
+        if is_hydras and (not key.startswith(hydra_keys) or "_target_" in argument):
             raise UserError(f"{key}: not to be changed from here; allowed of Hydra's: {', '.join(hydra_keys)}")
 
 
@@ -111,10 +111,7 @@ def _is_many(arguments: Sequence[str]) -> bool:
 
 def check_choice(group: str, value: str) -> None:
     """Raise UserError where `value` is no name and `group` is a group, to which Hydra wants one; null may mean none."""
-    folder = CONF / group
-    choices = (
-        sorted(file.stem for file in folder.glob("*.yaml") if file.stem != "base") if group and folder.is_dir() else []
-    )
+    choices = sorted({file.stem for file in (CONF / group).glob("*.yaml")} - {"base"}) if group else []
     if choices and not (value == "null" and ("none" in choices or group in OPTIONAL)):
         raise UserError(f"{group}={value}: not found; allowed: {', '.join(choices)}")
 

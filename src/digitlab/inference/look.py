@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 
 from digitlab.data.pictures import measure, read_picture, read_pictures
-from digitlab.inference.digits import find_digits
+from digitlab.inference.digits import Digit, find_digits
 from digitlab.inference.model import TrackedModel
 
 LONGEST = 640  # pixels: photographs are scaled down to it before digits are looked for
@@ -27,29 +28,43 @@ class Seen:
     left_out: int = 0
 
 
-def look(model: TrackedModel, file: Path | BinaryIO, many: bool = False) -> Seen:
-    """Return what a picture holds for a model: its digits for one of MNIST's digits, else the whole picture.
+class Picture:
+    """An image file, in which digits are looked for once, however many models look at it."""
 
-    With `many`, it is all digits in reading order, else the one with the most ink. Raises OSError for what is no
-    readable image, ValueError where nothing is seen.
-    """
-    if not model.is_framed_like_mnist:
-        return _whole(model, file)
-    picture = read_picture(file, LONGEST)
-    digits = find_digits(picture)
-    if not digits:
-        raise ValueError("shows nothing that differs from its ground")
-    chosen = digits if many else [max(digits, key=lambda each: each.ink)]
-    pixels = torch.from_numpy(np.array([each.pixels for each in chosen]))
-    scale = max(1.0, max(measure(file)) / max(picture.shape[:2]))
-    boxes = [tuple(round(edge * scale) for edge in each.box) for each in chosen]
-    return Seen(model.fit(pixels).numpy(), boxes, len(digits) - len(chosen))
+    def __init__(self, file: Path | BinaryIO):
+        self.file = file
 
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        """Width and height that the file says it has; OSError where it is no image."""
+        return measure(self.file)
 
-def _whole(model: TrackedModel, file: Path | BinaryIO) -> Seen:
-    """See the whole picture as `data=image_folder` would; on black where all of the model's are, if it is gray."""
-    images = read_pictures([file], model.size, model.has_color).pixels.numpy()
-    rim = np.concatenate([images[0, 0], images[0, -1], images[0, :, 0], images[0, :, -1]])
-    if model.is_on_black and not model.has_color and np.median(rim) > 127:
-        images = 255 - images
-    return Seen(images, [None])
+    @cached_property
+    def _digits(self) -> tuple[list[Digit], float]:
+        """The digits, and how many pixels of the picture one of the boxes' is."""
+        pixels = read_picture(self.file, LONGEST)
+        return find_digits(pixels), max(1.0, max(self.size) / max(pixels.shape[:2]))
+
+    def see(self, model: TrackedModel, many: bool = False) -> Seen:
+        """Return what is in it for a model: its digits for one of MNIST's digits, else the whole picture.
+
+        With `many`, it is all digits in reading order, else the one with the most ink. Raises OSError for what is no
+        readable image, ValueError where nothing is seen.
+        """
+        if not model.is_framed_like_mnist:
+            return self._whole(model)
+        digits, scale = self._digits
+        if not digits:
+            raise ValueError("shows nothing that differs from its ground")
+        chosen = digits if many else [max(digits, key=lambda each: each.ink)]
+        pixels = torch.from_numpy(np.array([each.pixels for each in chosen]))
+        boxes = [tuple(round(edge * scale) for edge in each.box) for each in chosen]
+        return Seen(model.fit(pixels).numpy(), boxes, len(digits) - len(chosen))
+
+    def _whole(self, model: TrackedModel) -> Seen:
+        """See all of it as `data=image_folder` would; on black where all of the model's are, if it is gray."""
+        images = read_pictures([self.file], model.size, model.has_color).pixels.numpy()
+        rim = np.concatenate([images[0, 0], images[0, -1], images[0, :, 0], images[0, :, -1]])
+        if model.is_on_black and not model.has_color and np.median(rim) > 127:
+            images = 255 - images
+        return Seen(images, [None])

@@ -17,7 +17,7 @@ from digitlab.config.errors import UserError
 from digitlab.data.folders import images_below
 from digitlab.data.pictures import extensions
 from digitlab.inference.answers import FORMS, Answer
-from digitlab.inference.look import Seen, look
+from digitlab.inference.look import Picture, Seen
 from digitlab.inference.model import TrackedModel, tracked_model
 from digitlab.platform.text import printable
 from digitlab.tracking.store import Store
@@ -85,7 +85,7 @@ def _expand(paths: Sequence[Path]) -> Iterator[Path]:
 def _or_error(model: TrackedModel, many: bool, file: Path) -> Seen | str:
     """Return what is seen in a file, or why nothing is."""
     try:
-        return look(model, file, many)
+        return Picture(file).see(model, many)
     except (OSError, ValueError) as error:
         return " ".join(str(error).removeprefix(f"{file} ").split())
 

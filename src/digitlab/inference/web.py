@@ -26,8 +26,9 @@ PAGE, READER = (Path(__file__).with_name(name) for name in ("page.html", "browse
 
 def write_page(model: TrackedModel, folder: Path) -> None:
     """Add the page and the runtime to a folder that has the model as model.onnx. Raises UserError."""
-    script, module, program = _runtime().values()
-    (folder / "ort.wasm.min.js").write_bytes(script)
+    script, *_ = DIGESTS
+    loads, module, program = _runtime().values()
+    (folder / script).write_bytes(loads)
     runtime = {"mjs": _base64(module), "wasm": _base64(program)}
     (folder / "runtime.js").write_text(f"const RUNTIME = {json.dumps(runtime)};\n")
     described = {
@@ -42,7 +43,7 @@ def write_page(model: TrackedModel, folder: Path) -> None:
     }
     (folder / "model.js").write_text(f"const MODEL = {json.dumps(described)};\n")
     shutil.copy(READER, folder)
-    names = ("ort.wasm.min.js", "runtime.js", "model.js", READER.name)
+    names = (script, "runtime.js", "model.js", READER.name)
     loaded = "".join(f'<script src="{name}"></script>\n' for name in names)
     (folder / "index.html").write_text(PAGE.read_text().replace("<script>", f"{loaded}<script>", 1))
 

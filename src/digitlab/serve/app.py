@@ -25,9 +25,8 @@ from PIL import Image
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from digitlab.config.errors import UserError
-from digitlab.data.pictures import measure
 from digitlab.inference import web
-from digitlab.inference.look import look
+from digitlab.inference.look import Picture
 from digitlab.inference.model import TrackedModel, tracked_model
 from digitlab.inference.occlusion import importance
 from digitlab.platform import console
@@ -169,7 +168,7 @@ def make_app(served: Sequence[Served]) -> FastAPI:
             raise HTTPException(503, "too many pictures at once; try again")
         async with pictures:
             loop = asyncio.get_running_loop()
-            return [await loop.run_in_executor(readers, _see, each, body, many, explain) for each in served]
+            return await loop.run_in_executor(readers, _look, served, body, many, explain)
 
     return app
 
@@ -181,16 +180,22 @@ async def _predict(served: Served, images: np.ndarray) -> np.ndarray:
         raise HTTPException(503, "too many images at once; try again") from None
 
 
-def _see(served: Served, body: bytes, many: bool, explain: bool) -> dict[str, Any]:
-    """Return what a model says of the bytes of a picture; HTTPException where it cannot be read."""
-    model = served.model
+def _look(served: Sequence[Served], body: bytes, many: bool, explain: bool) -> list[dict[str, Any]]:
+    """Return what each model says of the bytes of a picture; HTTPException where it cannot be read."""
+    picture = Picture(io.BytesIO(body))
     try:
-        width, height = measure(io.BytesIO(body))
+        width, height = picture.size
         if width * height > MEGAPIXELS * 1e6:
             raise HTTPException(413, f"the picture has {width:,} x {height:,} pixels; allowed: {MEGAPIXELS} million")
-        seen = look(model, io.BytesIO(body), many)
+        return [_see(each, picture, many, explain) for each in served]
     except OSError as error:
         raise HTTPException(400, f"this {error}") from None
+
+
+def _see(served: Served, picture: Picture, many: bool, explain: bool) -> dict[str, Any]:
+    model = served.model
+    try:
+        seen = picture.see(model, many)
     except ValueError as error:
         return {"name": served.name, "found": [], "left_out": 0, "reason": str(error)}
     images = seen.images[:MOST_DIGITS]

@@ -20,17 +20,15 @@ class Batching:
     def __init__(self, predict: Callable[[Tensor], np.ndarray], most: int):
         self.predict, self.most = predict, most
         self.waiting: list[tuple[np.ndarray, asyncio.Future[np.ndarray]]] = []
-        self.count = 0  # images in `waiting`
         self.is_at_work = False
         self.pool = ThreadPoolExecutor(1)
 
     async def __call__(self, images: np.ndarray) -> np.ndarray:
         """Return the probabilities (N, C) of uint8 images (N, ...); OverflowError where too many wait."""
-        if self.count and self.count + len(images) > self.most:
+        if self.waiting and sum(len(each) for each, _ in self.waiting) + len(images) > self.most:
             raise OverflowError
         answer = asyncio.get_running_loop().create_future()
         self.waiting.append((images, answer))
-        self.count += len(images)
         if not self.is_at_work:
             self.is_at_work = True
             self.task = asyncio.create_task(self._work())
@@ -39,19 +37,17 @@ class Batching:
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
         while self.waiting:
-            batch, self.waiting, self.count = self.waiting, [], 0
-            batch = [(images, answer) for images, answer in batch if not answer.cancelled()]
-            stacked = torch.from_numpy(np.concatenate([images for images, _ in batch])) if batch else torch.empty(0)
+            batch, self.waiting = self.waiting, []
+            sizes, answers = [len(images) for images, _ in batch], [answer for _, answer in batch]
+            stacked = torch.from_numpy(np.concatenate([images for images, _ in batch]))
             try:
-                found = await loop.run_in_executor(self.pool, self.predict, stacked) if batch else np.empty(0)
+                found = await loop.run_in_executor(self.pool, self.predict, stacked)
             except Exception as error:
-                for _, answer in batch:
-                    if not answer.done():
+                for answer in answers:
+                    if not answer.done():  # who asked may be gone
                         answer.set_exception(error)
                 continue
-            start = 0
-            for images, answer in batch:
+            for answer, part in zip(answers, np.split(found, np.cumsum(sizes)[:-1]), strict=True):
                 if not answer.done():
-                    answer.set_result(found[start : start + len(images)])
-                start += len(images)
+                    answer.set_result(part)
         self.is_at_work = False
