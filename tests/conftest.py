@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -45,8 +45,10 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 MNIST = Path(os.environ.get("DIGITLAB_DATA") or REPOSITORY.parent / "shared" / "data")
 
 
-# Cases of a kind of which the slow tests try the first.
-QUARTERS = (0, *(pytest.param(number, marks=pytest.mark.night) for number in (1, 2, 3)))
+def rest_at_night(cases: Iterable) -> list:
+    """Return cases of a kind, of which all but the first are left to make test-night."""
+    first, *rest = cases
+    return [first, *(pytest.param(each, marks=pytest.mark.night) for each in rest)]
 
 
 @pytest.fixture(scope="session")

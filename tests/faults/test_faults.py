@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import QUARTERS
+from conftest import rest_at_night
 from disks import Disks
 from fault_run import FaultRun, Oracle, check_fault, empty_store
 
@@ -58,7 +58,7 @@ def kills_in_pictures(trace: Iterable[str]) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("quarter", QUARTERS)
+@pytest.mark.parametrize("quarter", rest_at_night(range(4)))
 def test_a_run_killed_at_any_point_gives_the_same_results(tmp_path, oracle, quarter):
     assert all_wrong(tmp_path, oracle, kills(oracle.trace)[quarter::4]) == {}
 
@@ -151,7 +151,7 @@ def test_a_store_that_is_read_only_is_reported_at_the_start(tmp_path, disks):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("quarter", QUARTERS)
+@pytest.mark.parametrize("quarter", rest_at_night(range(4)))
 def test_any_input_output_error_is_reported_once_and_loses_nothing_saved(tmp_path, oracle, quarter):
     calls = ("open:before", "write:half", "sync-file:before", "sync-folder:before", "name-", "delete:before")
     points = [point for point in oracle.trace if point.startswith(calls) and ":after" not in point]

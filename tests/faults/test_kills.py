@@ -7,7 +7,7 @@ import time
 
 import pytest
 import torch
-from conftest import Harness
+from conftest import Harness, rest_at_night
 from program import Program
 
 pytestmark = pytest.mark.slow
@@ -34,9 +34,7 @@ def outcome(harness: Harness) -> tuple[dict, dict]:
     return torch.load(checkpoints / "best.ckpt", weights_only=True)["state_dict"], points
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.night) if place else name for place, name in enumerate(SETTINGS)]
-)
+@pytest.mark.parametrize("name", rest_at_night(SETTINGS))
 def test_a_run_killed_at_random_until_done_gives_the_same_results(tmp_path, name):
     whole, broken = Harness(tmp_path / "whole"), Harness(tmp_path / "broken")
     assert Program(whole, *SETTINGS[name]).wait() == 0
@@ -103,7 +101,7 @@ def test_ctrl_c_and_sigterm_end_the_program_with_the_shells_exit_code(harness, n
     assert run.info.status == "KILLED"
 
 
-@pytest.mark.parametrize("count", [4, pytest.param(8, marks=pytest.mark.night)])
+@pytest.mark.parametrize("count", rest_at_night((4, 8)))
 def test_programs_open_a_new_store_at_once(harness, count):
     programs = [Program(harness, "trainer.max_epochs=1", "model=mlp", f"seed={seed}") for seed in range(count)]
     assert [program.wait(timeout=300) for program in programs] == [0] * count

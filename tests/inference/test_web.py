@@ -7,7 +7,7 @@ import mlflow
 import numpy as np
 import pytest
 import tracked
-from PIL import Image
+from drawn import SEVEN, draw, photograph
 from playwright.sync_api import expect, sync_playwright
 from tracked import command
 
@@ -16,7 +16,6 @@ from digitlab.inference import web
 
 CHROMIUM = shutil.which("chromium")
 IMAGES = mnist5k().train[0].numpy()[::500]
-SEVEN = ((0.3, 0.25), (0.7, 0.25), (0.6, 0.5), (0.5, 0.85))  # of the paper's width and height
 
 
 @pytest.mark.slow
@@ -41,27 +40,15 @@ def test_the_page_reads_in_the_browser_what_the_model_reads(harness, tmp_path, c
         found = [page.evaluate(f"reader.predict({json.dumps(image.ravel().tolist())})") for image in IMAGES]
         np.testing.assert_allclose(found, expected, atol=1e-4)
 
-        box = page.locator("#paper").bounding_box()
-        places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in SEVEN]
-        page.mouse.move(*places[0])
-        page.mouse.down()
-        for place in places[1:]:
-            page.mouse.move(*place, steps=8)
-        page.mouse.up()
+        draw(page, SEVEN)
         expect(page.locator("#models li.first b")).to_have_text("7")
         expect(page.get_by_label("what mattered")).to_be_hidden()
         page.get_by_role("button", name="Clear").click()
         for kind, row in (("png", 1000), ("jpg", 2503)):  # photographs of a 2 and a 5
-            photograph = tmp_path / f"photograph.{kind}"
-            gray = 235 - (mnist5k().train[0][row].numpy() * 0.8).astype(np.uint8)
-            Image.fromarray(gray).resize((200, 200)).save(photograph)
-            page.set_input_files("#file", photograph)
+            photograph(row).save(tmp_path / f"one.{kind}")
+            page.set_input_files("#file", tmp_path / f"one.{kind}")
             expect(page.locator("#models li.first b")).to_have_text(str(row // 500))
-        many = Image.new("L", (1800, 600), 235)
-        for place, row in enumerate((501, 1000, 3500)):
-            gray = 235 - (mnist5k().train[0][row].numpy() * 0.8).astype(np.uint8)
-            many.paste(Image.fromarray(gray).resize((520, 520)), (40 + place * 600, 40))
-        many.save(tmp_path / "many.jpg")
+        photograph(501, 1000, 3500, side=520).save(tmp_path / "many.jpg")
         page.set_input_files("#file", tmp_path / "many.jpg")
         expect(page.get_by_text("2 more found")).to_be_visible()
         page.get_by_label("several digits").check()

@@ -8,6 +8,7 @@ import time
 import weakref
 
 import pytest
+from conftest import rest_at_night
 from program import COMMON, Program
 
 from digitlab.platform.signals import exit_on_signals
@@ -63,7 +64,7 @@ def test_a_signal_that_is_ignored_or_taken_stays_so(number):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [OTHERS[0], *(pytest.param(each, marks=pytest.mark.night) for each in OTHERS[1:])])
+@pytest.mark.parametrize("number", rest_at_night(OTHERS))
 def test_a_signal_ends_a_run_as_killed_with_the_shells_exit_code(harness, number):
     program = Program(harness, "trainer.max_epochs=500", "model=mlp")
     assert program.wait_for("epoch   2/500")

@@ -9,14 +9,13 @@ import pytest
 import tracked
 from axe_playwright_python.sync_playwright import Axe
 from conftest import Harness
-from PIL import Image
+from drawn import SEVEN, draw, photograph
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from servers import Server, serving
 
 from digitlab.data.sources import mnist5k
 
 CHROMIUM = shutil.which("chromium")
-SEVEN = ((0.3, 0.25), (0.7, 0.25), (0.6, 0.5), (0.5, 0.85))  # of the paper's width and height
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not CHROMIUM, reason="there is no chromium on the PATH")]
 
@@ -54,16 +53,6 @@ def page(browser, server, request) -> Iterator[Page]:
     context.close()
     assert [each for each in said if "status of 400" not in each] == []  # which the browser says by itself
     assert {url.partition(":")[0] for url in loaded if not url.startswith(server.uri)} <= {"data", "blob"}
-
-
-def draw(page: Page, points) -> None:
-    box = page.locator("#paper").bounding_box()
-    places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
-    page.mouse.move(*places[0])
-    page.mouse.down()
-    for place in places[1:]:
-        page.mouse.move(*place, steps=8)
-    page.mouse.up()
 
 
 def reads(page: Page, answer: str) -> None:
@@ -117,13 +106,7 @@ def test_the_keyboard_is_enough(page):
 
 
 def test_a_photograph_of_several_digits_is_read(page, tmp_path):
-    photograph = Image.new("L", (900, 300), 235)
-    images = mnist5k().train[0].numpy()
-    for place, row in enumerate((501, 1000, 3500)):
-        photograph.paste(
-            Image.fromarray(235 - (images[row] * 0.8).astype(np.uint8)).resize((260, 260)), (20 + place * 300, 20)
-        )
-    photograph.save(tmp_path / "photograph.jpg")
+    photograph(501, 1000, 3500).save(tmp_path / "photograph.jpg")
     page.set_input_files("#file", tmp_path / "photograph.jpg")
     expect(page.locator("#models section").first.get_by_text("2 more found")).to_be_visible()
     page.get_by_label("several digits").check()
