@@ -12,10 +12,12 @@ import tempfile
 import time
 import urllib.request
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 import numpy as np
-from measure import show
+from measure import python, show
+from mlflow import MlflowClient
 
 from digitlab.data.sources import mnist5k
 
@@ -53,7 +55,7 @@ async def load(port: int, rate: float | None) -> tuple[list[float], int, float]:
         nonlocal failed
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         due = began + number / RATE
-        for turn in range(10**9):
+        for turn in count():
             if rate:
                 due += 0 if turn == 0 else CLIENTS / rate
                 await asyncio.sleep(max(0.0, due - time.perf_counter()))
@@ -69,22 +71,18 @@ async def load(port: int, rate: float | None) -> tuple[list[float], int, float]:
     return took, failed, time.perf_counter() - began
 
 
-def start(name: str, uri: str) -> subprocess.Popen:
+def start(name: str) -> subprocess.Popen:
     port = str(PORTS[name])
     if name == "digitlab serve":
         command = ["-m", "digitlab", "serve", "latest", "--port", port]
     else:
-        with urllib.request.urlopen(f"http://127.0.0.1:{PORTS['digitlab serve']}/models") as answer:
-            run = json.load(answer)[0]["run"]
-        from mlflow import MlflowClient
-
-        client = MlflowClient(uri)
-        (model,) = client.search_logged_models([client.get_run(run).info.experiment_id])
+        client = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
+        (model,) = client.search_logged_models([client.get_experiment_by_name("digitlab").experiment_id])
         command = ["-m", "mlflow", "models", "serve", "--env-manager", "local", "--port", port, "-m", model.model_uri]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     program = subprocess.Popen(
         [sys.executable, *command],
-        env=os.environ | {"MLFLOW_TRACKING_URI": uri, "PATH": path},
+        env=os.environ | {"PATH": path},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -100,11 +98,9 @@ def start(name: str, uri: str) -> subprocess.Popen:
 def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        uri = f"sqlite:///{folder}/mlflow.db"
-        given = ["model=cnn_pool", "data=mnist5k", "trainer.max_epochs=1"]
-        run = [sys.executable, "src/train.py", *given]
-        subprocess.run(run, env=os.environ | {"MLFLOW_TRACKING_URI": uri}, check=True, stdout=subprocess.DEVNULL)
-        programs = {name: start(name, uri) for name in PORTS}
+        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
+        python("src/train.py", "model=cnn_pool", "data=mnist5k", "trainer.max_epochs=1")
+        programs = {name: start(name) for name in PORTS}
         try:
             for turn in range(ROUNDS):
                 for name, port in PORTS.items():

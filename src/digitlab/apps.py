@@ -22,6 +22,7 @@ from digitlab.config.hydra_internals import check_flags
 from digitlab.config.names import record
 from digitlab.platform.environment import shielded
 from digitlab.platform.secrets import mask_screen
+from digitlab.platform.signals import nothing_continues
 from digitlab.platform.startup import fast_exit, fast_imports
 
 
@@ -33,7 +34,9 @@ def start(app: str) -> None:
     with one_line_errors():
         show_help(app, sys.argv[1:])
         sys.argv[1:] = check_flags(sys.argv[1:], is_one=is_report)
-        if not is_report:
+        if is_report:
+            nothing_continues()
+        else:
             check_process()
         check_slips(sys.argv[1:], is_one=is_report)
         check_arguments(sys.argv[1:], REPORTS_HYDRA_KEYS if is_report else HYDRA_KEYS)

@@ -7,6 +7,7 @@ import click
 
 from digitlab import CONF
 from digitlab.cli_runs import COMMANDS, EXPERIMENT, call
+from digitlab.platform.signals import nothing_continues
 from digitlab.platform.text import did_you_mean
 
 HYDRAS = {"add_help_option": False, "context_settings": {"ignore_unknown_options": True}}  # its grammar, untouched
@@ -147,6 +148,7 @@ def _maintain(task: str, is_dry: bool) -> None:
     from digitlab.config.errors import one_line_errors, user_errors
     from digitlab.platform.startup import fast_exit, fast_imports
 
+    nothing_continues()
     with one_line_errors():
         with fast_imports():
             from digitlab.platform import console
