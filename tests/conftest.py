@@ -31,8 +31,8 @@ from digitlab.training.run import train
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
-# What `make test ARGS=...` was given is not for the makes that tests run.
-for name in ("MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "MAKELEVEL"):
+# What `make test ARGS=...` was given, which make hands on in both ways, is not for the makes that tests run.
+for name in ("MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "ARGS", "PORT"):
     os.environ.pop(name, None)
 
 # An entry point that runs in this process must not end it: pytest would stop silently, with exit code 0.
