@@ -82,12 +82,18 @@ COMMANDS = (
         (["report", "reprot.sweep=x"], "reprot"),
     ],
 )
-def test_a_mistake_gets_one_line_and_leaves_nothing(harness, arguments, words):
+def test_a_mistake_gets_one_line_and_leaves_nothing(harness, capsys, arguments, words):
     end = command(harness, *arguments)
-    assert isinstance(end, str)
-    assert end.startswith(f"error: {words}")
-    assert "\n" not in end
+    said = end if isinstance(end, str) else capsys.readouterr().err.removesuffix("\n")
+    assert said.startswith(f"error: {words}")
+    assert "\n" not in said
     assert not harness.folder.exists()
+
+
+@pytest.mark.parametrize("arguments", [["compare", "a"], ["bisect", "a", "b", "--seeds", "1"], ["register", "a"]])
+def test_a_gate_that_is_asked_wrongly_does_not_answer(harness, capsys, arguments):
+    assert command(harness, *arguments) == 2
+    assert capsys.readouterr().err.startswith("error: ")
 
 
 def test_the_ui_of_no_store_or_experiment_is_a_mistake(harness, capsys, monkeypatch):

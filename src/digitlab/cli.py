@@ -132,7 +132,8 @@ def run() -> None:
     try:
         digitlab.main(sys.argv[1:] or ["--help"], prog_name="digitlab", standalone_mode=False)
     except click.ClickException as error:
-        sys.exit(f"error: {error.format_message()}")
+        print("error:", *error.format_message().split(), file=sys.stderr)  # one line
+        sys.exit(error.exit_code)  # 2, as of compare's and other gates' mistakes: 1 is an answer of theirs
 
 
 def _hydra(app: str, arguments: tuple[str, ...]) -> None:

@@ -81,10 +81,12 @@ def test_safetensors_holds_the_weights_and_the_classes(monkeypatch, capsys, tmp_
         ([], "Missing option '--format'"),
     ],
 )
-def test_a_mistake_is_one_line_and_writes_nothing(monkeypatch, tmp_path, arguments, words):
+def test_a_mistake_is_one_line_and_writes_nothing(monkeypatch, tmp_path, capsys, arguments, words):
     monkeypatch.chdir(tmp_path)
     end = command(tracked.digits(), "export", "latest", *arguments)
-    assert str(end).startswith(f"error: {words}")
+    said = end if isinstance(end, str) else capsys.readouterr().err
+    assert said.startswith(f"error: {words}")
+    assert said.count("\n") <= 1
     assert not list(tmp_path.iterdir())
 
 

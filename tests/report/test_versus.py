@@ -1,5 +1,7 @@
 """`digitlab compare A B`, on made-up runs with known results."""
 
+import json
+import re
 import subprocess
 
 import numpy as np
@@ -7,6 +9,8 @@ import pytest
 from conftest import Harness
 from fake_store import FakeStore
 from scipy import stats
+
+from digitlab.data.corrupt import KINDS, STRENGTHS
 
 GOOD, BAD = [0.981, 0.984, 0.979, 0.983, 0.982], [0.951, 0.954, 0.949, 0.953, 0.952]
 
@@ -44,6 +48,23 @@ def test_a_run_stands_for_all_its_seeds(fake, harness, capsys):
         + said.splitlines()[0].replace("A =", "\nB =")
         + "\nA and B are the same runs: they differ in nothing but the seed.\n",
     )
+
+
+def test_what_both_sides_withstand_is_shown_side_by_side(fake, harness, capsys):
+    sides = [record(fake, "mlp", GOOD), record(fake, "cnn_pool", BAD, parameters="99")]
+    assert "corrupted" not in compare(harness, capsys, "mlp-adam-s0", "cnn_pool-adam-s0")[1]
+    for ids, blurred in zip(sides, (0.25, 0.75), strict=True):
+        for number, run_id in enumerate(ids[:2]):
+            points = [{"accuracy": blurred + number / 100 - strength / 1000} for strength in STRENGTHS]
+            scored = {"data": "mnist", "corrupted": dict.fromkeys(KINDS, points)}
+            harness.client.log_text(run_id, json.dumps(scored), "eval/mnist/results.json")
+        harness.client.log_text(ids[2], json.dumps({"data": "mnist"}), "eval/mnist/results.json")
+    code, said = compare(harness, capsys, "mlp-adam-s0", "cnn_pool-adam-s0")
+    assert code == 1
+    for side, value in ("A", 0.255), ("B", 0.755):
+        shown = re.search(rf"blur[^\d]*{side}, n = 2[^\d]+([\d.]+)", said)
+        assert shown
+        assert float(shown[1]) == pytest.approx(value - 0.001)
 
 
 def test_a_tie_says_how_many_seeds_would_show_the_margin(fake, harness, capsys):

@@ -17,6 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 
 from digitlab.platform import machine
 from digitlab.training import run as training_run
+from hydra_plugins.digitlab_sweeper import sweeper
 
 CELLS = ("-m", "model=mlp", "optim=adam,sgd", "data=mnist5k", "data.test_fraction=0.8", "trainer=smoke")
 NAMES = {f"mlp-{optim}-s{seed}-mnist5k-data.test_fraction=0.8-smoke" for optim in ("adam", "sgd") for seed in (0, 1)}
@@ -39,6 +40,14 @@ def test_a_dry_run_prints_the_plan_and_does_nothing(harness, capsys):
     assert harness.main(*CELLS, "sweep.dry_run=true") is None
     assert "2 cells: 0 done, 0 to resume, 2 to run, unknown time" in capsys.readouterr().out
     assert not harness.folder.exists()
+
+
+def test_values_of_the_command_line_stand_in_place_of_the_sweep_files(harness, monkeypatch, capsys):
+    monkeypatch.setattr(sweeper, "MOST_CELLS", 4)
+    arguments = ("-m", "sweep=smoke", "model=mlp,cnn_pool", "optim=adam,sgd", "data=mnist5k", "sweep.dry_run=true")
+    assert harness.main(*arguments) is None
+    assert "sweep smoke: 4 cells" in capsys.readouterr().out
+    assert "8 cells: allowed: 4" in harness.main(*arguments, "seed=0,1")
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from digitlab.platform import console
 from digitlab.platform.text import are, count
 from digitlab.report import runs
 from digitlab.report.sides import describe, describe_code, differences, find_side, is_alike, kinds
+from digitlab.report.withstood import show_withstood
 from digitlab.tracking.store import Store
 
 MARGIN = 0.001  # accuracy that B may lose
@@ -51,6 +52,8 @@ def show(store: Store, a: Sequence[Result], b: Sequence[Result], margin: float) 
         console.show_table(["what differs", "A", "B"], rows, text_columns=3)
     for line in describe_code(store, a, b):
         console.say(line)
+    if all(is_alike(run, side[0]) for side in (a, b) for run in side):
+        show_withstood(store, a, b)
     verdict = judge(a, b, predict, margin)
     console.say(verdict.sentence)
     return verdict

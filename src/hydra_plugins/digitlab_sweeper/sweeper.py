@@ -112,7 +112,8 @@ class ResumingSweeper(BasicSweeper):
         arguments = [*self._parse_config(), *arguments]
         check_arguments(arguments)  # a sweep file's own are held to what may be typed
         overrides = parser.parse_overrides(arguments)
-        if (count := prod(map(_choices, overrides))) > MOST_CELLS:
+        last = {override.get_key_element(): override for override in overrides}  # the command line's, where both say
+        if (count := prod(map(_choices, last.values()))) > MOST_CELLS:
             raise ConfigCompositionException(f"{count:,} cells: allowed: {MOST_CELLS:,} in one sweep")
         (cells,) = self.split_arguments(overrides, max_batch_size=None)
         return cells
