@@ -160,10 +160,17 @@ def export(run: str, form: str, int8: bool, output: Path | None, experiment: str
 
 @click.command()
 @click.argument("texts", metavar="[TEXT]...", nargs=-1)
+@click.option(
+    "--write", "folder", metavar="DIR", type=click.Path(path_type=Path), help="Write an index and a page each."
+)
 @experiment
-def claims(texts: tuple[str, ...], experiment: str) -> None:
-    """List the published claims that can be run, those with a TEXT in name or file, and the verdicts so far."""
-    call("report.claims_list", "list_claims", experiment, texts, is_open=False, mistake=1)
+def claims(texts: tuple[str, ...], folder: Path | None, experiment: str) -> None:
+    """List the published claims that can be run, those with a TEXT in name or file, and the verdicts so far.
+
+    DIR/runs.jsonl keeps the runs of every store that DIR was written from, so that machines can share the work: written
+    from one store after another, the pages are on the runs of all.
+    """
+    call("report.claims_list", "list_claims", experiment, texts, folder, is_open=False, mistake=1)
 
 
 @click.command()

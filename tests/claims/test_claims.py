@@ -245,28 +245,3 @@ def test_how_many_runs_reach_a_claim_is_said_and_how_often_the_test_images_were_
     assert "2 of these runs reach the claim, which is at their percentile 60" in page
     assert "mnist: test set read 5 times in this store." in page
     assert "mnist: test set read 5 times in this store." in capsys.readouterr().out
-
-
-@pytest.mark.slow
-def test_the_list_has_the_verdicts_of_the_report_and_claims_that_were_not_run(fake_store, capsys):
-    runs = recorded(fake_store, FIVE, "claim=simple_004")
-    runs |= recorded(fake_store, (0.9, 0.91), "claim=simple_004", "trainer.max_epochs=1", counterpart="short")
-    runs |= recorded(fake_store, FIVE[:2], "claim=mlp_000", other="mlp")
-    fake_store.sweep("claims", *runs, overrides=runs)
-    harness = fake_store.harness
-    capsys.readouterr()
-    assert harness.main("claims", "simple_004", "mlp_000", "keras_io_convnet", entry_point="digitlab") is None
-    said = capsys.readouterr().out
-    cells = {line.split("│")[1].strip(): [each.strip() for each in line.split("│")[2:-1]]
-             for line in said.splitlines() if line.startswith("│")}  # fmt: skip
-    assert cells["simple_004"][:3] == ["tutorial 004", "mnist", "0.9914"]
-    assert cells["simple_004"][3].startswith(f"{np.mean(FIVE):.4f} ")
-    assert cells["simple_004"][4:6] == ["5", "REPRODUCED"]
-    assert cells["mlp_000"][4:6] == ["2", "TOO FEW"]
-    assert fake_store.report() is None
-    told = {row["claim"]: row["verdict"] for row in rows_of(fake_store.folder) if not row["changes"]}
-    assert {name: cells[name][5] for name in told} == told
-    assert cells["keras_io_convnet"][3:] == ["–"] * 4
-    assert f"{len(cells)} claims, 2 of them run here" in said
-    end = harness.main("claims", "no such claim", entry_point="digitlab")
-    assert end == "error: no such claim: no claim has this in its name or file; digitlab claims lists all"

@@ -13,6 +13,10 @@ from digitlab.data.splits import Division
 
 FIELD = yaml.safe_load(Path(__file__).with_name("field.yaml").read_text())
 
+# By their sources. The others read the test images after every epoch, or hold images out.
+TESTED_ONCE = {"tf_quickstart", "tf_softmax", "tf_deep_mnist", "tf_layers", "dlwp_2_1", "dlwp_5_1", "mlm_mnist_final",
+               "mlm_fashion_final", "udacity_mlp", "homl2_fashion", "hardmaru_fashion", "hardmaru_mnist"}  # fmt: skip
+
 
 @pytest.mark.parametrize("name", FIELD)
 def test_a_claims_file_says_what_its_source_says(harness, name):
@@ -20,6 +24,7 @@ def test_a_claims_file_says_what_its_source_says(harness, name):
     cfg = check(harness.compose(f"claim={name}"))
     assert cfg.claim.accuracy == round(accuracy, 4)  # a share of 10,000 images has no more digits
     assert (cfg.claim.data, cfg.data.source.get("name", "mnist")) == (data, data)
+    assert cfg.claim.tested_once is (name in TESTED_ONCE)
     assert (cfg.data.batch_size, cfg.trainer.max_epochs) == (batch, epochs)
     assert (cfg.optim._target_.rpartition(".")[2], cfg.optim.lr) == (optimizer, rate)
     network = build(cfg, "model", num_classes=10, input_shape=[1, 28, 28])

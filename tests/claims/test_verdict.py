@@ -10,7 +10,7 @@ from statsmodels.stats.multitest import multipletests
 
 from digitlab.analysis.records import Predictions, Result
 from digitlab.claims.schema import Claim, Layers, Statement
-from digitlab.claims.verdict import Outcome, judge
+from digitlab.claims.verdict import Outcome, judge, names_one_class
 
 
 def run(seed: int, accuracy: float, loss: float = 0.03, data: str = "mnist") -> Result:
@@ -149,20 +149,22 @@ def test_one_class_for_all_images_is_diverged_as_printed():
     shares = [0.0980, 0.1135, 0.0892, 0.1028, 0.0974]
     runs = [run(i, share, (1 - share) * -log(1e-7)) for i, share in enumerate(shares)]
     predictions = {each.run_id: fives(each.accuracy) for each in runs}
-    assert judged(Outcome(raw, runs, predictions=predictions)) == (
-        "DIVERGED AS PRINTED",
-        "one class predicted in 5 of 5 runs",
-    )
+
+    def outcome_of(predictions: dict[str, Predictions]) -> Outcome:
+        found = [each.run_id for each in runs if names_one_class(each, predictions.get(each.run_id))]
+        return Outcome(raw, runs, one_class_runs=found)
+
+    assert judged(outcome_of(predictions)) == ("DIVERGED AS PRINTED", "one class predicted in 5 of 5 runs")
     for wrong in (
         predictions | {"0": Predictions(np.arange(10_000) % 2, predictions["0"].labels)},  # a second class
         predictions | {"0": fives(0.2)},  # of another accuracy than the run has
         {key: predictions[key] for key in "1234"},  # none are stored
     ):
-        verdict, reason = judged(Outcome(raw, runs, predictions=wrong))
+        verdict, reason = judged(outcome_of(wrong))
         assert verdict != "DIVERGED AS PRINTED"
         assert "one class predicted in 4 of 5 runs" in reason
     runs[0] = run(0, shares[0], 2.3)  # one class, but not the loss that clipping gives
-    assert judged(Outcome(raw, runs, predictions=predictions))[0] != "DIVERGED AS PRINTED"
+    assert judged(outcome_of(predictions))[0] != "DIVERGED AS PRINTED"
     # A network that learned is not judged diverged, though its document diverged.
     assert judged(outcome(raw, FIVE))[0] == "BETTER"
 

@@ -16,6 +16,9 @@ from digitlab.documents.document import Picture, Section, Table
 from digitlab.plots import report_figures
 
 FLAGS = {"T": "validated on the test set", "U": "recipe partly unstated", "L": "contradicted by its own log or text"}
+FLAGGED = (
+    "Flags do not change a verdict. " + "; ".join(f"{letter}: {meaning}" for letter, meaning in FLAGS.items()) + "."
+)
 
 
 def sections(
@@ -32,8 +35,8 @@ def sections(
     found = [
         Section("Verdicts", [*warned, *([list(notes)] if notes else []), *_verdicts(claimed)]),
         Section("What a reader should believe", [words.paragraph(outcome) for outcome in claimed]),
-        Section("What changes of a recipe do", _changed(outcomes)),
-        Section("Facts in the documents", _facts(claimed, predictions)),
+        Section("What changes of a recipe do", recipe_changes(outcomes)),
+        Section("Facts in the documents", facts(claimed, predictions)),
         Section("Curves", _curves(claimed)),
         Section("Provenance", origin.origin([run for outcome in outcomes for run in outcome.runs])),
     ]
@@ -75,7 +78,7 @@ def table(claimed: Sequence[Outcome]) -> Table:
     for outcome in claimed:
         claim, cell = outcome.claim, outcome.cell
         rows.append([
-            claim.name, outcome.verdict.word, _flags(claim), _plain(claim.accuracy), words.accuracy(outcome),
+            claim.name, outcome.verdict.word, flags(claim), _plain(claim.accuracy), words.accuracy(outcome),
             str(cell.n), *("–" if value is None else f"{value:.0f}" for value in (outcome.reached, outcome.percentile)),
             "–" if outcome.excess is None else format.signed(outcome.excess), _plain(claim.loss), _loss(outcome),
             f"{claim.parameters:,}" if claim.parameters else "–", f"{cell.parameters:,}" if cell.parameters else "–",
@@ -91,9 +94,9 @@ def changes(outcomes: Sequence[Outcome]) -> Table:
                 "difference to the claim's recipe", "95 % interval", "seeds in common"]  # fmt: skip
     rows = []
     for outcome in (each for each in outcomes if not each.is_own):
-        common, change = _compare_with_own(outcome, outcomes)
+        common, change = compare_with_own(outcome, outcomes)
         rows.append([
-            outcome.claim.name, outcome.counterpart or "–", _list_changes(outcome), words.accuracy(outcome),
+            outcome.claim.name, outcome.counterpart or "–", describe_changes(outcome), words.accuracy(outcome),
             str(len(outcome.runs)), _loss(outcome), format.signed(change.mean) if change else "–",
             f"{format.signed(change.low)} to {format.signed(change.high)}" if change else "–", str(common),
         ])  # fmt: skip
@@ -109,7 +112,7 @@ def csv(outcomes: Sequence[Outcome]) -> tuple[list[str], list[list[object]]]:
     rows = []
     for outcome in outcomes:
         cell, claim, own, verdict = outcome.cell, outcome.claim, outcome.is_own, outcome.verdict
-        common, change = (None, None) if own else _compare_with_own(outcome, outcomes)
+        common, change = (None, None) if own else compare_with_own(outcome, outcomes)
         rows.append([
             claim.name, outcome.counterpart, _listed(outcome.changes), outcome.data,
             verdict.word, verdict.reason, round(verdict.middle - verdict.half, 6),
@@ -124,10 +127,11 @@ def csv(outcomes: Sequence[Outcome]) -> tuple[list[str], list[list[object]]]:
 
 
 def _verdicts(claimed: Sequence[Outcome]) -> list[Table | str | list[str]]:
-    return [table(claimed), *_legend(claimed), words.RULE] if claimed else []
+    return [table(claimed), *legend(claimed), words.RULE] if claimed else []
 
 
-def _flags(claim: Claim) -> str:
+def flags(claim: Claim) -> str:
+    """Return the letters of the flags that a claim has."""
     return "".join(letter for letter, reason in zip(FLAGS, _flag_reasons(claim), strict=True) if reason)
 
 
@@ -137,15 +141,14 @@ def _flag_reasons(claim: Claim) -> tuple[str, str, str]:
     return on_test, claim.unstated, claim.caveat
 
 
-def _legend(claimed: Sequence[Outcome]) -> list[str | list[str]]:
+def legend(claimed: Sequence[Outcome]) -> list[str | list[str]]:
     """Explain the flags, and why each claim has the ones it has."""
-    meanings = "; ".join(f"{letter}: {meaning}" for letter, meaning in FLAGS.items())
     lines = []
     for claim in (outcome.claim for outcome in claimed):
         raised = [f"{letter}: {reason}" for letter, reason in zip(FLAGS, _flag_reasons(claim), strict=True) if reason]
         if raised:
             lines.append(f"{claim.name}: {'; '.join(raised)}.")
-    return [f"Flags do not change a verdict. {meanings}.", lines] if lines else []
+    return [FLAGGED, lines] if lines else []
 
 
 def _loss(outcome: Outcome) -> str:
@@ -157,12 +160,13 @@ def _listed(changed: Mapping[str, str]) -> str:
     return ", ".join(f"{key}={value}" for key, value in changed.items())
 
 
-def _list_changes(outcome: Outcome) -> str:
+def describe_changes(outcome: Outcome) -> str:
+    """Write what differs from the claim's own recipe."""
     where = "" if outcome.data == outcome.claim.data else f" (on {outcome.data})"
     return f"{_listed(outcome.changes)}{where}"
 
 
-def _compare_with_own(changed: Outcome, outcomes: Sequence[Outcome]) -> tuple[int, PairedTest | None]:
+def compare_with_own(changed: Outcome, outcomes: Sequence[Outcome]) -> tuple[int, PairedTest | None]:
     """Return how many seeds a changed recipe shares with the claim's own and, from two on, their paired difference."""
     accuracies = changed.cell.accuracies
     for own in outcomes:
@@ -176,7 +180,8 @@ def _compare_with_own(changed: Outcome, outcomes: Sequence[Outcome]) -> tuple[in
     return 0, None
 
 
-def _changed(outcomes: Sequence[Outcome]) -> list[Table | str]:
+def recipe_changes(outcomes: Sequence[Outcome]) -> list[Table | str]:
+    """Show what becomes of claims' accuracies when something of their recipes is changed."""
     if all(outcome.is_own for outcome in outcomes):
         return []
     note = (
@@ -187,7 +192,7 @@ def _changed(outcomes: Sequence[Outcome]) -> list[Table | str]:
     return [changes(outcomes), note]
 
 
-def _facts(outcomes: Sequence[Outcome], predictions: Predictions | None) -> list[list[str]]:
+def facts(outcomes: Sequence[Outcome], predictions: Predictions | None) -> list[list[str]]:
     """Check the facts stated in the documents against our own counts."""
     lines = []
     for claim, counted in ((outcome.claim, outcome.cell.parameters) for outcome in outcomes):

@@ -63,7 +63,7 @@ def read_claim(name: str) -> Claim:
         name=name,
         model=model,
         optim=groups(cfg)["optim"],
-        is_validated_on_test=cfg.data.split == "test",
+        is_validated_on_test=cfg.data.split == "test" and not cfg.claim.tested_once,
         **said,
     )
 

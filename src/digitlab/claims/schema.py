@@ -69,6 +69,7 @@ class Claim:
     seconds: float | None = None  # an epoch took
     unstated: str = ""
     caveat: str = ""
+    tested_once: bool = False  # the document does, whatever our split
     diverges: bool = False  # the printed numbers are those of a network that names one class for everything
     printed: Mapping[str, Sequence[float]] = field(default_factory=dict)  # metrics by epoch
     layers: Layers | None = None

@@ -1,7 +1,7 @@
 """Judge whether published accuracies are reproduced by our runs of the same recipes."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import ceil, isclose, isinf, log, log10, nan, sqrt
@@ -48,7 +48,7 @@ class Outcome:
     runs: list[Result]
     counterpart: str = ""
     changes: Mapping[str, str] = field(default_factory=dict)
-    predictions: Mapping[str, Predictions | None] = field(default_factory=dict)  # by run id, for a claim that diverges
+    one_class_runs: Collection[str] = ()  # ids of those that name one class for all images, for a claim that diverges
     verdict: Verdict = Verdict()  # `judge` sets that of a claim's own recipe
 
     @property
@@ -111,21 +111,24 @@ class Outcome:
 
     @property
     def one_class(self) -> int:
-        """How many runs predict one class for all images, with the accuracy and clipped loss that this implies."""
-        found = ((run, self.predictions.get(run.run_id)) for run in self.runs)
-        return sum(
-            predictions is not None
-            and len(set(predictions.predicted.tolist())) == 1
-            and isclose(run.accuracy, float(predictions.correct.mean()), abs_tol=1e-6)
-            and run.loss is not None
-            and isclose(run.loss, (1 - run.accuracy) * CLIPPED, rel_tol=0.005)
-            for run, predictions in found
-        )
+        """How many runs predict one class for all images."""
+        return sum(run.run_id in self.one_class_runs for run in self.runs)
 
     @property
     def best_minus_last(self) -> list[float]:
         """The validation accuracy of each run's best epoch minus that of its last."""
         return [run.best_val_acc - float(run.val_acc[-1]) for run in self.runs]
+
+
+def names_one_class(run: Result, predictions: Predictions | None) -> bool:
+    """Say whether a run predicts one class for all images, with the accuracy and clipped loss that this implies."""
+    return (
+        predictions is not None
+        and len(set(predictions.predicted.tolist())) == 1
+        and isclose(run.accuracy, float(predictions.correct.mean()), abs_tol=1e-6)
+        and run.loss is not None
+        and isclose(run.loss, (1 - run.accuracy) * CLIPPED, rel_tol=0.005)
+    )
 
 
 def judge(outcomes: Sequence[Outcome]) -> None:

@@ -1,11 +1,12 @@
 """Judge published claims by the runs of a store that followed their recipes."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from digitlab.analysis.records import Predictions, Result, mark_collapsed
+from digitlab.claims.followed import Followed
 from digitlab.claims.recipes import read_claim
 from digitlab.claims.schema import Recipe
-from digitlab.claims.verdict import Outcome, judge
+from digitlab.claims.verdict import Outcome, judge, names_one_class
 from digitlab.report.runs import complete
 from digitlab.tracking.store import Store
 
@@ -13,23 +14,40 @@ Predict = Callable[[str], Predictions | None]  # by run id
 
 
 def judged(store: Store, recipes: Mapping[str, Recipe], results: Sequence[Result], predict: Predict) -> list[Outcome]:
-    """Return what came of each of the `recipes`, by fingerprint, on each data set, with the verdicts on all together.
+    """Return what came of each of the `recipes`, by fingerprint, on each data set, all judged together."""
+    order = list(dict.fromkeys(recipes.values()))
+    found = sorted(followed(store, recipes, results, predict), key=lambda each: order.index(each.recipe))
+    return outcomes(found)
+
+
+def followed(
+    store: Store, recipes: Mapping[str, Recipe], results: Sequence[Result], predict: Predict
+) -> Iterator[Followed]:
+    """Yield the tested runs that followed one of the `recipes`, complete and marked."""
+    for result in _mark(complete(store, results), predict):
+        if result.fingerprint in recipes and result.is_tested:
+            recipe = recipes[result.fingerprint]
+            may_diverge = read_claim(recipe.claim).diverges and not recipe.changes
+            yield Followed(recipe, result, may_diverge and names_one_class(result, predict(result.run_id)))
+
+
+def outcomes(found: Iterable[Followed]) -> list[Outcome]:
+    """Return what came of each recipe on each data set, in the order of `found`, and judge them all together.
 
     Of runs of one seed the last one counts.
     """
-    found: dict[tuple[Recipe, str], dict[int, Result]] = {}
-    for result in sorted(_mark(complete(store, results), predict), key=lambda each: each.ended):
-        if result.fingerprint in recipes and result.is_tested:
-            found.setdefault((recipes[result.fingerprint], result.data), {})[result.seed] = result
-    order = list(dict.fromkeys(recipes.values()))
-    outcomes = []
-    for (recipe, _), runs in sorted(found.items(), key=lambda item: order.index(item[0][0])):
-        claim, ids = read_claim(recipe.claim), [run.run_id for run in runs.values()]
-        predictions = {each: predict(each) for each in ids} if claim.diverges and not recipe.changes else {}
-        by_seed = [run for _, run in sorted(runs.items())]
-        outcomes.append(Outcome(claim, by_seed, recipe.counterpart, dict(recipe.changes), predictions))
-    judge(outcomes)
-    return outcomes
+    by_recipe: dict[tuple[Recipe, str], list[Followed]] = {}
+    for each in found:
+        by_recipe.setdefault((each.recipe, each.result.data), []).append(each)
+    made = []
+    for (recipe, _), runs in by_recipe.items():
+        last = {each.result.seed: each for each in sorted(runs, key=lambda each: each.result.ended)}
+        by_seed = [each for _, each in sorted(last.items())]
+        one_class = {each.result.run_id for each in by_seed if each.names_one_class}
+        results = [each.result for each in by_seed]
+        made.append(Outcome(read_claim(recipe.claim), results, recipe.counterpart, dict(recipe.changes), one_class))
+    judge(made)
+    return made
 
 
 def _mark(results: Sequence[Result], predict: Predict) -> Iterator[Result]:

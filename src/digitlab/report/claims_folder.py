@@ -1,0 +1,46 @@
+"""A folder of pages on published claims, which keeps the runs of every store that it was written from."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from digitlab.claims import index
+from digitlab.claims.followed import Followed, from_line, to_line
+from digitlab.claims.schema import Claim
+from digitlab.claims.verdict import Outcome
+from digitlab.config.errors import user_errors
+from digitlab.documents.document import Document, Picture, to_markdown
+
+INDEX, RUNS = "index.md", "runs.jsonl"
+
+
+def merge(folder: Path, runs: Iterable[Followed]) -> list[Followed]:
+    """Return the runs that `folder` has and those given, in a fixed order. Raises UserError where it cannot be read."""
+    with user_errors(f"--write={folder}"):
+        there = list(_read(folder / RUNS))
+    by_id = {each.result.run_id: each for each in (*there, *runs)}
+    return sorted(by_id.values(), key=lambda each: (each.place, each.result.ended))
+
+
+def write(folder: Path, runs: Sequence[Followed], outcomes: Sequence[Outcome], claims: Sequence[Claim]) -> None:
+    """Write the runs, the index of `claims` and the page of each that was run. Raises UserError where it cannot be."""
+    with user_errors(f"--write={folder}"):
+        (folder / "figures").mkdir(parents=True, exist_ok=True)
+        (folder / RUNS).write_text("".join(f"{to_line(each)}\n" for each in runs))
+        _write(folder / INDEX, index.index(outcomes, claims))
+        for outcome in outcomes:
+            if outcome.is_own and outcome.is_comparable:
+                _write(folder / f"{outcome.claim.name}.md", index.page_of(outcome, outcomes))
+
+
+def _write(file: Path, document: Document) -> None:
+    file.write_text(to_markdown(document.title, document.lead, document.sections))
+    for picture in (block for section in document.sections for block in section.blocks if isinstance(block, Picture)):
+        (file.parent / "figures" / picture.file).write_bytes(picture.content)
+
+
+def _read(file: Path) -> Iterator[Followed]:
+    for number, line in enumerate(file.read_text().splitlines() if file.exists() else (), 1):
+        try:
+            yield from_line(line)
+        except ValueError as error:
+            raise ValueError(f"{file.name}: line {number} {error}") from None

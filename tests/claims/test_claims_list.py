@@ -1,0 +1,62 @@
+"""`digitlab claims`: the list of them, and the folder of pages that it writes."""
+
+import numpy as np
+import pytest
+from conftest import Harness
+from fake_store import FakeStore
+from scipy import stats
+from test_claims import FIVE, recorded, rows_of
+
+
+@pytest.mark.slow
+def test_the_list_has_the_verdicts_of_the_report_and_claims_that_were_not_run(fake_store, capsys):
+    runs = recorded(fake_store, FIVE, "claim=simple_004")
+    runs |= recorded(fake_store, (0.9, 0.91), "claim=simple_004", "trainer.max_epochs=1", counterpart="short")
+    runs |= recorded(fake_store, FIVE[:2], "claim=mlp_000", other="mlp")
+    fake_store.sweep("claims", *runs, overrides=runs)
+    harness = fake_store.harness
+    capsys.readouterr()
+    assert harness.main("claims", "simple_004", "mlp_000", "keras_io_convnet", entry_point="digitlab") is None
+    said = capsys.readouterr().out
+    cells = {line.split("│")[1].strip(): [each.strip() for each in line.split("│")[2:-1]]
+             for line in said.splitlines() if line.startswith("│")}  # fmt: skip
+    assert cells["simple_004"][:3] == ["tutorial 004", "mnist", "0.9914"]
+    assert cells["simple_004"][3].startswith(f"{np.mean(FIVE):.4f} ")
+    assert cells["simple_004"][4:6] == ["5", "REPRODUCED"]
+    assert cells["mlp_000"][4:6] == ["2", "TOO FEW"]
+    assert fake_store.report() is None
+    told = {row["claim"]: row["verdict"] for row in rows_of(fake_store.folder) if not row["changes"]}
+    assert {name: cells[name][5] for name in told} == told
+    assert cells["keras_io_convnet"][3:] == ["–"] * 4
+    assert f"{len(cells)} claims, 2 of them run here" in said
+    end = harness.main("claims", "no such claim", entry_point="digitlab")
+    assert end == "error: no such claim: no claim has this in its name or file; digitlab claims lists all"
+
+
+def test_a_folder_of_pages_is_on_the_runs_of_every_store_it_was_written_from(tmp_path):
+    folder, pages = tmp_path / "pages", []
+    for name, accuracies, first in (("here", FIVE[:2], 0), ("there", FIVE[2:], 2)):
+        store = FakeStore(Harness(tmp_path / name))
+        runs = recorded(store, accuracies, "claim=simple_004", seed=first, predictions=False, parameters="34826")
+        store.sweep("claims", *runs, overrides=runs)
+        assert store.harness.main("claims", "simple_004", "--write", str(folder), entry_point="digitlab") is None
+        pages.append((folder / "simple_004.md").read_text())
+    assert "TOO FEW" in pages[0]
+    assert "REPRODUCED" in pages[1]
+    assert [f"| {seed} | {accuracy:.4f} |" in pages[1] for seed, accuracy in enumerate(FIVE)] == [True] * 5
+    (row,) = (line for line in (folder / "index.md").read_text().splitlines() if line.startswith("| [simple_004]"))
+    assert f"| {np.mean(FIVE):.4f} ± {stats.t.ppf(0.975, 4) * stats.sem(FIVE):.4f} | 5 | REPRODUCED |" in row
+    stored = (folder / "runs.jsonl").read_text()
+    assert stored.count("\n") == 5
+    assert "here:" not in stored
+    assert str(tmp_path) not in stored
+    assert store.harness.main("claims", "simple_004", "--write", str(folder), entry_point="digitlab") is None
+    assert (folder / "runs.jsonl").read_text() == stored
+    assert (folder / "simple_004.md").read_text() == pages[1]
+
+
+def test_a_folder_whose_runs_cannot_be_read_is_left_as_it_is(harness, tmp_path):
+    (tmp_path / "runs.jsonl").write_text("no json")
+    end = harness.main("claims", "simple_004", "--write", str(tmp_path), entry_point="digitlab")
+    assert str(end).startswith(f"error: --write={tmp_path}: runs.jsonl: line 1 ")
+    assert [file.name for file in tmp_path.iterdir()] == ["runs.jsonl"]
