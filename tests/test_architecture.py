@@ -16,7 +16,7 @@ FLOORS = (
     ("sweep", "report", "serve"),
 )
 # Above them all: what starts a program, or is imported by its name.
-TOP = {"__init__", "__main__", "cli", "cli_runs", "apps"}
+TOP = {"__init__", "__main__", "cli", "cli_base", "cli_claims", "cli_runs", "apps"}
 OWNERS = {
     "mlflow": {"tracking"},
     "matplotlib": {"plots"},

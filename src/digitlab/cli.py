@@ -1,39 +1,19 @@
 """The command `digitlab`: read the arguments, call one function."""
 
-import shlex
 import sys
 
 import click
 
 from digitlab import CONF
-from digitlab.cli_runs import COMMANDS, EXPERIMENT, call
+from digitlab.cli_base import EXPERIMENT, Group, call
+from digitlab.cli_claims import claims
+from digitlab.cli_runs import COMMANDS
 from digitlab.platform.signals import nothing_continues
-from digitlab.platform.text import did_you_mean
 
 HYDRAS = {"add_help_option": False, "context_settings": {"ignore_unknown_options": True}}  # its grammar, untouched
 
 
-class _Group(click.Group):
-    """A group of commands whose usage is what may follow it, and which names them all where there is no such one."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        settings = [each for each in args if "=" in each and not each.startswith("-")]
-        if ctx.parent is None and settings and ("=" in args[0] or args[0].startswith("-")):
-            command = "report" if all(each.startswith("report.") for each in settings) else "train"
-            raise click.UsageError(f"no command; did you mean: digitlab {command} {shlex.join(args)}")
-        return super().parse_args(ctx, args)
-
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple:
-        if args[0] not in self.commands:
-            meant = did_you_mean(f"{ctx.command_path} ", args[0], self.commands)
-            raise click.UsageError(f"{args[0]}: unknown command; allowed: {', '.join(self.commands)}{meant}")
-        return super().resolve_command(ctx, args)
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
-
-
-@click.group(cls=_Group, no_args_is_help=False)
+@click.group(cls=Group, no_args_is_help=False)
 def digitlab() -> None:
     """Find out which differences between image classifiers are real.
 
@@ -80,7 +60,7 @@ def report(arguments: tuple[str, ...]) -> None:
     _hydra("report", arguments)
 
 
-for command in COMMANDS:
+for command in (*COMMANDS, claims):
     digitlab.add_command(command)
 
 
@@ -92,7 +72,7 @@ def ui(port: int, experiment: str) -> None:
     call("tracking.ui", "ui", experiment, port, mistake=1)
 
 
-@digitlab.group(cls=_Group, no_args_is_help=False)
+@digitlab.group(cls=Group, no_args_is_help=False)
 def store() -> None:
     """Look after the store of runs, where it is a file."""
 

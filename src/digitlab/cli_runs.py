@@ -1,20 +1,12 @@
 """The commands about runs that are there: each reads its arguments and calls one function."""
 
-import sys
-from collections.abc import Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from functools import partial
-from importlib import import_module
 from pathlib import Path
-from typing import NoReturn
 
 import click
 
-from digitlab import SOURCES
-from digitlab.platform.signals import nothing_continues
-
-TRAINING = ("bisect", "rerun")
-EXPERIMENT = "digitlab"  # where runs are, unless another one is named
+from digitlab.cli_base import EXPERIMENT, call, experiment
 
 
 def _complete(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
@@ -32,7 +24,6 @@ def _complete(_: click.Context, __: click.Parameter, incomplete: str) -> list[st
 
 
 names_run = partial(click.argument, shell_complete=_complete)
-experiment = click.option("--experiment", default=EXPERIMENT, show_default=True, help="MLflow experiment of the runs.")
 
 
 @click.command()
@@ -159,21 +150,6 @@ def export(run: str, form: str, int8: bool, output: Path | None, experiment: str
 
 
 @click.command()
-@click.argument("texts", metavar="[TEXT]...", nargs=-1)
-@click.option(
-    "--write", "folder", metavar="DIR", type=click.Path(path_type=Path), help="Write an index and a page each."
-)
-@experiment
-def claims(texts: tuple[str, ...], folder: Path | None, experiment: str) -> None:
-    """List the published claims that can be run, those with a TEXT in name or file, and the verdicts so far.
-
-    DIR/runs.jsonl keeps the runs of every store that DIR was written from, so that machines can share the work: written
-    from one store after another, the pages are on the runs of all.
-    """
-    call("report.claims_list", "list_claims", experiment, texts, folder, is_open=False, mistake=1)
-
-
-@click.command()
 @click.argument("runs", nargs=-1, required=True, shell_complete=_complete)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen; 0.0.0.0 is every network.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
@@ -185,48 +161,4 @@ def serve(runs: tuple[str, ...], host: str, port: int, experiment: str) -> None:
     )
 
 
-def call(
-    module: str,
-    task: str,
-    experiment: str,
-    *arguments: object,
-    is_open: bool = True,
-    mistake: int = 2,
-    needs: Sequence[str] = (),
-) -> NoReturn:
-    """End the process with the code that a function of `module` returns for the store, or for a `mistake`.
-
-    `needs` are packages of the extra that is called as the task is.
-    """
-    import os
-
-    from digitlab.config.errors import check_extra, one_line_errors, user_errors
-    from digitlab.platform.startup import fast_exit, fast_imports
-
-    if task not in TRAINING:
-        nothing_continues()
-    sys.path += [str(folder) if folder.is_absolute() else "" for folder in SOURCES]  # where a run's own code is
-    try:
-        with one_line_errors():
-            check_extra(task, needs, task)
-            with fast_imports():
-                from digitlab.platform import console
-
-                function = getattr(import_module(f"digitlab.{module}"), task)
-                from digitlab.tracking.store import Store
-            console.prepare()
-            with user_errors(task):
-                store = Store(os.environ.get("MLFLOW_TRACKING_URI"), experiment)
-                if is_open:
-                    store.open(create=False)
-            with user_errors(task) if mistake == 2 else nullcontext():
-                code = function(store, *arguments)
-    except SystemExit as end:
-        if isinstance(end.code, int) or mistake == 1:  # a signal has ended it, or Python prints the line itself
-            raise
-        print(end.code, file=sys.stderr)
-        sys.exit(mistake)
-    fast_exit(code)
-
-
-COMMANDS = (compare, bisect, explain, rerun, register, predict, evaluate, export, serve, claims)
+COMMANDS = (compare, bisect, explain, rerun, register, predict, evaluate, export, serve)

@@ -180,7 +180,9 @@ def make_claims(repository, tmp_path):
 
     def make(arguments: str, code: int = 0) -> tuple[list[str], subprocess.CompletedProcess]:
         python, asked = tmp_path / "python", tmp_path / "asked"
-        python.write_text(f'#!/bin/sh\necho "$@" >> {asked}\n[ "$1" != src/train.py ] || exit {code}\n')
+        python.write_text(
+            f'#!/bin/sh\necho "$@" >> {asked}\n[ "$1" != -m ] || echo a,b\n[ "$1" != src/train.py ] || exit {code}\n'
+        )
         python.chmod(0o755)
         command = ["make", "-o", "setup", "claims", f"BIN={tmp_path}", f"ARGS={arguments}"]
         ended = subprocess.run(command, cwd=repository, capture_output=True, text=True)
@@ -193,6 +195,11 @@ def test_make_claims_reports_even_if_a_cell_fails(make_claims):
     asked, ended = make_claims("sweep.seeds=2", code=3)
     assert asked == ["src/train.py sweep=claims sweep.seeds=2", "src/report.py report.sweep=claims"]
     assert "Error 3" in ended.stderr
+
+
+def test_make_claims_takes_some_of_them_by_a_word(make_claims):
+    asked, _ = make_claims("claims=fashion sweep.seeds=2")
+    assert asked[:2] == ["-m digitlab claims list fashion --names", "src/train.py sweep=claims claim=a,b sweep.seeds=2"]
 
 
 def test_make_claims_with_dry_run_does_not_report(make_claims):

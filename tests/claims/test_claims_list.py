@@ -16,7 +16,7 @@ def test_the_list_has_the_verdicts_of_the_report_and_claims_that_were_not_run(fa
     fake_store.sweep("claims", *runs, overrides=runs)
     harness = fake_store.harness
     capsys.readouterr()
-    assert harness.main("claims", "simple_004", "mlp_000", "keras_io_convnet", entry_point="digitlab") is None
+    assert harness.main("claims", "list", "simple_004", "mlp_000", "keras_io_convnet", entry_point="digitlab") is None
     said = capsys.readouterr().out
     cells = {line.split("│")[1].strip(): [each.strip() for each in line.split("│")[2:-1]]
              for line in said.splitlines() if line.startswith("│")}  # fmt: skip
@@ -29,8 +29,15 @@ def test_the_list_has_the_verdicts_of_the_report_and_claims_that_were_not_run(fa
     assert {name: cells[name][5] for name in told} == told
     assert cells["keras_io_convnet"][3:] == ["–"] * 4
     assert f"{len(cells)} claims, 2 of them run here" in said
-    end = harness.main("claims", "no such claim", entry_point="digitlab")
-    assert end == "error: no such claim: no claim has this in its name or file; digitlab claims lists all"
+
+
+def test_claims_are_named_by_what_their_files_say_of_them(harness, capsys):
+    assert harness.main("claims", "list", "fashion-mnist", "--names", entry_point="digitlab") is None
+    names = capsys.readouterr().out.strip().split(",")
+    assert {"kashif_fashion", "hinge_fashion"} <= set(names)
+    assert "keras_mnist_cnn" not in names
+    assert harness.main("claims", "list", "no such claim", entry_point="digitlab") == 2
+    assert capsys.readouterr().err.startswith("error: claims list: no such claim: no claim has this in its name")
 
 
 def test_a_folder_of_pages_is_on_the_runs_of_every_store_it_was_written_from(tmp_path):
@@ -39,7 +46,7 @@ def test_a_folder_of_pages_is_on_the_runs_of_every_store_it_was_written_from(tmp
         store = FakeStore(Harness(tmp_path / name))
         runs = recorded(store, accuracies, "claim=simple_004", seed=first, predictions=False, parameters="34826")
         store.sweep("claims", *runs, overrides=runs)
-        assert store.harness.main("claims", "simple_004", "--write", str(folder), entry_point="digitlab") is None
+        assert store.harness.main("claims", "write", str(folder), "simple_004", entry_point="digitlab") is None
         pages.append((folder / "simple_004.md").read_text())
     assert "TOO FEW" in pages[0]
     assert "REPRODUCED" in pages[1]
@@ -50,13 +57,13 @@ def test_a_folder_of_pages_is_on_the_runs_of_every_store_it_was_written_from(tmp
     assert stored.count("\n") == 5
     assert "here:" not in stored
     assert str(tmp_path) not in stored
-    assert store.harness.main("claims", "simple_004", "--write", str(folder), entry_point="digitlab") is None
+    assert store.harness.main("claims", "write", str(folder), "simple_004", entry_point="digitlab") is None
     assert (folder / "runs.jsonl").read_text() == stored
     assert (folder / "simple_004.md").read_text() == pages[1]
 
 
-def test_a_folder_whose_runs_cannot_be_read_is_left_as_it_is(harness, tmp_path):
+def test_a_folder_whose_runs_cannot_be_read_is_left_as_it_is(harness, tmp_path, capsys):
     (tmp_path / "runs.jsonl").write_text("no json")
-    end = harness.main("claims", "simple_004", "--write", str(tmp_path), entry_point="digitlab")
-    assert str(end).startswith(f"error: --write={tmp_path}: runs.jsonl: line 1 ")
+    assert harness.main("claims", "write", str(tmp_path), "simple_004", entry_point="digitlab") == 2
+    assert f"{tmp_path}: runs.jsonl: line 1 is no run of a claim" in capsys.readouterr().err
     assert [file.name for file in tmp_path.iterdir()] == ["runs.jsonl"]

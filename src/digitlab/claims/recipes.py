@@ -48,9 +48,9 @@ def _recipe(overrides: tuple[str, ...]) -> Recipe | None:
 
 
 @cache
-def read_claim(name: str) -> Claim:
+def read_claim(name: str, *overrides: str) -> Claim:
     """Return what conf/claim/`name` says, and what the networks that it speaks of have."""
-    cfg = _compose(f"claim={name}")
+    cfg = _compose(f"claim={name}", *overrides)
     model = groups(cfg)["model"]
     said = schema.Claim.model_validate(OmegaConf.to_container(cfg.claim, resolve=True)).model_dump()
     said["statements"] = [

@@ -15,7 +15,7 @@ INDEX, RUNS = "index.md", "runs.jsonl"
 
 def merge(folder: Path, runs: Iterable[Followed]) -> list[Followed]:
     """Return the runs that `folder` has and those given, in a fixed order. Raises UserError where it cannot be read."""
-    with user_errors(f"--write={folder}"):
+    with user_errors(str(folder)):
         there = list(_read(folder / RUNS))
     by_id = {each.result.run_id: each for each in (*there, *runs)}
     return sorted(by_id.values(), key=lambda each: (each.place, each.result.ended))
@@ -23,7 +23,7 @@ def merge(folder: Path, runs: Iterable[Followed]) -> list[Followed]:
 
 def write(folder: Path, runs: Sequence[Followed], outcomes: Sequence[Outcome], claims: Sequence[Claim]) -> None:
     """Write the runs, the index of `claims` and the page of each that was run. Raises UserError where it cannot be."""
-    with user_errors(f"--write={folder}"):
+    with user_errors(str(folder)):
         (folder / "figures").mkdir(parents=True, exist_ok=True)
         (folder / RUNS).write_text("".join(f"{to_line(each)}\n" for each in runs))
         _write(folder / INDEX, index.index(outcomes, claims))

@@ -1,6 +1,7 @@
 """List the published claims that are known, with what the runs of their recipes in this store came to."""
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Collection, Iterable, Iterator
 from functools import cache, partial
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from digitlab.claims.verdict import Outcome
 from digitlab.config.compose import configuration
 from digitlab.config.errors import UserError
 from digitlab.platform import console
+from digitlab.platform.text import count
 from digitlab.report import claims_folder
 from digitlab.report.judged import followed, outcomes
 from digitlab.report.runs import read_predictions, read_results
@@ -23,31 +25,59 @@ HEADINGS = ["claim", "of", "data", "claimed", "ours", "n", "verdict", "min a run
 LONGEST = 44  # characters of a source
 
 
-def list_claims(store: Store, texts: Iterable[str], folder: Path | None) -> int:
-    """Print each claim whose name or file has one of `texts`, of none all; return the exit code.
+def list_claims(store: Store, texts: Iterable[str], only_names: bool) -> int:
+    """Print each claim that has one of `texts` in name, header, document or data; return the exit code.
 
-    Runs count that a sweep of this store made of a claim's recipe, and those that `folder` has from elsewhere, into
-    which all are written, with a page for each claim. Verdicts are corrected for the claims listed. Raises UserError
-    where no claim is meant.
+    Runs count that a sweep of this store made of a claim's recipe. Verdicts are corrected for the claims listed. Raises
+    UserError where no claim is meant.
     """
-    files = sorted((CONF / "claim").glob("*.yaml"))
-    wanted = [each.lower() for each in texts] or [""]
-    meant = [each for each in files if any(text in f"{each.stem} {each.read_text()}".lower() for text in wanted)]
-    if not meant:
-        raise UserError(f"{' '.join(wanted)}: no claim has this in its name or file; digitlab claims lists all")
     with configuration():
-        chosen = [read_claim(each.stem) for each in meant]
-        runs = list(_runs(store)) if store.peek() else []
-        runs = claims_folder.merge(folder, runs) if folder else runs
-        names = {each.name for each in chosen}
-        found = outcomes([each for each in runs if each.recipe.claim in names])
+        meant = _meant(texts)
+        if only_names:
+            print(",".join(meant))
+            return 0
+        chosen = [read_claim(name) for name in meant]
+        found = _judged(list(_runs(store)), meant)
     own = {each.claim.name: each for each in sorted(found, key=lambda each: each.is_comparable) if each.is_own}
     console.show_table(HEADINGS, [_row(each, own.get(each.name)) for each in chosen], text_columns=3)
     console.say(f"{len(chosen)} claims, {len(own)} of them run here. One is run by: digitlab train claim=NAME")
-    if folder:
-        claims_folder.write(folder, runs, found, chosen)
-        console.say(f"written to {folder}: {claims_folder.INDEX}, a page for each claim, {claims_folder.RUNS}")
     return 0
+
+
+def write_claims(store: Store, folder: Path, texts: Iterable[str]) -> int:
+    """Write pages on the claims meant, as above, and on those of the runs that `folder` has; return the exit code."""
+    with configuration():
+        meant = _meant(texts)
+        runs = claims_folder.merge(folder, _runs(store))
+        found = _judged(runs, meant)
+        claims_folder.write(folder, runs, found, [read_claim(name) for name in meant])
+    pages = count(sum(each.is_own for each in found), "page")
+    console.say(
+        f"written to {folder}: {claims_folder.INDEX}, {pages}, and {count(len(runs), 'run')} of {claims_folder.RUNS}"
+    )
+    return 0
+
+
+def _meant(texts: Iterable[str]) -> list[str]:
+    """Return the names of the claims that have one of `texts` in name or file."""
+    files = {file.stem: _said(file) for file in sorted((CONF / "claim").glob("*.yaml"))}
+    wanted = [each.lower() for each in texts] or [""]
+    meant = [name for name, said in files.items() if any(text in said for text in wanted)]
+    if not meant:
+        raise UserError(
+            f"{' '.join(wanted)}: no claim has this in its name, header or document; digitlab claims list has all"
+        )
+    return meant
+
+
+def _said(file: Path) -> str:
+    """Return the name of a claim's file, its first comments, and the document that it names, in small letters."""
+    lines = [line for line in file.read_text().splitlines() if re.match(r"# (?!yaml-)|  (document|data):", line)]
+    return " ".join([file.stem, *lines]).lower()
+
+
+def _judged(runs: Iterable[Followed], names: Collection[str]) -> list[Outcome]:
+    return outcomes([each for each in runs if each.recipe.claim in names])
 
 
 def _row(claim: Claim, outcome: Outcome | None) -> list[str]:
@@ -62,6 +92,8 @@ def _row(claim: Claim, outcome: Outcome | None) -> list[str]:
 
 def _runs(store: Store) -> Iterator[Followed]:
     """Yield every run of the store that followed a claim's recipe, its own or a changed one."""
+    if not store.peek():
+        return
     cells = [cell for parent in queries.sweeps(store).values() for cell in queries.cells_of(store, parent)]
     recipes = recipes_of(cells)
     results = [

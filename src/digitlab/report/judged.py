@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from digitlab.analysis.records import Predictions, Result, mark_collapsed
 from digitlab.claims.followed import Followed
 from digitlab.claims.recipes import read_claim
-from digitlab.claims.schema import Recipe
+from digitlab.claims.schema import Claim, Recipe
 from digitlab.claims.verdict import Outcome, judge, names_one_class
 from digitlab.report.runs import complete
 from digitlab.tracking.store import Store
 
 Predict = Callable[[str], Predictions | None]  # by run id
+Read = Callable[[str], Claim]  # by name
 
 
 def judged(store: Store, recipes: Mapping[str, Recipe], results: Sequence[Result], predict: Predict) -> list[Outcome]:
@@ -21,17 +22,17 @@ def judged(store: Store, recipes: Mapping[str, Recipe], results: Sequence[Result
 
 
 def followed(
-    store: Store, recipes: Mapping[str, Recipe], results: Sequence[Result], predict: Predict
+    store: Store, recipes: Mapping[str, Recipe], results: Sequence[Result], predict: Predict, read: Read = read_claim
 ) -> Iterator[Followed]:
     """Yield the tested runs that followed one of the `recipes`, complete and marked."""
     for result in _mark(complete(store, results), predict):
         if result.fingerprint in recipes and result.is_tested:
             recipe = recipes[result.fingerprint]
-            may_diverge = read_claim(recipe.claim).diverges and not recipe.changes
+            may_diverge = read(recipe.claim).diverges and not recipe.changes
             yield Followed(recipe, result, may_diverge and names_one_class(result, predict(result.run_id)))
 
 
-def outcomes(found: Iterable[Followed]) -> list[Outcome]:
+def outcomes(found: Iterable[Followed], read: Read = read_claim) -> list[Outcome]:
     """Return what came of each recipe on each data set, in the order of `found`, and judge them all together.
 
     Of runs of one seed the last one counts.
@@ -45,7 +46,7 @@ def outcomes(found: Iterable[Followed]) -> list[Outcome]:
         by_seed = [each for _, each in sorted(last.items())]
         one_class = {each.result.run_id for each in by_seed if each.names_one_class}
         results = [each.result for each in by_seed]
-        made.append(Outcome(read_claim(recipe.claim), results, recipe.counterpart, dict(recipe.changes), one_class))
+        made.append(Outcome(read(recipe.claim), results, recipe.counterpart, dict(recipe.changes), one_class))
     judge(made)
     return made
 

@@ -1,0 +1,80 @@
+"""`digitlab claims check FILE`: a claim of the user's own is run, judged, and made a badge of."""
+
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+
+CLAIM = """\
+# @package _global_
+# A blog post.
+defaults:
+  - base/any
+  - override /model: mlp
+  - override /optim: adam
+  - override /data: mnist5k
+  - override /trainer: smoke
+  - _self_
+model: {{hidden: [{{units: 16}}]}}
+data: {{test_fraction: 0.8}}
+claim:
+  document: my blog post
+  data: mnist5k
+  {claimed}
+"""
+
+
+def check(harness, capsys, file, *arguments: str) -> tuple[int, str]:
+    code = harness.main("claims", "check", str(file), *arguments, entry_point="digitlab")
+    captured = capsys.readouterr()
+    return code or 0, captured.out + captured.err
+
+
+@pytest.mark.slow
+def test_a_claim_is_run_and_judged_wherever_its_file_is(harness, tmp_path, capsys):
+    file, badge = tmp_path / "my claim.yaml", tmp_path / "badge.svg"
+    file.write_text(CLAIM.format(claimed="accuracy: 1.0"))
+    code, said = check(harness, capsys, file, "--badge", str(badge))
+    assert code == 1
+    assert "my claim (document my blog post, mlp with adam): WORSE." in said
+    runs = [run.data.metrics["test/acc"] for run in harness.runs()]
+    assert len(runs) == 5
+    shown = "".join(ElementTree.parse(badge).getroot().itertext())
+    assert "worse" in shown
+    assert f"{sum(runs) / 5:.4f}" in shown
+    file.write_text(CLAIM.format(claimed=f"accuracy: {sum(runs) / 5:.4f}"))
+    code, said = check(harness, capsys, file)
+    assert len(harness.runs()) == 5  # what is claimed is not what is trained
+    assert code == (0 if "REPRODUCED" in said else 3)
+    code, said = check(harness, capsys, file, "--seeds", "2")
+    assert (code, "TOO FEW" in said) == (3, True)
+
+
+@pytest.mark.parametrize(
+    ("claimed", "words"),
+    [
+        ("akuracy: 1.0", "claim.akuracy: unknown key; allowed: claim.accuracy"),
+        ("accuracy: 2.0", "claim.accuracy=2.0: must be"),
+        ("accuracy: [", "mine.yaml"),
+    ],
+)
+def test_a_file_that_is_no_claim_is_a_mistake_and_nothing_is_run(harness, tmp_path, capsys, claimed, words):
+    file = tmp_path / "mine.yaml"
+    file.write_text(CLAIM.format(claimed=claimed))
+    code, said = check(harness, capsys, file)
+    assert code == 2
+    assert said.startswith("error: claims check: ")
+    assert words in said
+    assert said.count("\n") == 1
+    assert not harness.folder.exists()
+
+
+@pytest.mark.parametrize(
+    "arguments", [["nowhere.yaml"], ["."], [__file__], ["mine.yaml", "--badge", "/nowhere/badge.svg"]]
+)
+def test_a_file_or_a_place_that_is_not_there_is_a_mistake(harness, tmp_path, monkeypatch, capsys, arguments):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(CLAIM.format(claimed="accuracy: 0.5"))
+    code, said = check(harness, capsys, *arguments)
+    assert code == 2
+    assert said.startswith("error: claims check: ")
+    assert not harness.folder.exists()
