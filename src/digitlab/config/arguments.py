@@ -35,6 +35,7 @@ UNGIVEN = (
     "data.std",
     "data.shuffle",
     "data.drop_last",
+    "monitor",
     "model.output",
     "trainer.gradient_clip_val",
     "trainer.max_steps",

@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
+from digitlab.config.claimed import Claim
 from digitlab.config.fields import (
-    Accuracy,
     Built,
     Count,
     Degrees,
@@ -19,7 +19,6 @@ from digitlab.config.fields import (
     Seed,
     Several,
     Share,
-    Text,
     Time,
 )  # fmt: skip
 
@@ -146,7 +145,7 @@ class Trainer(Built):
 
 class EarlyStopping(Keys):
     patience: Count | None = Field(
-        default=None, description="stop after so many epochs without a lower val/loss; null: never"
+        default=None, description="stop after so many epochs without a better monitor; null: never"
     )
 
 
@@ -182,48 +181,6 @@ class Tracking(Keys):
     )
 
 
-class Statement(Keys):
-    says: Text = Field(description="what the document says of two networks' parameters")
-    of: Name = Field(description="the network that it speaks of, a choice of model")
-    to: Name = Field(description="the network that it compares that to, a choice of model")
-    low: float = Field(description="lowest ratio of their parameters with which the statement is true")
-    high: Annotated[float, Field(allow_inf_nan=True)] = Field(description="highest such ratio; .inf: any")
-
-
-class Claim(Keys):
-    document: Name = Field(description="what says so: the number of a tutorial, an address, a title")
-    data: Name = Field(
-        default="mnist", description="the data set that it is claimed of; for an image folder the folder's name"
-    )
-    accuracy: Accuracy | None = Field(
-        default=None, description="claimed on all test images, with the digits that the document gives"
-    )
-    loss: Annotated[float, Field(ge=0)] | None = Field(default=None, description="claimed on all test images")
-    parameters: Count | None = Field(default=None, description="of the network, where the document prints their sum")
-    seconds: Positive | None = Field(default=None, description="an epoch took then, as printed")
-    unstated: Text = Field(default="", description="what the document leaves open, and how it was filled")
-    caveat: Text = Field(default="", description="what else speaks against taking the number as it stands")
-    diverges: bool = Field(
-        default=False,
-        description="true: the printed numbers are those of a network that names one class for everything",
-    )
-    printed: dict[Literal["train/loss", "train/acc", "val/loss", "val/acc"], list[float]] = Field(
-        default={}, description="metrics by epoch, as the document prints them"
-    )
-    layers: list[Count] = Field(
-        default=[],
-        description="parameters of the network's first layers that have any, where the document prints no more",
-    )
-    counts: dict[str, Count] = Field(
-        default={}, description="parameters that the document prints of networks that it claims no accuracy of"
-    )
-    statements: list[Statement] = Field(
-        default=[],
-        description="{says, of, to, low, high}: what is said of two networks' parameters; "
-        "true where of's number lies from low to high times to's",
-    )
-
-
 class Race(Keys):
     margin: Share | None = Field(
         default=None,
@@ -249,8 +206,13 @@ class Run(Keys):
     )
     evaluate_on: Literal["best", "last", "none"] = Field(
         default="best",
-        description="test with the weights of the epoch with the lowest val/loss, or of the last one; "
+        description="test with the weights of the best epoch by monitor, or of the last one; "
         "none: the test images are not read",
+    )
+    monitor: Literal["val/loss", "val/acc"] = Field(
+        default="val/loss",
+        description="what an epoch is judged by, in evaluate_on=best, early_stopping and ReduceLROnPlateau: "
+        "the lowest val/loss, or the highest val/acc",
     )
     early_stopping: EarlyStopping
     rerun: bool = Field(default=False, description="true: run again what is already done")

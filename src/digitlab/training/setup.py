@@ -28,6 +28,7 @@ from digitlab.training import trial
 from digitlab.training.callbacks import check_monitors, refuse_unsupported, sees_steps
 from digitlab.training.checkpoint import DurableCheckpointIO, EpochCheckpoint, ReseedEveryEpoch
 from digitlab.training.classifier import Classifier
+from digitlab.training.monitor import MODES
 from digitlab.training.user_checkpoints import place_checkpoints
 
 
@@ -151,7 +152,7 @@ def _classifier(cfg: DictConfig, data: ImageData, network: nn.Module) -> Classif
             OmegaConf.update(cfg, key, total_steps(cfg, data))
         scheduler = build(cfg, "scheduler", optimizer)
     ends = {"clip": cfg.trainer.get("gradient_clip_val"), "max_steps": cfg.trainer.get("max_steps")}
-    classifier = Classifier(network, optimizer, scheduler, cfg.loss, **ends)
+    classifier = Classifier(network, optimizer, scheduler, cfg.loss, **ends, monitor=_monitor(cfg))
     classifier.returns_results = False
     classifier.example_input_array = torch.zeros(2, *data.input_shape)
     return classifier
@@ -170,5 +171,10 @@ def _callbacks(cfg: DictConfig) -> dict[str, Callback]:
                     place_checkpoints(callback, node.get("dirpath") or str(name))
     if cfg.early_stopping.patience:
         patience = cfg.early_stopping.patience
-        callbacks["early_stopping"] = EarlyStopping("val/loss", patience=patience, check_finite=False)
-    return callbacks | {"evaluate_on": EpochCheckpoint()}
+        monitor = _monitor(cfg)
+        callbacks["early_stopping"] = EarlyStopping(monitor, 0, patience, mode=MODES[monitor], check_finite=False)
+    return callbacks | {"evaluate_on": EpochCheckpoint(_monitor(cfg))}
+
+
+def _monitor(cfg: DictConfig) -> str:
+    return cfg.get("monitor", "val/loss")

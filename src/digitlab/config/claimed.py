@@ -1,0 +1,49 @@
+"""What a claim file may say of a published number."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from digitlab.config.fields import Accuracy, Count, Keys, Name, Positive, Text
+
+
+class Statement(Keys):
+    says: Text = Field(description="what the document says of two networks' parameters")
+    of: Name = Field(description="the network that it speaks of, a choice of model")
+    to: Name = Field(description="the network that it compares that to, a choice of model")
+    low: float = Field(description="lowest ratio of their parameters with which the statement is true")
+    high: Annotated[float, Field(allow_inf_nan=True)] = Field(description="highest such ratio; .inf: any")
+
+
+class Claim(Keys):
+    document: Name = Field(description="what says so: the number of a tutorial, an address, a title")
+    data: Name = Field(
+        default="mnist", description="the data set that it is claimed of; for an image folder the folder's name"
+    )
+    accuracy: Accuracy | None = Field(
+        default=None, description="claimed on all test images, with the digits that the document gives"
+    )
+    loss: Annotated[float, Field(ge=0)] | None = Field(default=None, description="claimed on all test images")
+    parameters: Count | None = Field(default=None, description="of the network, where the document prints their sum")
+    seconds: Positive | None = Field(default=None, description="an epoch took then, as printed")
+    unstated: Text = Field(default="", description="what the document leaves open, and how it was filled")
+    caveat: Text = Field(default="", description="what else speaks against taking the number as it stands")
+    diverges: bool = Field(
+        default=False,
+        description="true: the printed numbers are those of a network that names one class for everything",
+    )
+    printed: dict[Literal["train/loss", "train/acc", "val/loss", "val/acc"], list[float]] = Field(
+        default={}, description="metrics by epoch, as the document prints them"
+    )
+    layers: list[Count] = Field(
+        default=[],
+        description="parameters of the network's first layers that have any, where the document prints no more",
+    )
+    counts: dict[str, Count] = Field(
+        default={}, description="parameters that the document prints of networks that it claims no accuracy of"
+    )
+    statements: list[Statement] = Field(
+        default=[],
+        description="{says, of, to, low, high}: what is said of two networks' parameters; "
+        "true where of's number lies from low to high times to's",
+    )
