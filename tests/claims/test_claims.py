@@ -270,3 +270,16 @@ def test_the_list_has_the_verdicts_of_the_report_and_claims_that_were_not_run(fa
     assert f"{len(cells)} claims, 2 of them run here" in said
     end = harness.main("claims", "no such claim", entry_point="digitlab")
     assert end == "error: no such claim: no claim has this in its name or file; digitlab claims lists all"
+
+
+def test_a_claim_of_training_is_judged_by_training(fake_store, capsys):
+    runs = recorded(fake_store, [0.88] * 5, "claim=tf_fashion", data="fashion_mnist")
+    for run_id, accuracy in zip(runs, (0.9098, 0.9101, 0.9103, 0.9107, 0.9106), strict=True):
+        fake_store.harness.client.log_metric(run_id, "train/acc", accuracy, step=3)
+    fake_store.sweep("claims", *runs, overrides=runs)
+    assert fake_store.report("report.sweep=claims") is None
+    assert "1 claim: 1 REPRODUCED" in capsys.readouterr().out
+    (row,) = rows_of(fake_store.folder)
+    assert row["accuracies"] == "0.9098 0.9101 0.9103 0.9107 0.9106"
+    expected = 1.96 * (0.91 * 0.09 / 4000) ** 0.5  # as many as the store has for training
+    assert float(row["resolution"]) == pytest.approx(expected, abs=1e-6)

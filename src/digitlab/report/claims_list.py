@@ -42,7 +42,7 @@ def list_claims(store: Store, texts: Iterable[str]) -> int:
 def _row(claim: Claim, outcome: Outcome | None) -> list[str]:
     source = f"tutorial {claim.document}" if claim.document.isdigit() else claim.document
     source = f"{source[: LONGEST - 1]}…" if len(source) > LONGEST else source
-    row = [claim.name, source, claim.data, "–" if claim.accuracy is None else str(claim.accuracy)]
+    row = [claim.name, source, claim.data, claim.claimed]
     if not outcome:
         return [*row, "–", "–", "–", "–"]
     minutes = sum(run.ended - run.began for run in outcome.runs) / len(outcome.runs) / 60_000
