@@ -44,10 +44,18 @@ class ConvNet(Built):
     )
 
 
+class Bias(Keys):
+    lr: Positive | None = Field(default=None, description="learning rate of biases; null: as of weights")
+    weight_decay: Annotated[float, Field(ge=0)] | None = Field(
+        default=None, description="weight decay of biases; null: as of weights"
+    )
+
+
 class Optim(Built):
     lr: Positive = Field(
         default=1e-3, description="learning rate, each optimizer's own by default; with a scheduler the highest one"
     )
+    bias: Bias = Field(default_factory=Bias)
 
 
 class Scheduler(Built):

@@ -12,6 +12,7 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from torch import nn
+from torch.optim import Optimizer
 
 from digitlab.config.build import build
 from digitlab.config.check import check, check_claimed_data
@@ -29,6 +30,8 @@ from digitlab.training.callbacks import check_monitors, refuse_unsupported, sees
 from digitlab.training.checkpoint import DurableCheckpointIO, EpochCheckpoint, ReseedEveryEpoch
 from digitlab.training.classifier import Classifier
 from digitlab.training.monitor import MODES
+from digitlab.training.parameter_groups import check_keys
+from digitlab.training.parameter_groups import groups as groups_of
 from digitlab.training.user_checkpoints import place_checkpoints
 
 
@@ -145,7 +148,7 @@ def _network(cfg: DictConfig, data: ImageData) -> nn.Module:
 
 
 def _classifier(cfg: DictConfig, data: ImageData, network: nn.Module) -> Classifier:
-    optimizer = build(cfg, "optim", list(network.parameters()))
+    optimizer = _optimizer(cfg, network)
     scheduler = None
     if cfg.get("scheduler"):
         for key in OmegaConf.missing_keys(cfg):
@@ -156,6 +159,15 @@ def _classifier(cfg: DictConfig, data: ImageData, network: nn.Module) -> Classif
     classifier.returns_results = False
     classifier.example_input_array = torch.zeros(2, *data.input_shape)
     return classifier
+
+
+def _optimizer(cfg: DictConfig, network: nn.Module) -> Optimizer:
+    told = cfg.copy()
+    bias = {key: value for key, value in (told.optim.pop("bias", None) or {}).items() if value is not None}
+    optimizer = build(told, "optim", groups_of(network, bias))
+    with user_errors("optim"):
+        check_keys(optimizer, bias)
+    return optimizer
 
 
 def _callbacks(cfg: DictConfig) -> dict[str, Callback]:
