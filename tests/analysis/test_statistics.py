@@ -90,6 +90,29 @@ def test_untested_pairs_do_not_count_in_holms_correction():
     assert statistics.holm([]).size == 0
 
 
+@pytest.mark.parametrize("value", [-1.0, 0.5, 3.0, 12.0])
+@pytest.mark.parametrize(("df", "n"), [(1, 2), (4, 5), (60, 8), (inf, 5)])
+def test_the_best_of_one_is_students(value, df, n):
+    expected = stats.t.sf(value / np.sqrt(1 + 1 / n), df)
+    assert statistics.best_tail(value, df, n, 1) == pytest.approx(expected, abs=2e-8, rel=1e-5)
+
+
+@pytest.mark.parametrize("of", [2, 30, 1000])
+def test_the_best_of_several_is_the_largest_of_normal_values_where_mean_and_spread_are_known(of):
+    for value in (0.5, 2.0, 4.0):
+        assert statistics.best_tail(value, inf, inf, of) == pytest.approx(1 - stats.norm.cdf(value) ** of, abs=1e-6)
+    quantile = statistics.best_quantile(0.975, inf, inf, of)
+    assert quantile == pytest.approx(stats.norm.ppf(0.975 ** (1 / of)), abs=1e-5)
+
+
+def test_the_best_of_two_is_the_larger_of_two_of_a_multivariate_t():
+    """Both share what is not known of mean and spread, which correlates them."""
+    n, df, value = 5, 4, 2.0
+    together = stats.multivariate_t(shape=[[1 + 1 / n, 1 / n], [1 / n, 1 + 1 / n]], df=df)
+    expected = 1 - together.cdf([value, value], random_state=0, maxpts=400_000)
+    assert statistics.best_tail(value, df, n, 2) == pytest.approx(expected, abs=2e-4)
+
+
 def test_epochs_to_a_target():
     assert statistics.epochs_to([0.5, 0.97, 0.96], 0.97) == 2
     assert statistics.epochs_to([0.5, nan], 0.97) == inf

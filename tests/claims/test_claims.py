@@ -252,3 +252,16 @@ def test_how_many_runs_reach_a_claim_is_said_and_how_often_the_test_images_were_
     assert "2 of these runs reach the claim, which is at their percentile 60" in page
     assert "mnist: test set read 5 times in this store." in page
     assert "mnist: test set read 5 times in this store." in capsys.readouterr().out
+
+
+def test_a_claim_of_training_is_judged_by_training(fake_store, capsys):
+    runs = recorded(fake_store, [0.88] * 5, "claim=tf_fashion", data="fashion_mnist")
+    for run_id, accuracy in zip(runs, (0.9098, 0.9101, 0.9103, 0.9107, 0.9106), strict=True):
+        fake_store.harness.client.log_metric(run_id, "train/acc", accuracy, step=3)
+    fake_store.sweep("claims", *runs, overrides=runs)
+    assert fake_store.report("report.sweep=claims") is None
+    assert "1 claim: 1 REPRODUCED" in capsys.readouterr().out
+    (row,) = rows_of(fake_store.folder)
+    assert row["accuracies"] == "0.9098 0.9101 0.9103 0.9107 0.9106"
+    expected = 1.96 * (0.91 * 0.09 / 4000) ** 0.5  # as many as the store has for training
+    assert float(row["resolution"]) == pytest.approx(expected, abs=1e-6)

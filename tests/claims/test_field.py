@@ -14,8 +14,9 @@ from digitlab.data.splits import Division
 FIELD = yaml.safe_load(Path(__file__).with_name("field.yaml").read_text())
 
 # By their sources. The others read the test images after every epoch, or hold images out.
-TESTED_ONCE = {"tf_quickstart", "tf_softmax", "tf_deep_mnist", "tf_layers", "dlwp_2_1", "dlwp_5_1", "mlm_mnist_final",
-               "mlm_fashion_final", "udacity_mlp", "homl2_fashion", "hardmaru_fashion", "hardmaru_mnist"}  # fmt: skip
+TESTED_ONCE = {"tf_quickstart", "tf_softmax", "tf_deep_mnist", "tf_layers", "tf_fashion", "dlwp_2_1", "dlwp_5_1",
+               "mlm_mnist_final", "mlm_fashion_final", "udacity_mlp", "homl2_fashion", "hardmaru_fashion",
+               "hardmaru_mnist"}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", FIELD)

@@ -23,6 +23,7 @@ from digitlab.training import cuda_graph
 from digitlab.training.checkpoint import ReseedEveryEpoch
 from digitlab.training.classifier import Classifier
 from digitlab.training.cuda_graph import Graph, make_capturable
+from digitlab.training.parameter_groups import groups
 
 CONF = Path(__file__).parents[2] / "conf"
 NETWORKS = sorted(file.stem for file in (CONF / "model").glob("*.yaml"))
@@ -71,8 +72,10 @@ def autocast_cache(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(MixedPrecision, "autocast_context_manager", lambda self: torch.autocast("cpu", dtype=torch.bfloat16))
 
 
-def optimizer_of(network: nn.Module, name: str) -> torch.optim.Optimizer:
-    return instantiate(OmegaConf.load(CONF / "optim" / f"{name}.yaml"), _convert_="all")(network.parameters())
+def optimizer_of(network: nn.Module, name: str, is_plain: bool) -> torch.optim.Optimizer:
+    """Make an optimizer, with biases in a group of their own unless it `is_plain`."""
+    partial = instantiate(OmegaConf.load(CONF / "optim" / f"{name}.yaml"), _convert_="all")
+    return partial(groups(network, {} if is_plain else {"lr": 2e-3}))
 
 
 def lint(network: str, optim: str, is_plain: bool = False) -> None:
@@ -82,7 +85,7 @@ def lint(network: str, optim: str, is_plain: bool = False) -> None:
         with torch.device("meta"):
             built = instantiate(OmegaConf.load(CONF / "model" / f"{network}.yaml"))
             images, labels = torch.empty(64, 1, 28, 28), torch.empty(64, dtype=torch.int64)
-        optimizer = optimizer_of(built, optim)
+        optimizer = optimizer_of(built, optim, is_plain)
         scheduler = None if is_plain else CosineAnnealingLR(optimizer, T_max=50)
         classifier = Classifier(built, optimizer, scheduler, clip=None if is_plain else 1.0).train()
         if saved:
@@ -113,7 +116,7 @@ def cases() -> list:
 
 @pytest.mark.table
 @pytest.mark.parametrize(("network", "optim"), cases())
-@pytest.mark.parametrize("is_plain", [True, False], ids=["plain", "scheduler and clip"])
+@pytest.mark.parametrize("is_plain", [True, False], ids=["plain", "scheduler, clip, biases apart"])
 def test_every_step_can_be_captured(network, optim, is_plain, monkeypatch):
     stand_in(monkeypatch, "meta")
     monkeypatch.setattr(cuda_graph, "WARM_UP", 1)
@@ -169,7 +172,7 @@ def train(graph: type[Graph], batches: Batches, optim: str, is_plain: bool = Fal
     for epochs in (1, EPOCHS) if resume_in else (EPOCHS,):
         torch.manual_seed(0)
         network = ConvNet([{"channels": 4, "dropout": 0.3}], [{"units": 8, "dropout": 0.5}], input_shape=(1, 8, 8))
-        optimizer = optimizer_of(network, optim)
+        optimizer = optimizer_of(network, optim, is_plain)
         scheduler = None if is_plain else CosineAnnealingLR(optimizer, T_max=EPOCHS * len(batches))
         classifier = Classifier(network, optimizer, scheduler, clip=None if is_plain else 0.5)
         trainer = pl.Trainer(
@@ -187,7 +190,7 @@ def train(graph: type[Graph], batches: Batches, optim: str, is_plain: bool = Fal
 
 @pytest.mark.table
 @pytest.mark.parametrize("optim", OPTIMIZERS)
-@pytest.mark.parametrize("is_plain", [True, False], ids=["plain", "scheduler and clip"])
+@pytest.mark.parametrize("is_plain", [True, False], ids=["plain", "scheduler, clip, biases apart"])
 def test_replays_equal_plain_steps_to_the_last_bit(optim, is_plain, batches, tmp_path, monkeypatch):
     stand_in(monkeypatch, "cpu")
     plain = train(Plainly, batches, optim, is_plain)

@@ -65,6 +65,24 @@ def test_losses_are_written_again_only_with_results_raised(monkeypatch, tmp_path
     assert difference("one", losses, read_table()) is None
 
 
+def test_another_machine_adds_rows_and_changes_none(monkeypatch, tmp_path):
+    monkeypatch.setattr(recorded_losses, "TABLE", tmp_path / "table.json")
+    losses = {"one": {"val/loss": [2.0]}, "two": {"val/loss": [3.0]}}
+    monkeypatch.setattr(recorded_losses, "train_case", lambda name, images: losses[name])
+    monkeypatch.setattr(recorded_losses, "CASES", {"one": ()})
+    recorded_losses.write_table()
+    here, row = recorded_losses.machine(), read_table()["losses"]["one"]
+    with monkeypatch.context() as patch:
+        patch.setattr(recorded_losses, "machine", lambda: here | {"cpu": "another"})
+        patch.setattr(recorded_losses, "CASES", {"one": (), "two": ()})
+        losses["one"] = {"val/loss": [2.00001]}
+        recorded_losses.write_table()
+    table = read_table()
+    assert (table["machine"], table["elsewhere"], table["losses"]["one"]) == (here, ["two"], row)
+    assert difference("two", {"val/loss": [3.00001]}, table) is None
+    assert difference("one", losses["one"], table)
+
+
 def test_the_last_bit_counts_on_the_machine_that_wrote_the_table():
     recorded = {"RESULTS": RESULTS, "machine": recorded_losses.machine(), "losses": {"one": {"val/loss": "0x1.0p+0"}}}
     elsewhere = recorded | {"machine": {"cpu": "another"}}

@@ -259,3 +259,16 @@ def test_a_run_ends_after_so_many_steps_with_a_shorter_epoch(harness):
     assert ended.data.tags["done"] == "true"
     assert len(harness.history(dropping, "train/loss_step")) == 8  # of which an epoch has 5
     assert harness.history(dropping, "lr")[-1][1] == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.lean
+def test_the_epoch_of_the_highest_accuracy_is_tested_where_that_is_monitored(harness):
+    settings = (*TINY, "model=mlp", "optim=sgd", "optim.lr=0.8", "++monitor=val/acc")
+    harness.train(*settings)
+    harness.train(*settings, "trainer.max_epochs=6", "early_stopping.patience=1")
+    stopped, whole = harness.runs()
+    losses, accuracies = ([value for _, value in harness.history(whole, f"val/{key}")[1:]] for key in ("loss", "acc"))
+    assert losses[1] < losses[0]
+    assert accuracies[1] < accuracies[0]
+    assert [harness.history(run, "test/acc")[0][0] for run in (whole, stopped)] == [1, 1]
+    assert len(harness.history(stopped, "val/acc")) == 3  # by val/loss it would have gone on

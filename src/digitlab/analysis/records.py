@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import inf, isfinite, isnan
+from math import inf, isfinite, isnan, nan
 from statistics import mean
 
 import numpy as np
@@ -39,6 +39,8 @@ class Result:
     host: str
     began: int  # ms
     ended: int
+    train_accuracy: float = nan  # of the last epoch, while it trained
+    train_images: int = 0  # 0 where unknown
     is_exclusive: bool = True  # it had its machine to itself, so that its seconds can be compared
     has_collapsed: bool = False  # its accuracy is one that naming a single class for every image can give
 

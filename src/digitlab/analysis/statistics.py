@@ -5,6 +5,7 @@ scipy loads its parts at first use. scipy.stats takes a second to load; a run ne
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -44,6 +45,37 @@ def t_quantile(probability: float, df: float) -> float:
 def t_tail(value: float, df: float) -> float:
     """Return the probability that Student's distribution has above `value`."""
     return float(scipy.special.stdtr(df, -value))
+
+
+def best_tail(value: float, df: float, n: float, of: int) -> float:
+    """Return the probability that the best of `of` more values is more than `value` deviations above a mean of `n`.
+
+    All are normal with one mean and variance; the deviation is estimated with `df` degrees of freedom, independently of
+    the mean. For `of=1` this is `t_tail(value / sqrt(1 + 1 / n), df)`. The integral over what mean and deviation may
+    truly be is a sum over Gauss-Hermite nodes and over equal steps of the log of the variance.
+    """
+    half = min(df, 1e7) / 2  # of infinitely many degrees of freedom, to eight digits
+    low, high = scipy.special.gammaincinv(half, 1e-14), scipy.special.gammainccinv(half, 1e-14)
+    logs = np.linspace(math.log(low / half), math.log(high / half), 200)  # of the estimated variance over the true one
+    density = np.exp(half * (logs - np.exp(logs) + 1))
+    nodes, weights = _hermite(32)
+    above = value * np.exp(logs[:, None] / 2) + nodes / math.sqrt(n)
+    tails = -np.expm1(of * scipy.special.log_ndtr(above))
+    return float(density @ tails @ weights / (density.sum() * weights.sum()))
+
+
+@cache
+def _hermite(count: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.polynomial.hermite_e.hermegauss(count)
+
+
+def best_quantile(probability: float, df: float, n: float, of: int) -> float:
+    """Return the `value` above which `best_tail` leaves 1 - `probability`."""
+    single, bonferroni = (t_quantile(each, df) for each in (probability, 1 - (1 - probability) / of))
+    low, high = single * math.sqrt(1 + 1 / n), bonferroni * math.sqrt(1 + 1 / n)
+    if of == 1:
+        return low
+    return float(scipy.optimize.brentq(lambda each: best_tail(each, df, n, of) - 1 + probability, low, high))
 
 
 def paired_t(one: Sequence[float], other: Sequence[float], step: float, confidence: float = 0.95) -> PairedTest:

@@ -58,8 +58,7 @@ def page_of(outcome: Outcome, outcomes: Sequence[Outcome]) -> Document:
 
 def _row(claim: Claim, outcome: Outcome) -> list[str]:
     source = f"tutorial {claim.document}" if claim.document.isdigit() else claim.document
-    claimed = "–" if claim.accuracy is None else f"{claim.accuracy:g}"
-    return [Linked((claim.name, f"{claim.name}.md")), source, claim.data, claimed, words.accuracy(outcome),
+    return [Linked((claim.name, f"{claim.name}.md")), source, claim.data, claim.claimed, words.accuracy(outcome),
             str(outcome.cell.n), outcome.verdict.word, page.flags(claim), f"{minutes(outcome):.1f}"]  # fmt: skip
 
 

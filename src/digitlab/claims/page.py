@@ -78,7 +78,7 @@ def table(claimed: Sequence[Outcome]) -> Table:
     for outcome in claimed:
         claim, cell = outcome.claim, outcome.cell
         rows.append([
-            claim.name, outcome.verdict.word, flags(claim), _plain(claim.accuracy), words.accuracy(outcome),
+            claim.name, outcome.verdict.word, flags(claim), claim.claimed, words.accuracy(outcome),
             str(cell.n), *("–" if value is None else f"{value:.0f}" for value in (outcome.reached, outcome.percentile)),
             "–" if outcome.excess is None else format.signed(outcome.excess), _plain(claim.loss), _loss(outcome),
             f"{claim.parameters:,}" if claim.parameters else "–", f"{cell.parameters:,}" if cell.parameters else "–",

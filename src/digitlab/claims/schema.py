@@ -55,7 +55,10 @@ class Layers:
 
 @dataclass(frozen=True)
 class Claim:
-    """What a document says of one recipe. Accuracy and loss are on the test images, None where it gives none."""
+    """What a document says of one recipe. Accuracy and loss are on the test images, None where it gives none.
+
+    `accuracy` is on those of training where `images` says so, and made of as many `runs`: their mean or the best.
+    """
 
     name: str
     document: str
@@ -64,6 +67,9 @@ class Claim:
     data: str
     is_validated_on_test: bool
     accuracy: float | None = None
+    images: str = "test"  # or "train"
+    runs: int = 1  # that the accuracy is made of
+    statistic: str = "mean"  # of them, or "best"
     loss: float | None = None
     parameters: int | None = None  # as printed
     seconds: float | None = None  # an epoch took
@@ -75,6 +81,24 @@ class Claim:
     layers: Layers | None = None
     counts: Sequence[Count] = ()
     statements: Sequence[Statement] = ()
+
+    @property
+    def is_best(self) -> bool:
+        return self.statistic == "best" and self.runs > 1
+
+    @property
+    def made_of(self) -> str:
+        """What the accuracy is of, in words."""
+        return f"the {self.statistic} of {self.runs} runs" if self.runs > 1 else "one run"
+
+    @property
+    def claimed(self) -> str:
+        """The accuracy as a table has it, with what it is of where that is not one test of one run."""
+        if self.accuracy is None:
+            return "–"
+        parts = [f"{self.accuracy:g}"]
+        parts += [f"{self.statistic} of {self.runs}"] if self.runs > 1 else []
+        return ", ".join([*parts, "training"] if self.images == "train" else parts)
 
     @property
     def rounding(self) -> float:

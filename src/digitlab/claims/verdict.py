@@ -10,7 +10,7 @@ from statistics import mean
 import numpy as np
 
 from digitlab.analysis.cells import ALPHA, Cell
-from digitlab.analysis.prediction import PredictionInterval, predict_intervals
+from digitlab.analysis.prediction import Made, PredictionInterval, predict_intervals
 from digitlab.analysis.records import Predictions, Result
 from digitlab.analysis.statistics import MOST_RUNS, holm
 from digitlab.claims.schema import Claim
@@ -26,9 +26,9 @@ DIVERGED, NOT_COMPARABLE, TOO_FEW = "DIVERGED AS PRINTED", "NOT COMPARABLE", "TO
 class Verdict:
     """A verdict in a word, the reason in a few, and the numbers behind it, nan where there are none.
 
-    `half` is half of the 95 % prediction interval for one run of ours, `resolution` half of the interval that the test
-    images alone leave to an accuracy, `p_value` corrected for all claims that are judged. `needed` is how many runs
-    would do where it cannot be told: infinitely many for none.
+    `half` is half of the 95 % prediction interval for what the claim is made of, one run or more, `resolution` half of
+    the interval that the images alone leave to an accuracy, `p_value` corrected for all claims that are judged.
+    `needed` is how many runs would do where it cannot be told: infinitely many for none.
     """
 
     word: str = ""
@@ -49,6 +49,7 @@ class Outcome:
     counterpart: str = ""
     changes: Mapping[str, str] = field(default_factory=dict)
     one_class_runs: Collection[str] = ()  # ids of those that name one class for all images, for a claim that diverges
+    interval: PredictionInterval | None = None  # for what the claim is made of; `judge` sets it where there is one
     verdict: Verdict = Verdict()  # `judge` sets that of a claim's own recipe
 
     @property
@@ -86,10 +87,14 @@ class Outcome:
 
     @property
     def excess(self) -> float | None:
-        """Our mean accuracy minus the claimed one; None where they cannot be compared."""
+        """Our mean accuracy minus the claimed one; None where they cannot be compared.
+
+        Of a best of several runs the middle of where ours would lie, in place of the mean.
+        """
         if self.claim.accuracy is None or not self.is_comparable or not self.accuracies:
             return None
-        return mean(self.accuracies) - self.claim.accuracy
+        ours = self.interval.middle if self.interval and self.claim.is_best else mean(self.accuracies)
+        return ours - self.claim.accuracy
 
     @property
     def reached(self) -> int | None:
@@ -140,11 +145,10 @@ def judge(outcomes: Sequence[Outcome]) -> None:
     for outcome in own:
         outcome.verdict = _without_interval(outcome)
     judged = [outcome for outcome in own if not outcome.verdict.word]
-    by_id = _intervals([outcome for outcome in own if outcome.is_comparable])
-    intervals = [by_id.get(id(outcome)) for outcome in judged]
-    p_values = [_p_value(outcome, interval) for outcome, interval in zip(judged, intervals, strict=True)]
-    for outcome, interval, p, p_holm in zip(judged, intervals, p_values, holm(p_values), strict=True):
-        outcome.verdict = _decide(outcome, interval, p, float(p_holm))
+    _set_intervals([outcome for outcome in own if outcome.is_comparable])
+    p_values = [_p_value(outcome) for outcome in judged]
+    for outcome, p, p_holm in zip(judged, p_values, holm(p_values), strict=True):
+        outcome.verdict = _decide(outcome, p, float(p_holm))
 
 
 def _without_interval(outcome: Outcome) -> Verdict:
@@ -162,8 +166,8 @@ def _without_interval(outcome: Outcome) -> Verdict:
     return Verdict()
 
 
-def _intervals(outcomes: Sequence[Outcome]) -> dict[int, PredictionInterval]:
-    """Return the prediction interval of each outcome with two sound runs or more, by its id.
+def _set_intervals(outcomes: Sequence[Outcome]) -> None:
+    """Set the prediction interval of each outcome with two sound runs or more.
 
     The spreads of recipes of one data set steady each other. One with a failed run has that of its sound ones alone.
     """
@@ -171,19 +175,18 @@ def _intervals(outcomes: Sequence[Outcome]) -> dict[int, PredictionInterval]:
     for outcome in outcomes:
         if len(outcome.cell.accuracies) > 1:
             groups[outcome.data if outcome.cell.is_sound else id(outcome)].append(outcome)
-    found = {}
     for group in groups.values():
         counts, means, variances = np.array(
             [(len(c.accuracies), c.accuracy, c.variance) for c in (o.cell for o in group)]
         ).T
-        intervals = predict_intervals(means, variances, counts, np.array([each.step for each in group]))
-        found |= {id(outcome): interval for outcome, interval in zip(group, intervals, strict=True)}
-    return found
+        steps, made = np.array([each.step for each in group]), [Made(o.claim.runs, o.claim.is_best) for o in group]
+        for outcome, interval in zip(group, predict_intervals(means, variances, counts, steps, made), strict=True):
+            outcome.interval = interval
 
 
-def _p_value(outcome: Outcome, interval: PredictionInterval | None) -> float:
-    """Return the p-value of the claim being one more run of ours, 1 where runs that failed leave it open."""
-    claimed, n = outcome.claim.accuracy or 0.0, len(outcome.runs)
+def _p_value(outcome: Outcome) -> float:
+    """Return the p-value of the claim being made of more runs of ours, 1 where runs that failed leave it open."""
+    claimed, n, interval = outcome.claim.accuracy or 0.0, len(outcome.runs), outcome.interval
     if outcome.cell.is_sound or (interval and claimed > interval.middle):  # what failed is below the claim too
         return interval.p_value(claimed, outcome.claim.rounding) if interval else 1.0
     if not outcome.cell.accuracies and all(run.accuracy < claimed for run in outcome.runs):
@@ -191,28 +194,30 @@ def _p_value(outcome: Outcome, interval: PredictionInterval | None) -> float:
     return 1.0
 
 
-def _decide(outcome: Outcome, interval: PredictionInterval | None, p: float, p_holm: float) -> Verdict:
-    claimed, images, cell = outcome.claim.accuracy or 0.0, outcome.runs[0].test_images, outcome.cell
+def _decide(outcome: Outcome, p: float, p_holm: float) -> Verdict:
+    claim, interval = outcome.claim, outcome.interval
+    claimed, images, cell = claim.accuracy or 0.0, outcome.runs[0].test_images, outcome.cell
     resolution = max(1.96 * sqrt(claimed * (1 - claimed) / images), 1 / images)
     middle, half = (interval.middle, interval.half) if interval else (nan, nan)
     verdict = partial(Verdict, middle=middle, half=half, resolution=resolution, p_value=p_holm)
     reasons = [f"{cell.failed} of {cell.n} runs diverged or are at chance"] if cell.failed else []
-    reasons += [f"one class predicted in {outcome.one_class} of {cell.n} runs"] if outcome.claim.diverges else []
+    reasons += [f"one class predicted in {outcome.one_class} of {cell.n} runs"] if claim.diverges else []
     if interval:
         digits = max(4, ceil(log10(images)))
-        reasons.append(f"one run of ours lies in {middle - half:.{digits}f} to {middle + half:.{digits}f}")
+        reasons.append(f"{claim.made_of} of ours lies in {middle - half:.{digits}f} to {middle + half:.{digits}f}")
     if p < ALPHA or (p < 1 and not cell.accuracies):
-        excess = mean(outcome.accuracies or [run.accuracy for run in outcome.runs]) - claimed
+        excess = outcome.excess or mean(run.accuracy for run in outcome.runs) - claimed
         side, certain, maybe = ("above", BETTER, MAYBE_BETTER) if excess > 0 else ("below", WORSE, MAYBE_WORSE)
         reasons.append(f"p = {p_holm:.2g}, corrected for the claims judged")
         word = certain if p_holm < ALPHA else maybe
-        return verdict(word, "; ".join([f"our mean is {abs(excess):.4f} {side} the claim", *reasons]))
-    if cell.failed or outcome.claim.diverges or not interval:
+        ours = f"the best of {claim.runs} of ours would be about" if claim.is_best else "our mean is"
+        return verdict(word, "; ".join([f"{ours} {abs(excess):.4f} {side} the claim", *reasons]))
+    if cell.failed or claim.diverges or not interval:
         return verdict(CANNOT_TELL, "; ".join(reasons))
     if half <= resolution:
         return verdict(REPRODUCED, reasons[0])
     needed = interval.runs_needed(resolution)
-    reasons.append(f"that is ± {half:.4f}, wider than the ± {resolution:.4f} of {images:,} test images")
+    reasons.append(f"that is ± {half:.4f}, wider than the ± {resolution:.4f} of {images:,} {claim.images} images")
     return verdict(CANNOT_TELL, "; ".join([*reasons, _say_needed(needed)]), needed=needed)
 
 

@@ -9,6 +9,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 
 from digitlab import CONF
 from digitlab.config.errors import UserError
+from digitlab.config.leaves import is_within
 from digitlab.platform.text import shorten
 
 # What the command line may change of Hydra's own node. Its callbacks and loggers are built from `_target_`, `class` and
@@ -35,6 +36,8 @@ UNGIVEN = (
     "data.std",
     "data.shuffle",
     "data.drop_last",
+    "monitor",
+    "optim.bias",
     "model.output",
     "trainer.gradient_clip_val",
     "trainer.max_steps",
@@ -133,7 +136,7 @@ def understood(arguments: Sequence[str]) -> list[str]:
             continue
         elif value == "null" and (CONF / key / "none.yaml").is_file():
             argument = f"{key}=none"
-        elif key in UNGIVEN:
+        elif is_within(key, UNGIVEN):
             argument = f"++{argument}"
         found.append(argument)
     return found

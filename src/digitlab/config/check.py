@@ -7,6 +7,7 @@ from typing import Any
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
+from digitlab.config.arguments import UNGIVEN
 from digitlab.config.build import check_special, special_keys
 from digitlab.config.environment import from_environment
 from digitlab.config.errors import UserError
@@ -117,7 +118,7 @@ def _check_present(found: Any, above: tuple[str, ...]) -> None:
     for name in type(found).model_fields:
         value, key = getattr(found, name), ".".join((*above, name))
         is_needed = value is not None and (not isinstance(found, schema.Built) or key in NEEDED)
-        if is_needed and name not in found.model_fields_set | {"names"}:
+        if is_needed and name not in found.model_fields_set | {"names"} and key not in UNGIVEN:
             raise UserError(f"{key}: is missing; give it as {key}=VALUE, {as_text(value)} by default")
         if isinstance(value, schema.Keys) and not isinstance(value, schema.Claim):
             _check_present(value, (*above, name))

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from digitlab.config.claim_schema import Claim
+from digitlab.config.claimed import Claim
 from digitlab.config.fields import (
     Built,
     Count,
@@ -44,10 +44,18 @@ class ConvNet(Built):
     )
 
 
+class Bias(Keys):
+    lr: Positive | None = Field(default=None, description="learning rate of biases; null: as of weights")
+    weight_decay: Annotated[float, Field(ge=0)] | None = Field(
+        default=None, description="weight decay of biases; null: as of weights"
+    )
+
+
 class Optim(Built):
     lr: Positive = Field(
         default=1e-3, description="learning rate, each optimizer's own by default; with a scheduler the highest one"
     )
+    bias: Bias = Field(default_factory=Bias)
 
 
 class Scheduler(Built):
@@ -145,7 +153,7 @@ class Trainer(Built):
 
 class EarlyStopping(Keys):
     patience: Count | None = Field(
-        default=None, description="stop after so many epochs without a lower val/loss; null: never"
+        default=None, description="stop after so many epochs without a better monitor; null: never"
     )
 
 
@@ -206,8 +214,13 @@ class Run(Keys):
     )
     evaluate_on: Literal["best", "last", "none"] = Field(
         default="best",
-        description="test with the weights of the epoch with the lowest val/loss, or of the last one; "
+        description="test with the weights of the best epoch by monitor, or of the last one; "
         "none: the test images are not read",
+    )
+    monitor: Literal["val/loss", "val/acc"] = Field(
+        default="val/loss",
+        description="what an epoch is judged by, in evaluate_on=best, early_stopping and ReduceLROnPlateau: "
+        "the lowest val/loss, or the highest val/acc",
     )
     early_stopping: EarlyStopping
     rerun: bool = Field(default=False, description="true: run again what is already done")

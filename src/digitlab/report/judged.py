@@ -1,6 +1,7 @@
 """Judge published claims by the runs of a store that followed their recipes."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from digitlab.analysis.records import Predictions, Result, mark_collapsed
 from digitlab.claims.followed import Followed
@@ -45,10 +46,18 @@ def outcomes(found: Iterable[Followed], read: Read = read_claim) -> list[Outcome
         last = {each.result.seed: each for each in sorted(runs, key=lambda each: each.result.ended)}
         by_seed = [each for _, each in sorted(last.items())]
         one_class = {each.result.run_id for each in by_seed if each.names_one_class}
-        results = [each.result for each in by_seed]
-        made.append(Outcome(read(recipe.claim), results, recipe.counterpart, dict(recipe.changes), one_class))
+        claim, results = read(recipe.claim), [each.result for each in by_seed]
+        runs = [_as_claimed(each, claim) for each in results]
+        made.append(Outcome(claim, runs, recipe.counterpart, dict(recipe.changes), one_class))
     judge(made)
     return made
+
+
+def _as_claimed(run: Result, claim: Claim) -> Result:
+    """Return a run with the accuracy that `claim` speaks of, in place of that of the test where it is of training."""
+    if claim.images == "test":
+        return run
+    return replace(run, accuracy=run.train_accuracy, test_images=run.train_images)
 
 
 def _mark(results: Sequence[Result], predict: Predict) -> Iterator[Result]:

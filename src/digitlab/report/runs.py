@@ -106,6 +106,8 @@ def read_results(runs: Iterable[Any]) -> Iterator[Result]:
             host=tags.get("owner", "").partition(":")[0],
             began=run.info.start_time,
             ended=run.info.end_time,
+            train_accuracy=metrics.get("train/acc", math.nan),
+            train_images=sizes["train"],
         )
 
 

@@ -18,6 +18,7 @@ from lightning_fabric.plugins.io import TorchCheckpointIO
 from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint
 
 from digitlab.training.lightning_internals import callbacks_of, write_epoch_metrics
+from digitlab.training.monitor import loss_of
 from digitlab.training.user_checkpoints import follow
 
 
@@ -36,8 +37,9 @@ class ReseedEveryEpoch(Callback):
 class EpochCheckpoint(Checkpoint):
     """Save each epoch as `last.ckpt`, keep the one before it as `previous.ckpt`, and the best one as `best.ckpt`.
 
-    The best epoch is the first with the lowest val/loss. Lightning's ModelCheckpoint stores the best one as an absolute
-    path, which is lost when the folder moves. This callback stores its number, and the id of the run.
+    The best epoch is the first with the lowest val/loss, or with the fewest errors where `monitor` is val/acc.
+    Lightning's ModelCheckpoint stores the best one as an absolute path, which is lost when the folder moves. This
+    callback stores its number, and the id of the run.
     """
 
     folder: Path
@@ -45,11 +47,12 @@ class EpochCheckpoint(Checkpoint):
     flush: Callable[[], None]  # writes the metrics of the epoch
     share: Callable[[], None]  # uploads the checkpoints, if the store is a server
 
-    def __init__(self):
+    def __init__(self, monitor: str = "val/loss"):
+        self.monitor = monitor
         self.best_loss, self.best_epoch, self.epoch, self.finished = math.inf, 0, 0, False
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        loss = float(trainer.callback_metrics["val/loss"])
+        loss = loss_of(trainer.callback_metrics, self.monitor)
         loss = math.inf if math.isnan(loss) else loss
         self.epoch = trainer.current_epoch + 1
         self.finished = trainer.should_stop or self.epoch == trainer.max_epochs

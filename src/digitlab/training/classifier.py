@@ -20,6 +20,7 @@ from digitlab.data.sources import Pairs
 from digitlab.training.callbacks import sees_steps
 from digitlab.training.cuda_graph import Graph, make_capturable
 from digitlab.training.lightning_internals import callbacks_of, count_optimizer_steps
+from digitlab.training.monitor import loss_of
 
 
 def clipped_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -38,7 +39,7 @@ class Classifier(pl.LightningModule):
     Batches are float (B, C, H, W) and int64 (B,), of any loader; each is one optimizer step. A `Chunk` of them is taken
     as one Lightning batch, which changes no number. Norms of gradients above `clip` are cut to it. On a GPU the steps
     replay a CUDA graph, unless a callback has hooks around steps: those are called as in automatic optimization.
-    `scheduler` steps with the optimizer; a ReduceLROnPlateau with each epoch's val/loss. `max_steps` end the training.
+    `scheduler` steps with the optimizer, a ReduceLROnPlateau by `monitor` each epoch. `max_steps` end the training.
     Metrics go to the logger with step = finished epochs (0 = untrained), `train/loss_step` with step = optimizer
     steps. After a test, `probabilities` (N, C) and `labels` (N,) hold what was predicted of what.
     """
@@ -51,11 +52,12 @@ class Classifier(pl.LightningModule):
         loss: str = "cross_entropy",
         clip: float | None = None,
         max_steps: int | None = None,
+        monitor: str = "val/loss",
     ):
         super().__init__()
         self.automatic_optimization = False
         self.network, self.optimizer, self.scheduler = network, optimizer, scheduler
-        self.loss, self.clip, self.max_steps = LOSSES[loss], clip, max_steps
+        self.loss, self.clip, self.max_steps, self.monitor = LOSSES[loss], clip, max_steps, monitor
         self.graph: Graph | None = None
         self.observers: list[pl.Callback] = []  # of every step
         self.steps: list[tuple[Tensor, list[int]]] = []  # of this epoch: (loss, number correct) and images of each
@@ -168,7 +170,7 @@ class Classifier(pl.LightningModule):
             return
         is_fitting = self.trainer.state.fn == TrainerFn.FITTING
         if is_fitting and isinstance(self.scheduler, ReduceLROnPlateau):
-            self.scheduler.step(values["val/loss"])  # pyright: ignore[reportArgumentType]  its stub
+            self.scheduler.step(loss_of(values, self.monitor))  # pyright: ignore[reportArgumentType]  its stub
         if is_fitting or not self.returns_results:
             self._publish(values, self.current_epoch + is_fitting)
         else:

@@ -12,6 +12,7 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from torch import nn
+from torch.optim import Optimizer
 
 from digitlab.config.build import build
 from digitlab.config.check import check, check_claimed_data
@@ -28,6 +29,9 @@ from digitlab.training import trial
 from digitlab.training.callbacks import check_monitors, refuse_unsupported, sees_steps
 from digitlab.training.checkpoint import DurableCheckpointIO, EpochCheckpoint, ReseedEveryEpoch
 from digitlab.training.classifier import Classifier
+from digitlab.training.monitor import MODES
+from digitlab.training.parameter_groups import check_keys
+from digitlab.training.parameter_groups import groups as groups_of
 from digitlab.training.user_checkpoints import place_checkpoints
 
 
@@ -144,17 +148,26 @@ def _network(cfg: DictConfig, data: ImageData) -> nn.Module:
 
 
 def _classifier(cfg: DictConfig, data: ImageData, network: nn.Module) -> Classifier:
-    optimizer = build(cfg, "optim", list(network.parameters()))
+    optimizer = _optimizer(cfg, network)
     scheduler = None
     if cfg.get("scheduler"):
         for key in OmegaConf.missing_keys(cfg):
             OmegaConf.update(cfg, key, total_steps(cfg, data))
         scheduler = build(cfg, "scheduler", optimizer)
     ends = {"clip": cfg.trainer.get("gradient_clip_val"), "max_steps": cfg.trainer.get("max_steps")}
-    classifier = Classifier(network, optimizer, scheduler, cfg.loss, **ends)
+    classifier = Classifier(network, optimizer, scheduler, cfg.loss, **ends, monitor=_monitor(cfg))
     classifier.returns_results = False
     classifier.example_input_array = torch.zeros(2, *data.input_shape)
     return classifier
+
+
+def _optimizer(cfg: DictConfig, network: nn.Module) -> Optimizer:
+    told = cfg.copy()
+    bias = {key: value for key, value in (told.optim.pop("bias", None) or {}).items() if value is not None}
+    optimizer = build(told, "optim", groups_of(network, bias))
+    with user_errors("optim"):
+        check_keys(optimizer, bias)
+    return optimizer
 
 
 def _callbacks(cfg: DictConfig) -> dict[str, Callback]:
@@ -170,5 +183,10 @@ def _callbacks(cfg: DictConfig) -> dict[str, Callback]:
                     place_checkpoints(callback, node.get("dirpath") or str(name))
     if cfg.early_stopping.patience:
         patience = cfg.early_stopping.patience
-        callbacks["early_stopping"] = EarlyStopping("val/loss", patience=patience, check_finite=False)
-    return callbacks | {"evaluate_on": EpochCheckpoint()}
+        monitor = _monitor(cfg)
+        callbacks["early_stopping"] = EarlyStopping(monitor, 0, patience, mode=MODES[monitor], check_finite=False)
+    return callbacks | {"evaluate_on": EpochCheckpoint(_monitor(cfg))}
+
+
+def _monitor(cfg: DictConfig) -> str:
+    return cfg.get("monitor", "val/loss")

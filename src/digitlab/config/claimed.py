@@ -1,4 +1,4 @@
-"""Every key of a published claim: its type, its default and its meaning."""
+"""What a claim file may say of a published number."""
 
 from typing import Annotated, Literal
 
@@ -22,6 +22,13 @@ class Claim(Keys):
     )
     accuracy: Accuracy | None = Field(
         default=None, description="claimed on all test images, with the digits that the document gives"
+    )
+    images: Literal["test", "train"] = Field(
+        default="test", description="what the accuracy is of; train: the running mean of the last epoch, train/acc"
+    )
+    runs: Count = Field(default=1, description="how many runs the accuracy is made of")
+    statistic: Literal["mean", "best"] = Field(
+        default="mean", description="what the accuracy is of so many runs: their mean, or the best of them"
     )
     loss: Annotated[float, Field(ge=0)] | None = Field(default=None, description="claimed on all test images")
     parameters: Count | None = Field(default=None, description="of the network, where the document prints their sum")

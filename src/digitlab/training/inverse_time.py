@@ -1,0 +1,14 @@
+"""A learning rate that falls with one over the number of steps."""
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+
+class InverseTimeDecay(LambdaLR):
+    """Set the learning rate to lr / (1 + gamma * t) ** power at step t, counted from 0.
+
+    With a power of 1 this is the `decay` of Keras's old optimizers, and otherwise Caffe's policy "inv".
+    """
+
+    def __init__(self, optimizer: Optimizer, gamma: float, power: float = 1.0):
+        super().__init__(optimizer, lambda step: (1 + gamma * step) ** -power)
