@@ -15,6 +15,7 @@ from digitlab.config.arguments import (
     check_slips,
     show_help,
     understood,
+    without_password,
 )
 from digitlab.config.check import check, check_process, check_single_run
 from digitlab.config.errors import job_errors, one_line_errors
@@ -40,7 +41,7 @@ def start(app: str) -> None:
             check_process()
         check_slips(sys.argv[1:], is_one=is_report)
         check_arguments(sys.argv[1:], REPORTS_HYDRA_KEYS if is_report else HYDRA_KEYS)
-        sys.argv[1:] = understood(sys.argv[1:])
+        sys.argv[1:] = understood(without_password(sys.argv[1:]))
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=app)(function)()
         fast_exit()
 
