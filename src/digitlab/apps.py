@@ -23,7 +23,7 @@ from digitlab.config.hydra_internals import check_flags
 from digitlab.config.names import record
 from digitlab.platform.environment import shielded
 from digitlab.platform.secrets import mask_screen
-from digitlab.platform.signals import nothing_continues
+from digitlab.platform.signals import nothing_continues, stay_until_killed
 from digitlab.platform.startup import fast_exit, fast_imports
 
 
@@ -49,7 +49,7 @@ def start(app: str) -> None:
 def train(cfg: DictConfig) -> float:
     """Do one run."""
     mask_screen()
-    with shielded(), job_errors(cfg):  # a worker of a cluster has an environment of its own
+    with stay_until_killed(), shielded(), job_errors(cfg):  # a worker of a cluster has an environment of its own
         record(cfg, HydraConfig.get())
         check(cfg)  # a slip of the hand is known at once, before torch takes its seconds to load
         check_single_run(cfg)
