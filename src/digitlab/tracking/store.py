@@ -177,7 +177,11 @@ class Store:
                 names = ", ".join(sorted(each.name for each in self.client.search_experiments()))
                 raise ValueError(f"experiment={self.experiment}: not found; there are: {names}")
             if not found:
-                self.experiment_id = self.client.create_experiment(self.experiment, self._artifacts)
+                try:
+                    self.experiment_id = self.client.create_experiment(self.experiment, self._artifacts)
+                except MlflowException:
+                    if not self._find():  # else another host has just created it
+                        raise
 
     def _find(self) -> str | None:
         """Connect, and return the id of the experiment, if there is one."""
