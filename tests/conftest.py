@@ -98,7 +98,7 @@ class Harness:
             text=True,
             cwd=self.folder,
             env=os.environ | {"MLFLOW_TRACKING_URI": self.uri} | environment,
-            timeout=120,
+            timeout=300,
         )
 
     def main(self, *arguments: str, entry_point: str = "train") -> str | int | None:

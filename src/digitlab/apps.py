@@ -15,6 +15,7 @@ from digitlab.config.arguments import (
     check_slips,
     show_help,
     understood,
+    without_password,
 )
 from digitlab.config.check import check, check_process, check_single_run
 from digitlab.config.errors import job_errors, one_line_errors
@@ -22,7 +23,7 @@ from digitlab.config.hydra_internals import check_flags
 from digitlab.config.names import record
 from digitlab.platform.environment import shielded
 from digitlab.platform.secrets import mask_screen
-from digitlab.platform.signals import nothing_continues
+from digitlab.platform.signals import nothing_continues, stay_until_killed
 from digitlab.platform.startup import fast_exit, fast_imports
 
 
@@ -40,7 +41,7 @@ def start(app: str) -> None:
             check_process()
         check_slips(sys.argv[1:], is_one=is_report)
         check_arguments(sys.argv[1:], REPORTS_HYDRA_KEYS if is_report else HYDRA_KEYS)
-        sys.argv[1:] = understood(sys.argv[1:])
+        sys.argv[1:] = understood(without_password(sys.argv[1:]))
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=app)(function)()
         fast_exit()
 
@@ -48,7 +49,7 @@ def start(app: str) -> None:
 def train(cfg: DictConfig) -> float:
     """Do one run."""
     mask_screen()
-    with shielded(), job_errors(cfg):  # a worker of a cluster has an environment of its own
+    with stay_until_killed(), shielded(), job_errors(cfg):  # a worker of a cluster has an environment of its own
         record(cfg, HydraConfig.get())
         check(cfg)  # a slip of the hand is known at once, before torch takes its seconds to load
         check_single_run(cfg)

@@ -88,6 +88,7 @@ class FaultRun:
     ):
         """Copy an empty store into `folder`; mount one of `disks` at the subfolder `place`."""
         self.folder, self.changes = folder, list(changes)
+        self.environment: dict[str, str] = {}
         self.disks = disks
         for name in ("tmp", "artifacts", "store"):
             (folder / name).mkdir(parents=True)
@@ -111,7 +112,7 @@ class FaultRun:
 
     def start(self, fault: str = "", *overrides: str) -> BaseProcess:
         (self.folder / "trace").write_text("")
-        environment = {"MLFLOW_TRACKING_URI": self.uri, "TMPDIR": f"{self.folder}/tmp"}
+        environment = {"MLFLOW_TRACKING_URI": self.uri, "TMPDIR": f"{self.folder}/tmp", **self.environment}
         keeper = self.disks and self.disks.keeper.pid
         arguments = (self.folder, fault, [*SETTINGS, *overrides], self.changes, environment, keeper)
         process = self.context.Process(target=_child, args=arguments)

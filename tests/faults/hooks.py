@@ -203,6 +203,16 @@ def keep_every_epoch() -> None:
     EpochCheckpoint.on_train_epoch_end = save_and_copy
 
 
+def on_another_host() -> None:
+    """Be a process of the host that the environment names, where leases lapse within seconds."""
+    import socket
+
+    from digitlab.tracking import lease, turn
+
+    socket.gethostname = lambda: os.environ["HOST"]
+    lease.BEAT, lease.LAPSE, turn.LOOK_AGAIN = 1, 6, 0.5
+
+
 def clock_an_hour_back() -> None:
     _shift_clock(lambda calls: -3600)
 

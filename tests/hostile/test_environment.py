@@ -51,6 +51,7 @@ def test_a_hostile_environment_changes_nothing_of_a_run(harness, tmp_path):
     (tmp_path / "bin" / "srun").chmod(0o755)
     harness.folder.mkdir()
     (harness.folder / "matplotlibrc").write_text("text.usetex: True\nfont.size: abc\nbackend: abc\n")
+    (harness.folder / "hpc_ckpt_1.ckpt").write_text("what Lightning leaves, and loads, where a cluster warns a job")
     run = harness.cli(*RUN, **HOSTILE, PATH=str(tmp_path / "bin"))  # where there is no git
     assert (run.returncode, run.stderr) == (0, "")
     assert "warning" not in run.stdout

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from digitlab.config import environment  # noqa: F401  it registers the resolvers
 from digitlab.config.environment import from_environment
 from digitlab.platform import secrets
+from digitlab.sweep import execute
 
 CANARY = "c4nary-Zq8"
 RUN = ("data=mnist5k", "data.test_fraction=0.6", "data.val_fraction=0.3", "model=mlp", "trainer=cpu",
@@ -108,3 +109,27 @@ def test_values_of_the_environment_are_known_wherever_they_come_by():
 def test_addresses_keep_all_but_what_is_secret(text, shown):
     secrets.hide(os.environ["CANARY"])
     assert secrets.redact(text) == shown
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        f"hydra.sweeper.params={{seed:'0,1',tracking.uri:'http://me:{CANARY}@host'}}",
+        f"seed=1,2 tracking.uri=postgresql://host/db?user=me&password={CANARY}",
+        f"seed=1,2 tracking.uri='http://me:{CANARY}@host'",
+    ],
+)
+def test_no_cell_of_a_sweep_is_told_a_password(harness, capsys, way, monkeypatch):
+    told = []
+    monkeypatch.setattr(execute, "sweep", lambda cells, **_: told.extend(cells))
+    end = harness.main("-m", *RUN, *way.split(" "))
+    assert CANARY not in said(f"{end}{told}", capsys)
+    if told:
+        assert "tracking.uri='${oc.env:MLFLOW_TRACKING_URI}'" in told[0]
+    else:
+        assert "give it as MLFLOW_TRACKING_URI" in end
+
+
+def test_passwords_of_an_address_are_hidden_by_themselves():
+    secrets.hide_password("postgresql://me:pass1@host/db?user=me&password=word2&a=b")
+    assert secrets.redact("pass1 word2 host") == "*** *** host"

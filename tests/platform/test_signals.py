@@ -63,6 +63,19 @@ def test_a_signal_that_is_ignored_or_taken_stays_so(number):
     assert heard == [True]
 
 
+@pytest.mark.parametrize("executor", ["slurm", "local", ""])
+def test_a_job_of_slurm_that_is_told_to_end_stays_until_it_is_killed(executor):
+    script = "import sys; from digitlab.platform.signals import stay_until_killed as stay\nwith stay(): sys.exit(143)"
+    environment = os.environ | {"PYTHONPATH": "src", "SUBMITIT_EXECUTOR": executor}
+    job = subprocess.Popen([sys.executable, "-c", script], env=environment, stderr=subprocess.PIPE, text=True)
+    assert job.stderr
+    if executor == "slurm":
+        assert "the run is closed" in job.stderr.readline()
+        job.send_signal(signal.SIGKILL)
+    assert job.wait(30) == (-signal.SIGKILL if executor == "slurm" else 143)
+    job.stderr.close()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", rest_at_night(OTHERS))
 def test_a_signal_ends_a_run_as_killed_with_the_shells_exit_code(harness, number):

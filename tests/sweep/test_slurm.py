@@ -1,11 +1,18 @@
 """Cells as cluster jobs: through submitit's local executor, and through a fake SLURM of three scripts."""
 
 import json
+import signal
 import sys
+import time
+from pathlib import Path
+from secrets import token_hex
 
-import mlflow
+import psutil
 import pytest
 from conftest import REPOSITORY, Harness
+from mlflow.artifacts import download_artifacts
+from program import Program
+from servers import tracking_server
 
 pytestmark = pytest.mark.slow
 
@@ -15,13 +22,17 @@ TWO = (
     "model.hidden=[{units: 8}],[{units: 8, kernel: 3}]",
 )  # fmt: skip
 
-# sbatch runs the jobs of the array at once, one after the other; srun drops its own options.
+# sbatch runs the jobs of the array at once, one after the other, and again those that are killed; srun drops its own
+# options.
 SBATCH = r"""
 import os, re, subprocess, sys
 text = open(sys.argv[-1]).read()
-last = int(re.search(r"--array=0-(\d+)", text)[1])
-jobs = " && ".join(f"SLURM_JOB_ID=7{i} SLURM_ARRAY_TASK_ID={i} bash {sys.argv[-1]}" for i in range(last + 1))
-one = dict(SLURM_ARRAY_JOB_ID="7", SLURM_NTASKS="1", SLURM_PROCID="0", SLURM_LOCALID="0", SLURM_NODEID="0",
+array = re.search(r"--array=0-(\d+)", text)
+own = [f"SLURM_JOB_ID=7{i} SLURM_ARRAY_JOB_ID=7 SLURM_ARRAY_TASK_ID={i}" for i in range(int(array[1]) + 1)] if array \
+    else ["SLURM_JOB_ID=7"]
+job = f"bash {sys.argv[-1]}; if [ $? = 137 ]; then bash {sys.argv[-1]}; fi"
+jobs = "; ".join(f"export {each}; {job}" for each in own)
+one = dict(SLURM_NTASKS="1", SLURM_PROCID="0", SLURM_LOCALID="0", SLURM_NODEID="0",
            SLURM_JOB_NUM_NODES="1", SLURM_JOB_NODELIST="here")
 subprocess.Popen(["bash", "-c", jobs], env={**os.environ, **one}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 print("Submitted batch job 7")
@@ -33,6 +44,7 @@ os.execvp(sys.argv[start], sys.argv[start:])
 """
 SACCT = r"""
 print("JobID|State|NodeList")
+print("7|RUNNING|here")
 for i in range(9):
     print(f"7_{i}|RUNNING|here")
 """
@@ -49,17 +61,22 @@ def cluster(tmp_path):
     return folder
 
 
+def children(harness: Harness) -> list:
+    return [run for run in harness.runs() if "model" in run.data.tags]
+
+
 def check_one_done_one_failed(harness: Harness, result) -> None:
     """Check that one cell is done and the other failed with a reason, in the output, parent run and exit code."""
     assert result.returncode == 1
     assert "1 of 2 cells are done" in result.stdout
     assert "error: 1 of 2 cells failed; the same command tries them again" in result.stderr
-    (child,) = [run for run in harness.runs() if "model" in run.data.tags]
+    (child,) = children(harness)
     (parent,) = [run for run in harness.runs() if "model" not in run.data.tags]
     assert child.data.tags["done"] == "true"
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert parent.info.status == "FAILED"
-    recorded = json.loads(mlflow.artifacts.load_text(f"{parent.info.artifact_uri}/sweep.json"))
+    file = download_artifacts(run_id=parent.info.run_id, artifact_path="sweep.json", tracking_uri=harness.uri)
+    recorded = json.loads(Path(file).read_text())
     assert [cell["status"] for cell in recorded] == ["done", "failed"]
     assert "kernel: unknown key of a dense" in recorded[1]["reason"]
 
@@ -70,15 +87,52 @@ def test_cells_run_as_submitits_local_jobs(harness, tmp_path):
     check_one_done_one_failed(harness, result)
 
 
-def test_cells_run_as_jobs_of_a_cluster(harness, tmp_path, cluster):
+def test_cells_run_as_jobs_of_a_cluster_and_none_of_their_files_holds_the_servers_password(harness, tmp_path, cluster):
     folder = f"hydra.launcher.submitit_folder={tmp_path}/jobs/%j"
-    environment = {"PATH": f"{cluster}:/usr/bin:/bin", "USER": "me"}
-    result = harness.cli(*TWO, "hydra/launcher=slurm", "hydra.launcher.partition=short", folder, **environment)
-    check_one_done_one_failed(harness, result)
+    environment = {"PATH": f"{cluster}:/usr/bin:/bin", "USER": "me", "TMPDIR": str(tmp_path)}
+    password = token_hex()  # and nothing that stands in this file, of which a run may store the changes
+    with tracking_server(tmp_path / "db.sqlite", tmp_path / "kept") as server:
+        address = f"tracking.uri={server.uri.replace('//', f'//me:{password}@')}"
+        harness.uri = "sqlite:////no/such/store.db"  # the environment's, which the address given overrides
+        result = harness.cli(
+            *TWO, "hydra/launcher=slurm", "hydra.launcher.partition=short", folder, address, **environment
+        )
+        harness.uri = server.uri
+        check_one_done_one_failed(harness, result)
     script = next(tmp_path.rglob("7_submission.sh")).read_text()
     for line in ("--partition=short", "--cpus-per-task=4", "--mem=8GB", "--time=240", "--job-name=digitlab"):
         assert f"#SBATCH {line}\n" in script
     assert f'export PYTHONPATH="{REPOSITORY}/src"\n' in script
+    assert password not in result.stdout + result.stderr
+    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert {".pkl", ".json", ".sqlite"} <= {file.suffix for file in files}
+    assert [file for file in files if password.encode() in file.read_bytes()] == []
+
+
+def test_a_job_that_slurm_ends_stays_with_its_run_closed_and_continues_it_when_it_is_queued_again(
+    harness, tmp_path, cluster
+):
+    slow = ("-m", "model=mlp", "data=mnist5k", "trainer=cpu", "trainer.max_epochs=100", "early_stopping.patience=null")
+    jobs = ("hydra/launcher=slurm", f"hydra.launcher.submitit_folder={tmp_path}/jobs/%j")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{cluster}:/usr/bin:/bin")
+        driver = Program(harness, *slow, *jobs)
+        deadline = time.monotonic() + 120
+        while not (points := [len(harness.history(run, "val/loss")) for run in children(harness)]) or points[0] < 3:
+            assert time.monotonic() < deadline, driver.output()
+            time.sleep(0.5)
+        (job,) = [each for each in psutil.process_iter() if "submitit.core._submit" in " ".join(each.cmdline())]
+        job.send_signal(signal.SIGTERM)
+        while children(harness)[0].info.status == "RUNNING":
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        assert children(harness)[0].info.status == "KILLED"
+        time.sleep(2)
+        job.kill()  # the end of SLURM's patience
+        assert driver.wait(300) == 0
+    (run,) = children(harness)
+    assert run.data.tags["done"] == "true"
+    assert [step for step, _ in harness.history(run, "val/loss")] == list(range(101))
 
 
 def test_the_output_of_jobs_is_kept_in_mlruns(harness):

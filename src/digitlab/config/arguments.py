@@ -1,5 +1,6 @@
 """Check the arguments of the command line before Hydra reads them."""
 
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from digitlab import CONF
 from digitlab.config.errors import UserError
 from digitlab.config.leaves import is_within
+from digitlab.platform.secrets import has_secret, hide_password
 from digitlab.platform.text import shorten
 
 # What the command line may change of Hydra's own node. Its callbacks and loggers are built from `_target_`, `class` and
@@ -104,6 +106,23 @@ def show_help(job: str, arguments: Sequence[str]) -> None:
         print(help_page(job, command, users_folder(arguments)))
         sys.stdout.flush()
         sys.exit()
+
+
+def without_password(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with an address of the store that holds a password in the environment, and its name here.
+
+    Launchers write what a sweep was told into files of their own, for each of its cells.
+    """
+    found = []
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        address = value.strip("'\"")
+        if key.lstrip("+") == "tracking.uri" and has_secret(address):
+            hide_password(address)
+            os.environ["MLFLOW_TRACKING_URI"] = address
+            argument = "tracking.uri='${oc.env:MLFLOW_TRACKING_URI}'"
+        found.append(argument)
+    return found
 
 
 def _is_many(arguments: Sequence[str]) -> bool:

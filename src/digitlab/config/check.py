@@ -14,6 +14,7 @@ from digitlab.config.errors import UserError
 from digitlab.config.leaves import as_text
 from digitlab.config.published import current, rename_targets
 from digitlab.platform.environment import starter
+from digitlab.platform.secrets import has_secret
 from digitlab.platform.startup import fast_imports
 
 RECORDED_NAMES = {"tracking.experiment", "sweep.name"}  # by which runs are found again
@@ -64,6 +65,9 @@ def check_report(cfg: DictConfig) -> None:
 def check_sweep(cfg: DictConfig) -> None:
     """Raise UserError for an unknown key or a bad value in the node `sweep`, which says what runs there are."""
     _validate("Sweep", OmegaConf.to_container(cfg.sweep, resolve=True), "sweep")
+    written = OmegaConf.to_yaml(OmegaConf.masked_copy(cfg, ["tracking"])) + OmegaConf.to_yaml(cfg.hydra.sweeper)
+    if "://" in written and has_secret(written):
+        raise UserError("tracking.uri: a sweep's files would hold its password; give it as MLFLOW_TRACKING_URI=ADDRESS")
     if cfg.get("vs"):
         raise UserError(
             f"vs={cfg.vs}: is for one run; digitlab compare {cfg.vs} SWEEP compares those of a sweep with it"

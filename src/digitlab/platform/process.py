@@ -7,17 +7,31 @@ import psutil
 
 
 def this_process() -> str:
-    """Return a unique name of this process: host, process id, start time in seconds."""
-    return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
+    """Return a unique name of this process: host, process id and where it counts, start time in seconds."""
+    return f"{socket.gethostname()}:{os.getpid()}@{_namespace()}:{psutil.Process().create_time():.0f}"
 
 
 def is_running(name: str) -> bool:
     """Say whether the process of this name may be running; one of another host cannot be checked, and may be."""
-    host, pid, started = name.split(":")
-    if host != socket.gethostname():
-        return bool(host)
+    if not is_of_this_host(name):
+        return bool(name.partition(":")[0])
+    _, number, started = name.split(":")
     try:
-        process = psutil.Process(int(pid))
+        process = psutil.Process(int(number.partition("@")[0]))
         return f"{process.create_time():.0f}" == started and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
+
+
+def is_of_this_host(name: str) -> bool:
+    """Say whether a process of this name would be one of those that this host, or this container of it, counts."""
+    host, number, _ = name.split(":")
+    _, has_namespace, namespace = number.partition("@")
+    return host == socket.gethostname() and (not has_namespace or namespace == _namespace())
+
+
+def _namespace() -> str:
+    try:
+        return str(os.stat("/proc/self/ns/pid").st_ino)
+    except OSError:
+        return ""

@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -10,7 +11,7 @@ from urllib.parse import quote, unquote, urlsplit
 SHORTEST = 4  # characters of a text that is hidden wherever it stands; a shorter one stands in too much else
 WORDY = 12  # characters of a text that is hidden inside of words, too
 _ADDRESS = re.compile(r"\b((?!sqlite:|file:)[a-z][\w+.-]*://)[^\s'\"]*@", re.IGNORECASE)
-_QUERY = re.compile(r"([?&;][\w.-]*(?:pass|pwd|secret|token|key|auth|cred|sig)[\w.-]*=)[^&\s'\"]*", re.IGNORECASE)
+_QUERY = re.compile(r"([?&;][\w.-]*(?:pass|pwd|secret|token|key|auth|cred|sig)[\w.-]*=)([^&\s'\"]*)", re.IGNORECASE)
 
 _hidden: set[str] = set()
 
@@ -23,11 +24,10 @@ def hide(value: Any) -> None:
 
 
 def hide_password(address: str) -> None:
-    """Have the password of an address hidden from now on, by itself too."""
-    try:
+    """Have the passwords of an address hidden from now on, by themselves too."""
+    hide([value for _, value in _QUERY.findall(address)])
+    with suppress(ValueError):
         hide(urlsplit(address).password or "")
-    except ValueError:
-        return
 
 
 def redact(text: str) -> str:
@@ -37,6 +37,11 @@ def redact(text: str) -> str:
     if "://" in text:
         text = _ADDRESS.sub(r"\1***@", text)
     return _QUERY.sub(r"\1***", text) if "=" in text else text
+
+
+def has_secret(text: str) -> bool:
+    """Say whether `text` holds what must not be printed or recorded."""
+    return redact(text) != text
 
 
 @cache

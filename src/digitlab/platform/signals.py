@@ -57,6 +57,19 @@ def exit_on_signals() -> Iterator[None]:
             _exiting_on.clear()  # the process goes on after this context
 
 
+@contextmanager
+def stay_until_killed() -> Iterator[None]:
+    """Let a cell that SLURM ends wait for its end, with its run closed; only a job that is still there is requeued."""
+    try:
+        yield
+    except SystemExit as end:
+        if end.code == 128 + signal.SIGTERM and os.environ.get("SUBMITIT_EXECUTOR") == "slurm":
+            say_last("the run is closed; the job waits to be ended and queued again")
+            while True:
+                signal.pause()  # submitit's handler of SIGUSR2 asks for the queue itself, and ends the process
+        raise
+
+
 def _handle(handler: Callable) -> dict[int, Any]:
     """Set the handler of each signal; return the ones before."""
     free = [each for each in UNLESS_TAKEN if signal.getsignal(each) in (signal.SIG_DFL, _exit, _exit_at_once)]

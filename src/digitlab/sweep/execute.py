@@ -15,6 +15,7 @@ from digitlab.config.errors import UserError, one_line, user_errors
 from digitlab.platform import console
 from digitlab.platform.signals import exit_on_signals
 from digitlab.sweep.plan import (
+    ELSEWHERE,
     Compose,
     SweepCell,
     add_up,
@@ -31,6 +32,7 @@ from digitlab.sweep.tune import Tuning
 from digitlab.tracking import locks, notes, queries
 from digitlab.tracking.run import Run, open_parent
 from digitlab.tracking.store import Store
+from digitlab.tracking.turn import LOOK_AGAIN, UnderWayError
 
 DEATHS = 4  # of its workers, until a cell is given up
 Launch = Callable[[Sequence[Sequence[str]], int], Sequence[JobReturn]]
@@ -74,7 +76,8 @@ def sweep(cells: Sequence[Sequence[str]], compose: Compose, launch: Launch, one_
     with store.translate_errors(), locks.owner(store, f"sweep-{name}"), open_parent(store, name) as parent:
         try:
             _record(parent, planned, plan)
-            runner = _Runner(store, launch, parent.id, one_by_one, plan)
+            is_shared = not (store.file or settings.rerun)
+            runner = _Runner(store, launch, parent.id, one_by_one, plan, is_shared)
             refused = runner.run(remaining)
             for added in rounds:
                 if not settings.rerun:
@@ -117,18 +120,44 @@ class _Runner:
     parent: str
     one_by_one: bool
     plan: Rounds
+    is_shared: bool  # whether other hosts may do the same sweep
 
     def run(self, cells: Sequence[SweepCell], number: int = 0) -> Sequence[SweepCell]:
         """Run `cells` and set their status; return those for which there was no time left.
 
-        `number` is that of the first of them in the sweep.
+        Those that run elsewhere are waited for, and run here where they break off there. `number` is that of the first
+        of them in the sweep.
         """
+        refused: list[SweepCell] = []
+        while cells:
+            refused += self._run([cell for cell in cells if cell.status != ELSEWHERE], number)
+            cells = self._wait([cell for cell in cells if cell.status == ELSEWHERE])
+        return refused
+
+    def _wait(self, cells: Sequence[SweepCell]) -> Sequence[SweepCell]:
+        """Wait for cells that are under way elsewhere; return those that are not over, as soon as one can be run."""
+        is_told = False
+        while True:
+            look_up(self.store, cells)
+            cells = [cell for cell in cells if not cell.is_over]
+            if not cells or any(cell.status != ELSEWHERE for cell in cells):
+                return cells
+            if not is_told:
+                console.say(f"{len(cells)} cells are under way elsewhere; waiting for them")
+            is_told = True
+            time.sleep(LOOK_AGAIN)
+
+    def _run(self, cells: Sequence[SweepCell], number: int) -> Sequence[SweepCell]:
         refused: Sequence[SweepCell] = ()
         size = 1 if self.one_by_one else max(len(cells), 1)
         try:
             paces = paces_of(self.store, cells) if self.one_by_one else {}
             for start in range(0, len(cells), size):
                 some = cells[start : start + size]
+                if self.is_shared and self.one_by_one:
+                    look_up(self.store, some)
+                    if some[0].is_over or some[0].status == ELSEWHERE:
+                        continue
                 if not self.plan.may_start(self.store, some):
                     refused = cells[start:]
                     break
@@ -139,7 +168,8 @@ class _Runner:
                 if self.one_by_one:
                     paces |= paces_of(self.store, some)  # no other kind has a run more
         finally:
-            look_up(self.store, [cell for cell in cells if cell not in refused], is_over=True)
+            ran = [cell for cell in cells if cell not in refused and cell.status != ELSEWHERE]
+            look_up(self.store, ran, is_over=True)
         return refused
 
 
@@ -175,6 +205,9 @@ def _launch(store: Store, cells: Sequence[SweepCell], launch: Launch, parent: st
         for cell, result in zip(cells, results, strict=True):
             if result.status is JobStatus.FAILED:
                 error = result._return_value  # the public property would raise it
+                if isinstance(error, UnderWayError):
+                    cell.status = ELSEWHERE
+                    continue
                 cell.status, cell.reason = "failed", one_line(error)
                 if not isinstance(error, UserError | OSError):  # for these one line is enough
                     traceback.print_exception(error)

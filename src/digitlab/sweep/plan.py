@@ -16,6 +16,7 @@ from digitlab.tracking.store import Store
 from digitlab.training.record import best_accuracy
 from digitlab.training.setup import identify, name_parts, name_run
 
+ELSEWHERE = "running elsewhere"  # by another process or host, which has the same sweep to do
 Compose = Callable[[Sequence[str]], DictConfig]
 Paces = dict[tuple[str, str], tuple[float, float]]  # by network and data the seconds of start and end, and of an epoch
 
@@ -32,7 +33,7 @@ class SweepCell:
     epochs: int
     seed: int = 0
     lr: str = ""
-    status: str = "to run"  # to run, to resume, done, diverged; after the sweep also failed, killed
+    status: str = "to run"  # to run, to resume, running elsewhere, done, diverged; after the sweep also failed, killed
     reason: str = ""
     run_id: str | None = None
     val_acc: float | None = None
@@ -78,17 +79,22 @@ def look_up(store: Store, cells: Sequence[SweepCell], is_over: bool = False, is_
         elif broken:
             cell.run_id = broken.info.run_id
             status = broken.info.status if is_dry else locks.mark_dead_run(store, broken)
-            cell.status = status.lower() if is_over else "to resume"
+            is_elsewhere = status == "RUNNING" and not is_dry
+            cell.status = ELSEWHERE if is_elsewhere else status.lower() if is_over else "to resume"
             if cell.status == "failed":
                 cell.reason = broken.data.tags.get("error", cell.reason)
             elif cell.status == "killed":
                 cell.reason = cell.reason or "interrupted"
+        elif cell.status == ELSEWHERE:  # another host began it and thought better of it
+            cell.status = "to run"
 
 
 def announce(planned: Sequence[SweepCell], remaining: Sequence[SweepCell]) -> str:
     resumed = sum(cell.status == "to resume" for cell in remaining)
-    done = len(planned) - len(remaining)
-    return f"{len(planned)} cells: {done} done, {resumed} to resume, {len(remaining) - resumed} to run"
+    elsewhere = sum(cell.status == ELSEWHERE for cell in remaining)
+    done, begun = len(planned) - len(remaining), resumed + elsewhere
+    more = f", {elsewhere} {ELSEWHERE}" if elsewhere else ""
+    return f"{len(planned)} cells: {done} done, {resumed} to resume, {len(remaining) - begun} to run{more}"
 
 
 def estimate_seconds(store: Store, cells: Sequence[SweepCell], others: Sequence[SweepCell] = ()) -> float | None:

@@ -10,7 +10,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from mlflow import entities
 
-from digitlab.platform.process import is_running, this_process
+from digitlab.platform.process import is_of_this_host, is_running, this_process
+from digitlab.tracking import lease
 from digitlab.tracking.integrity import in_use
 from digitlab.tracking.store import Store, user_name
 
@@ -36,7 +37,9 @@ def is_owner_alive(store: Store, run: entities.Run) -> bool:
     if store.file or run.info.status != "RUNNING":
         return False  # a store in a file has its locks beside it, which all its users share
     owner = run.data.tags.get("owner", "::")
-    return owner != this_process() and is_running(owner)
+    if owner == this_process() or not is_running(owner):
+        return False
+    return is_of_this_host(owner) or not lease.has_lapsed(run)
 
 
 def mark_dead_run(store: Store, run: entities.Run) -> str:

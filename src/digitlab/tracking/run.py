@@ -33,7 +33,9 @@ from digitlab.platform.process import this_process
 from digitlab.platform.secrets import redact
 from digitlab.platform.text import printable
 from digitlab.tracking import queries
+from digitlab.tracking.address import file_of
 from digitlab.tracking.flavor import log_model
+from digitlab.tracking.lease import Lease, TakenOverError, is_first
 from digitlab.tracking.logger import RunLogger
 from digitlab.tracking.store import Store, user_name
 
@@ -52,6 +54,8 @@ class Run:
         self.experiment_id = run.info.experiment_id
         self.is_local = urlparse(self.artifacts).scheme in ("", "file")
         self.files: dict[str, Callable[[], None] | None] = {}  # what it must have when it is done, and what writes it
+        is_shared = is_monitored and not file_of(self.uri)
+        self.lease = Lease(client, self.id) if is_shared else None
         self.without_model = ""  # why no LoggedModel is recorded
 
     def __enter__(self) -> "Run":
@@ -70,6 +74,8 @@ class Run:
             self.checkpoints = Path(folder) / "checkpoints"
             self.client.update_run(self.id, status="RUNNING")
             self.client.set_tag(self.id, "owner", this_process())
+            if self.lease:
+                undo.enter_context(self.lease)
             if self.had_error:  # of the interrupted attempt
                 self.client.delete_tag(self.id, "error")
             self.logger = RunLogger(self.client, self.id, self._last_steps())
@@ -88,7 +94,7 @@ class Run:
             self._fail(error)
             return
         try:
-            self.logger.flush()
+            self.flush()
             self._complete()
             self._log_seconds()
             self.client.set_terminated(self.id, "FINISHED")
@@ -98,6 +104,8 @@ class Run:
             raise
 
     def _fail(self, error: BaseException) -> None:
+        if isinstance(error, TakenOverError):  # what is written from now on is the other's
+            return
         with suppress(MlflowException, OSError):  # `error` itself is what the user must see
             was_stopped = isinstance(error, KeyboardInterrupt | SystemExit)
             self.client.set_terminated(self.id, "KILLED" if was_stopped else "FAILED")
@@ -107,6 +115,12 @@ class Run:
     def _log_seconds(self) -> None:
         """Record how long the run has taken, over all its starts except those ended by SIGKILL."""
         self.client.set_tag(self.id, "seconds", f"{self.seconds + monotonic() - self.began:.1f}")
+
+    def flush(self) -> None:
+        """Write the points that wait; raise TakenOverError where the run is another process's by now."""
+        if self.lease:
+            self.lease.renew()
+        self.logger.flush()
 
     def _last_steps(self) -> dict[str, int]:
         """Return the last step of each recorded metric, without MLflow's system metrics."""
@@ -252,9 +266,14 @@ def begin(store: Store, name: str, tags: Mapping[str, str]) -> Run:
 
 
 def open_parent(store: Store, sweep: str) -> Run:
-    """Start the parent run of the sweep named, or reopen it."""
+    """Start the parent run of the sweep named, or reopen it; hosts that run the same sweep share it."""
     fingerprint = f"sweep-{sweep}"
-    done, broken = queries.find(store, fingerprint)
     tags = {"fingerprint": fingerprint, "sweep": sweep, "mlflow.user": user_name()}
-    run = broken or done or store.client.create_run(store.experiment_id, run_name=sweep, tags=tags)
-    return Run(store.client, run, is_monitored=False)
+    while True:
+        done, broken = queries.find(store, fingerprint)
+        run = broken or done
+        if not run:
+            run = store.client.create_run(store.experiment_id, run_name=sweep, tags=tags)
+            if not (store.file or is_first(store.client, store.experiment_id, run.info.run_id, fingerprint)):
+                continue
+        return Run(store.client, run, is_monitored=False)

@@ -24,6 +24,7 @@ from digitlab.platform.secrets import hide_password, redact
 from digitlab.platform.text import shorten
 from digitlab.tracking import integrity, schema
 from digitlab.tracking.address import ENCODED, OURS, PLAIN, address_of, file_of
+from digitlab.tracking.filesystem import check_locks
 
 UI_PORT = 5000  # MLflow's own default
 SCHEMES = (PLAIN, "postgresql", "mysql", "mssql", "http://", "https://")
@@ -63,6 +64,7 @@ class Store:
         _quieten()
         if self.file:
             self.file.parent.mkdir(parents=True, exist_ok=True)
+            check_locks(self.file)
             # A new sqlite file breaks if several processes open it at once, or if the process that opens it is killed.
             with FileLock(f"{self.file}.lock"):
                 self._prepare(self.file)
@@ -177,7 +179,11 @@ class Store:
                 names = ", ".join(sorted(each.name for each in self.client.search_experiments()))
                 raise ValueError(f"experiment={self.experiment}: not found; there are: {names}")
             if not found:
-                self.experiment_id = self.client.create_experiment(self.experiment, self._artifacts)
+                try:
+                    self.experiment_id = self.client.create_experiment(self.experiment, self._artifacts)
+                except MlflowException:
+                    if not self._find():  # else another host has just created it
+                        raise
 
     def _find(self) -> str | None:
         """Connect, and return the id of the experiment, if there is one."""

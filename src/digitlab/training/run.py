@@ -3,12 +3,13 @@
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from digitlab.config.errors import UserError, user_errors
+from digitlab.config.errors import user_errors
 from digitlab.platform import console, machine
 from digitlab.platform.signals import exit_on_signals
-from digitlab.tracking import locks, queries
-from digitlab.tracking.run import Run, begin
+from digitlab.tracking import locks
+from digitlab.tracking.run import Run
 from digitlab.tracking.store import Store
+from digitlab.tracking.turn import find_or_begin
 from digitlab.training import record
 from digitlab.training.checkpoint import EpochCheckpoint, load_tested, resume_from
 from digitlab.training.classifier import LAST_POINT
@@ -37,13 +38,13 @@ def train(cfg: DictConfig) -> float:
         store = Store(job.cfg.tracking.uri, job.cfg.tracking.experiment)
         store.open()
     with store.translate_errors(), locks.owner(store, job.fingerprint):
-        done, broken = queries.find(store, job.fingerprint)
-        if done and not job.cfg.rerun:
+        tags = {"fingerprint": job.fingerprint, "command": record.command_line()}
+        run, done = find_or_begin(store, name_run(job.cfg, job.names), tags, job.cfg.rerun, may_wait=not job.is_cell)
+        if done:
             record.show_done(done, store.directions(done.info.run_id))
-            return record.best_accuracy(Run(store.client, done))
-        without_model = store.why_no_models() or why_not_exported(job.classifier.network, job.data)
-        with begin_or_resume(store, broken, job) as run:
-            run.without_model = without_model
+            return record.best_accuracy(run)
+        with run:
+            run.without_model = store.why_no_models() or why_not_exported(job.classifier.network, job.data)
             record.describe(run, job)
             epochs = fit(run, job)
             tested = evaluate(run, job) if job.is_tested else None
@@ -59,19 +60,6 @@ def train(cfg: DictConfig) -> float:
         return record.best_accuracy(run)
 
 
-def begin_or_resume(store: Store, broken, job: Job) -> Run:
-    """Return the run that is to be made: the one that broke off, unless another host is at work on it, or a new one."""
-    if broken and not locks.is_owner_alive(store, broken):
-        run = Run(store.client, broken)
-        console.say(f"continuing {run.name} (run {run.id})")
-        return run
-    if broken and not job.cfg.rerun:
-        host = broken.data.tags["owner"].partition(":")[0]
-        raise UserError(f"run {broken.info.run_id} is under way on host {host}; rerun=true starts another")
-    tags = {"fingerprint": job.fingerprint, "command": record.command_line()}
-    return begin(store, name_run(job.cfg, job.names), tags)
-
-
 def fit(run: Run, job: Job) -> int:
     """Train from the start or from the last checkpoint; return the number of epochs. The step is Classifier's."""
     trainer, classifier, data = job.trainer, job.classifier, job.data
@@ -80,7 +68,7 @@ def fit(run: Run, job: Job) -> int:
     for callback in callbacks_of(trainer):
         if isinstance(callback, EpochCheckpoint):
             callback.folder, callback.run = run.checkpoints, run.id
-            callback.flush, callback.share = run.logger.flush, run.share_checkpoints
+            callback.flush, callback.share = run.flush, run.share_checkpoints
         if isinstance(callback, ModelCheckpoint):
             move_checkpoints(callback, run.checkpoints.parent)
         if isinstance(callback, Progress) and job.is_cell:
@@ -109,6 +97,6 @@ def evaluate(run: Run, job: Job) -> int:
     run.logger.step_of_metrics = lambda: epoch
     job.trainer.test(job.classifier, job.data, verbose=False)
     run.logger.log_metrics(job.classifier.results, epoch)
-    run.logger.flush()
+    run.flush()
     record.conclude(run, job, epoch)
     return epoch

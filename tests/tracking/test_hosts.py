@@ -1,0 +1,107 @@
+"""Several hosts on one server: each run is made by one of them, and goes on elsewhere where that one dies."""
+
+import os
+import signal
+from collections.abc import Iterator
+from multiprocessing.connection import wait
+from pathlib import Path
+
+import psutil
+import pytest
+from fault_run import LEAN, FaultRun
+from mlflow import MlflowClient
+from mlflow.entities import ViewType
+from servers import Server, tracking_server
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("server")
+    with tracking_server(folder / "db.sqlite", folder / "kept") as server:
+        yield server
+
+
+class Host(FaultRun):
+    """A machine with its own temporary folder, whose processes are known by its name."""
+
+    def __init__(self, folder: Path, server: Server, experiment: str):
+        super().__init__(folder, [*LEAN, "hooks:on_another_host"])
+        self.uri, self.experiment = server.uri, experiment
+        self.environment["HOST"] = folder.name
+
+    def start(self, fault: str = "", *overrides: str):
+        return super().start(fault, *overrides, f"tracking.experiment={self.experiment}")
+
+    def end(self, process) -> int:
+        assert wait([process.sentinel], 300), self.output
+        with self.reading:
+            process.join()
+        return process.exitcode
+
+
+@pytest.fixture
+def hosts(tmp_path, server, request) -> tuple[Host, Host]:
+    return Host(tmp_path / "a", server, request.node.name), Host(tmp_path / "b", server, request.node.name)
+
+
+def runs(host: Host) -> list:
+    """Every run of the test's experiment but sweeps themselves, deleted ones too."""
+    client = MlflowClient(host.uri)
+    found = client.search_runs([client.get_experiment_by_name(host.experiment).experiment_id], "", ViewType.ALL)
+    return [run for run in found if not run.data.tags["fingerprint"].startswith("sweep-")]
+
+
+def check_made_once(host: Host, count: int = 1) -> list:
+    """Check that `count` runs are there, each done with each of its points once, and that none is left RUNNING."""
+    found = runs(host)
+    assert "RUNNING" not in {run.info.status for run in found}
+    done = [run for run in found if run.info.lifecycle_stage == "active"]
+    assert [(run.info.status, run.data.tags.get("done")) for run in done] == [("FINISHED", "true")] * count
+    for run in done:
+        for key in ("train/loss", "val/loss", "test/acc"):
+            steps = [point.step for point in MlflowClient(host.uri).get_metric_history(run.info.run_id, key)]
+            assert steps == sorted(set(steps))
+    return done
+
+
+def test_of_hosts_that_begin_together_one_makes_the_run(hosts):
+    processes = [host.start() for host in hosts]
+    assert [host.end(process) for host, process in zip(hosts, processes, strict=True)] == [0, 0], hosts[0].output
+    check_made_once(hosts[0])
+    assert sum("is done already" in host.output for host in hosts) == 1
+
+
+def test_the_run_of_a_host_that_died_goes_on_elsewhere(hosts):
+    a, b = hosts
+    assert a.execute("KILL@points:after#3") == -signal.SIGKILL
+    assert [run.info.status for run in runs(a)] == ["RUNNING"]
+    assert b.execute() == 0, b.output
+    assert "under way on host a; rerun=true starts another" in b.output
+    assert "continuing mlp" in b.output
+    check_made_once(a)
+
+
+def test_a_host_that_wakes_up_leaves_its_run_to_the_one_that_took_it_over(hosts):
+    a, b = hosts
+    process = a.start("STOP@epoch:before#3")
+    while "epoch:before#3" not in a.trace or psutil.Process(process.pid).status() != "stopped":
+        assert not wait([process.sentinel], 0.05), a.output
+    assert b.execute() == 0, b.output
+    os.kill(process.pid, signal.SIGCONT)
+    assert a.end(process) == 1
+    assert "another process has taken the run over" in a.output.splitlines()[-1]
+    assert check_made_once(a)[0].data.tags["owner"].startswith("b:")
+
+
+def test_hosts_share_the_cells_of_a_sweep(hosts):
+    cells = ("-m", "seed=range(4)", "sweep.name=shared")
+    processes = [host.start("", *cells) for host in hosts]
+    assert [host.end(process) for host, process in zip(hosts, processes, strict=True)] == [0, 0], hosts[0].output
+    assert {run.data.tags["owner"][0] for run in check_made_once(hosts[0], 4)} == {"a", "b"}
+    assert all("4 of 4 cells are done" in host.output for host in hosts)
+    client = MlflowClient(hosts[0].uri)
+    experiment = client.get_experiment_by_name(hosts[0].experiment).experiment_id
+    (parent,) = client.search_runs([experiment], "tags.fingerprint = 'sweep-shared'")
+    assert parent.info.status == "FINISHED"
