@@ -15,8 +15,10 @@ ACTIVATIONS: Mapping[str, type[nn.Module]] = {
     "elu": nn.ELU,
     "silu": nn.SiLU,
     "none": nn.Identity,
+    "logsigmoid": nn.LogSigmoid,  # of the output: softmax then divides sigmoids by their sum
 }
-RISING = ("relu", "sigmoid", "tanh", "elu", "none")  # such an activation and max pooling commute
+RISING = ("relu", "sigmoid", "tanh", "elu", "none", "logsigmoid")  # such an activation and max pooling commute
+SHARE = (lambda value: type(value) in (int, float) and 0 <= value < 1, "a number from 0 and below 1")
 WHOLE_FROM_0 = (lambda value: type(value) is int and value >= 0, "a whole number from 0")
 WHOLE_FROM_1 = (lambda value: type(value) is int and value >= 1, "a whole number from 1")
 ALLOWED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
@@ -28,7 +30,8 @@ ALLOWED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "pool_kind": (lambda value: value in ("max", "average"), "of max, average"),
     "padding": (lambda value: value == "same" or WHOLE_FROM_0[0](value), "a whole number from 0, or same"),
     "activation": (lambda value: value in ACTIVATIONS, f"of {', '.join(ACTIVATIONS)}"),
-    "dropout": (lambda value: type(value) in (int, float) and 0 <= value < 1, "a number from 0 and below 1"),
+    "dropout": SHARE,
+    "spatial_dropout": SHARE,
 }
 
 
@@ -42,24 +45,25 @@ def block(
     pool_kind: str = "max",
     pool_stride: int | None = None,
     dropout: float = 0.0,
+    spatial_dropout: float = 0.0,
 ) -> nn.Sequential:
     """Stack a convolution, its activation, pooling and dropout.
 
     `padding` is so many zeros on each side, or "same": as many rows and columns as came in. `pool` is the side of the
     pooled squares, which follow each other at `pool_stride`, side by side by default; `pool_kind` is max or average.
-    `pool=1` and `dropout=0` leave out theirs. Where it gives the same, pooling comes before the activation, which then
-    has fewer values to compute: a quarter for `pool=2`.
+    `pool=1` and `dropout=0` leave out theirs; `spatial_dropout` drops whole channels of what the block gives. Where it
+    gives the same, pooling comes before the activation, which then has fewer values to compute: a quarter for `pool=2`.
     """
-    pooling = []
+    pooling, whole = [], [nn.Dropout2d(spatial_dropout)] if spatial_dropout else []
     if pool > 1:
         kind = nn.MaxPool2d if pool_kind == "max" else nn.AvgPool2d
         pooling = [kind(pool, pool_stride)]
     rest = [activate(activation, dropout)]
     if pool_kind == "max" and activation in RISING:
-        return nn.Sequential(nn.Conv2d(inputs, channels, kernel, padding=padding), *pooling, *rest)
+        return nn.Sequential(nn.Conv2d(inputs, channels, kernel, padding=padding), *pooling, *rest, *whole)
     if dropout and pooling:  # which is of what was pooled
         rest, pooling = [activate(activation, 0)], [*pooling, nn.Dropout(dropout)]
-    return nn.Sequential(nn.Conv2d(inputs, channels, kernel, padding=padding), *rest, *pooling)
+    return nn.Sequential(nn.Conv2d(inputs, channels, kernel, padding=padding), *rest, *pooling, *whole)
 
 
 def dense(inputs: int, units: int, activation: str = "relu", dropout: float = 0.0) -> nn.Sequential:

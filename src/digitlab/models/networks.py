@@ -42,7 +42,8 @@ class ConvNet(nn.Module):
 
         def layer(kind: Callable[..., nn.Sequential], inputs: int, keys: Mapping) -> nn.Sequential:
             own = {name: value for name, value in keys.items() if name != "init"}
-            made = make(kind, inputs, own if dropout else own | {"dropout": 0.0})
+            dropped = {} if dropout else {name: 0.0 for name in own if name.endswith("dropout")}
+            made = make(kind, inputs, own | dropped)
             initial.append((made[0], keys.get("init", init)))
             return made
 
