@@ -29,11 +29,12 @@ class ConvNet(Built):
     blocks: list[dict[str, Any]] = Field(
         default=[],
         description="convolution blocks in order: {channels, kernel, padding, activation, pool, pool_kind, "
-        "pool_stride, dropout, spatial_dropout, init}",
+        "pool_stride, dropout, spatial_dropout, batch_norm, init}",
     )
     hidden: list[dict[str, Any]] = Field(
         default=[],
-        description="dense layers in order, before the one of the classes: {units, activation, dropout, init}",
+        description="dense layers in order, before the one of the classes: {units, activation, dropout, batch_norm, "
+        "init}",
     )
     output: dict[str, Any] = Field(default={}, description="of the layer of the classes: {activation, init}")
     dropout: bool = Field(default=True, description="false: without any dropout")
