@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from sklearn.model_selection import KFold
 from torchvision import datasets, transforms
 
 from digitlab.data import sources
@@ -84,6 +85,19 @@ def test_validation_on_the_first_images_and_on_a_plain_draw(mnist, everything):
     assert not torch.equal(drawn[0]["val"][1], drawn[2]["val"][1])
 
 
+def test_a_fold_of_the_training_images_stands_for_the_test_set(mnist, everything):
+    theirs = KFold(5, shuffle=True, random_state=1).split(np.arange(60_000))
+    labels, seen = everything.train[1], []
+    for fold, (rest, held_out) in enumerate(theirs):
+        data = full(mnist, folds=5, fold=fold + 5 * (fold % 2), split_seed=1, split="test")
+        assert torch.equal(data.splits["train"][1], labels[rest])
+        assert torch.equal(data.splits["test"][0], everything.train[0][held_out])
+        assert torch.equal(data.splits["val"][1], data.splits["test"][1])
+        seen += held_out.tolist()
+    assert sorted(seen) == list(range(60_000))
+    assert full(mnist, folds=6, split="last", val_fraction=0.1).sizes == {"train": 44_000, "val": 6_000, "test": 10_000}
+
+
 def test_without_shuffling_every_epoch_is_in_the_sources_order():
     data = embedded(batch_size=700, shuffle=False, split="last")
     loader = data.train_dataloader()
@@ -112,6 +126,7 @@ def test_a_last_batch_that_is_smaller_can_be_left_out(shuffle):
         ({"val_fraction": 0.95}, "val_fraction=0.95"),
         ({"val_fraction": 0.00001}, "val_fraction=1e-05: gives 0 of"),
         ({"skip_first": 5_000}, "skip_first=5000: leaves none of 5000 images"),
+        ({"skip_first": 4_900, "folds": 200}, "folds=200: there are 100 images for training"),
     ],
 )
 def test_impossible_splits_are_refused(settings, words):

@@ -14,6 +14,7 @@ from torchvision import datasets
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
 from digitlab.data import sources
+from digitlab.data.pooled import pooled
 from digitlab.platform.process import this_process
 
 RAW = "MNIST/raw"
@@ -95,6 +96,14 @@ def test_other_data_sets_in_mnists_format_have_their_own_folders(small, tmp_path
     images = sources.torchvision_mnist(tmp_path, dataset="FashionMNIST", name="fashion_mnist")
     assert (images.name, images.classes[0]) == ("fashion_mnist", "T-shirt/top")
     assert (tmp_path / "FashionMNIST" / "raw" / "t10k-labels-idx1-ubyte.gz").is_file()
+
+
+def test_pooled_images_are_those_of_both_sets(small, tmp_path):
+    (images, labels), test = sources.torchvision_mnist(tmp_path)[2:4]
+    found = pooled(tmp_path, name="all")
+    assert (found.name, found.test) == ("all", None)
+    assert torch.equal(found.train[0], torch.cat([images, test[0]]))
+    assert torch.equal(found.train[1], torch.cat([labels, test[1]]))
 
 
 def test_files_that_are_there_need_no_network(small, tmp_path, monkeypatch):

@@ -168,7 +168,7 @@ def test_every_key_of_the_schema_can_be_given_without_a_plus(harness):
         if (field.alias or name) not in cfg[group] and not name.startswith("_") and (field.alias or name)[0] != "_"
     }
     given = ("data.shuffle=false", "data.drop_last=true", "model.output.activation=tanh", "monitor=val/acc",
-             "optim.bias.lr=0.1")  # fmt: skip
+             "optim.bias.lr=0.1", "data.fold=3")  # fmt: skip
     assert ungiven | {"model.output", "monitor"} == set(UNGIVEN)
     argued = [f"{key}=null" for key in UNGIVEN if not any(each.startswith(key) for each in given)]
     end = harness.main(*given, *argued, "--cfg", "job")

@@ -5,6 +5,7 @@ import torch
 from scipy.stats import binom, chi2
 from torch import nn
 
+from digitlab.models.blocks import activate, block, make
 from digitlab.models.layers import Flatten, ReluDropout
 
 LAYOUTS = {
@@ -84,3 +85,19 @@ def test_flatten_does_not_copy_channels_last():
     flat = Flatten()(images)
     assert flat.data_ptr() == images.data_ptr()
     torch.testing.assert_close(flat, images.permute(0, 2, 3, 1).reshape(3, -1))
+
+
+def test_spatial_dropout_drops_whole_channels_of_what_a_block_gives():
+    torch.manual_seed(0)
+    made = make(block, 2, {"channels": 6, "padding": 1, "pool": 2, "spatial_dropout": 0.5})
+    images = torch.rand(50, 2, 8, 8)
+    given, kept = made(images), made.eval()(images)
+    is_dropped = (given == 0).all((2, 3))
+    torch.testing.assert_close(given, kept * 2 * ~is_dropped[:, :, None, None])
+    assert 0.35 < (is_dropped & (kept > 0).any(3).any(2)).float().mean() < 0.65
+
+
+def test_softmax_of_logsigmoids_divides_sigmoids_by_their_sum():
+    values = torch.randn(4, 7)
+    sigmoids = 1 / (1 + torch.exp(-values))
+    torch.testing.assert_close(activate("logsigmoid")(values).softmax(1), sigmoids / sigmoids.sum(1, keepdim=True))

@@ -72,6 +72,21 @@ CASES |= {
         "scheduler=step",
         "scheduler.step_size=3",
     ),
+    "quadratic loss": (*SIMPLE, "loss={_target_: digitlab.training.quadratic_loss.QuadraticLoss}"),
+    "binary loss": (*SIMPLE, "loss={_target_: digitlab.training.binary_loss.SoftmaxBinaryLoss}"),
+    "whole channels dropped": (
+        *SIMPLE,
+        "model.blocks=[{channels: 8, pool: 2, spatial_dropout: 0.25}]",
+        "+model.output={activation: logsigmoid}",
+    ),
+    "a fold": (*SIMPLE, "++data.folds=4", "++data.fold=6", "data.split=test"),
+    "batch norm": (
+        *SIMPLE,
+        "optim=sgd_momentum",
+        "model.blocks=[{channels: 8, pool: 2, batch_norm: before},"
+        "{channels: 8, dropout: 0.1, batch_norm: {place: after, eps: 1e-3, momentum: 0.01, weights: uniform}}]",
+        "+model.hidden=[{units: 16, batch_norm: {place: after, track_running_stats: false}}]",
+    ),
     "another seed": (*SIMPLE, "seed=1"),
     "last images": (*SIMPLE, "data.split=last", "data.skip_first=10"),
     "in the folder's order": (*SIMPLE, "++data.shuffle=false", "++data.drop_last=true", "data.split=first"),

@@ -83,7 +83,10 @@ def lint(network: str, optim: str, is_plain: bool = False) -> None:
     saved = None
     for _ in ("fresh", "resumed"):
         with torch.device("meta"):
-            built = instantiate(OmegaConf.load(CONF / "model" / f"{network}.yaml"))
+            norm = (
+                {"blocks": [{"channels": 4, "batch_norm": "after"}]} if network == "cnn_simple" and not is_plain else {}
+            )
+            built = instantiate(OmegaConf.load(CONF / "model" / f"{network}.yaml"), **norm)
             images, labels = torch.empty(64, 1, 28, 28), torch.empty(64, dtype=torch.int64)
         optimizer = optimizer_of(built, optim, is_plain)
         scheduler = None if is_plain else CosineAnnealingLR(optimizer, T_max=50)
@@ -116,7 +119,7 @@ def cases() -> list:
 
 @pytest.mark.table
 @pytest.mark.parametrize(("network", "optim"), cases())
-@pytest.mark.parametrize("is_plain", [True, False], ids=["plain", "scheduler, clip, biases apart"])
+@pytest.mark.parametrize("is_plain", [True, False], ids=["plain", "scheduler, clip, biases apart, batch norm"])
 def test_every_step_can_be_captured(network, optim, is_plain, monkeypatch):
     stand_in(monkeypatch, "meta")
     monkeypatch.setattr(cuda_graph, "WARM_UP", 1)
@@ -167,11 +170,14 @@ def batches() -> Batches:
 
 def train(graph: type[Graph], batches: Batches, optim: str, is_plain: bool = False, precision: str = "32-true",
           resume_in: Path | None = None) -> list[Tensor]:  # fmt: skip
-    """Train for two epochs and return the weights; the second is resumed from a checkpoint in a folder, if given."""
+    """Train for two epochs, the second resumed from a checkpoint in a folder, if given; return all values."""
     checkpoint, EmulatedGraph.replays = None, 0
     for epochs in (1, EPOCHS) if resume_in else (EPOCHS,):
         torch.manual_seed(0)
-        network = ConvNet([{"channels": 4, "dropout": 0.3}], [{"units": 8, "dropout": 0.5}], input_shape=(1, 8, 8))
+        norm = {} if is_plain else {"batch_norm": "before"}
+        network = ConvNet(
+            [{"channels": 4, "dropout": 0.3} | norm], [{"units": 8, "dropout": 0.5} | norm], input_shape=(1, 8, 8)
+        )
         optimizer = optimizer_of(network, optim, is_plain)
         scheduler = None if is_plain else CosineAnnealingLR(optimizer, T_max=EPOCHS * len(batches))
         classifier = Classifier(network, optimizer, scheduler, clip=None if is_plain else 0.5)
@@ -185,12 +191,12 @@ def train(graph: type[Graph], batches: Batches, optim: str, is_plain: bool = Fal
         if resume_in:
             checkpoint = resume_in / "last.ckpt"
             trainer.save_checkpoint(checkpoint)
-    return [weight.detach() for weight in classifier.parameters()]
+    return [values.detach() for values in classifier.network.state_dict().values()]
 
 
 @pytest.mark.table
 @pytest.mark.parametrize("optim", OPTIMIZERS)
-@pytest.mark.parametrize("is_plain", [True, False], ids=["plain", "scheduler, clip, biases apart"])
+@pytest.mark.parametrize("is_plain", [True, False], ids=["plain", "scheduler, clip, biases apart, batch norm"])
 def test_replays_equal_plain_steps_to_the_last_bit(optim, is_plain, batches, tmp_path, monkeypatch):
     stand_in(monkeypatch, "cpu")
     plain = train(Plainly, batches, optim, is_plain)

@@ -54,6 +54,7 @@ def confounders(outcomes: Sequence[Outcome]) -> list[str]:
         axes = {key for run in runs for key in run.settings if {key, key.partition(".")[0]} & changed}
         # Another split of the same images has another digest.
         axes |= {"data digest"} if any(key.startswith("data.") for key in changed) else set()
+        axes |= {"data digest", "data.fold"} if any("data.folds" in run.settings for run in runs) else set()
         for setting, by_value in find_confounders(runs, axes):
             claims_of[setting].append(name)
             for value, of in by_value.items():

@@ -37,6 +37,8 @@ UNGIVEN = (
     "data.mean",
     "data.std",
     "data.shuffle",
+    "data.folds",
+    "data.fold",
     "data.drop_last",
     "monitor",
     "optim.bias",

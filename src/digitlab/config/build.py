@@ -159,6 +159,7 @@ def _kinds() -> dict[str, type]:
 
     return {
         "model": nn.Module,
+        "loss": nn.Module,
         "optim": optim.Optimizer,
         "scheduler": optim.lr_scheduler.LRScheduler,
         "trainer": pl.Trainer,

@@ -12,6 +12,7 @@ from digitlab.config.build import check_special, special_keys
 from digitlab.config.environment import from_environment
 from digitlab.config.errors import UserError
 from digitlab.config.leaves import as_text
+from digitlab.config.names import GROUPS
 from digitlab.config.published import current, rename_targets
 from digitlab.platform.environment import starter
 from digitlab.platform.secrets import has_secret
@@ -145,7 +146,7 @@ def _line(error: Mapping[str, Any], root: Mapping[str, Any], above: tuple[str, .
         return f"{key}: has no default; give it as {key}=VALUE"
     if kind == "model_type" and not description.is_built(node):
         return f"{key}={as_text(value)}: {_unknown(key, description.properties(node))}"
-    group = key if key in root["properties"] else ""
+    group = key if key in GROUPS else ""
     return f"{key}={as_text(None if kind == 'missing' else value)}: must be {description.allowed(node, group)}"
 
 

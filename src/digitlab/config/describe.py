@@ -32,7 +32,8 @@ class Description:
         """Yield every key below `node` that is given as one value; inside a group what is built is one."""
         for name, child in self.properties(node).items():
             inner = f"{key}.{name}" if key else name
-            if self.properties(child) and not (key and self.is_built(child)):
+            is_value = any("enum" in each or "const" in each for each in self.alternatives(child))  # or what is built
+            if self.properties(child) and not (self.is_built(child) and (key or is_value)):
                 yield from self.leaves(child, inner)
             elif not (name.startswith("_") or child.get("is_internal")):
                 yield inner, child

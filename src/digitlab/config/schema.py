@@ -29,11 +29,12 @@ class ConvNet(Built):
     blocks: list[dict[str, Any]] = Field(
         default=[],
         description="convolution blocks in order: {channels, kernel, padding, activation, pool, pool_kind, "
-        "pool_stride, dropout, init}",
+        "pool_stride, dropout, spatial_dropout, batch_norm, init}",
     )
     hidden: list[dict[str, Any]] = Field(
         default=[],
-        description="dense layers in order, before the one of the classes: {units, activation, dropout, init}",
+        description="dense layers in order, before the one of the classes: {units, activation, dropout, batch_norm, "
+        "init}",
     )
     output: dict[str, Any] = Field(default={}, description="of the layer of the classes: {activation, init}")
     dropout: bool = Field(default=True, description="false: without any dropout")
@@ -106,6 +107,10 @@ class Data(Built):
         default=0.1, description="share for the test, of the images for training, where the source has no test set"
     )
     skip_first: Natural = Field(default=0, description="training images left out at the start")
+    folds: Annotated[int, Field(ge=2, le=1000)] | None = Field(
+        default=None, description="test on one of so many parts of the images for training, not on the test set"
+    )
+    fold: Natural = Field(default=0, description="which part that is, modulo folds, so that it can be the seed")
     split_seed: Seed = Field(
         default=0, description="draws the splits; not the seed of the run, so runs over seeds share their test images"
     )
@@ -209,8 +214,10 @@ class Run(Keys):
     scheduler: Scheduler | None = None
     trainer: Trainer
     seed: Seed = Field(default=0, description="initial weights, order of the images, dropout")
-    loss: Literal["cross_entropy", "clipped_cross_entropy"] = Field(
-        default="cross_entropy", description="what is minimized; clipped_cross_entropy: as Keras <= 2.2 computed it"
+    loss: Literal["cross_entropy", "clipped_cross_entropy"] | Built = Field(
+        default="cross_entropy",
+        description="what is minimized; clipped_cross_entropy: as Keras <= 2.2 computed it; "
+        "{_target_}: a module of logits and labels, such as torch.nn.CrossEntropyLoss",
     )
     evaluate_on: Literal["best", "last", "none"] = Field(
         default="best",

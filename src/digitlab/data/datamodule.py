@@ -28,7 +28,7 @@ class ImageData(pl.LightningDataModule):
 
     - `source` is called with those of `root`, `size`, `color` that it takes; `fallback` is used if it is unavailable.
     - `size` of the images in pixels, which become squares, and whether they have `color`; None: as the source has them.
-    - `split`, `val_fraction`, `test_fraction`, `skip_first`, `split_seed`: see `Division`.
+    - `split`, `val_fraction`, `test_fraction`, `skip_first`, `split_seed`, `folds`, `fold`: see `Division`.
     - `normalize`, `mean`, `std`: see `Preprocess`.
     - `seed` determines the order of each epoch; without `shuffle` it is the source's.
     - `drop_last` leaves out a last training batch that is smaller.
@@ -51,6 +51,8 @@ class ImageData(pl.LightningDataModule):
         test_fraction: float = 0.1,
         skip_first: int = 0,
         split_seed: int = 0,
+        folds: int | None = None,
+        fold: int = 0,
         seed: int = 0,
         shuffle: bool = True,
         drop_last: bool = False,
@@ -65,7 +67,7 @@ class ImageData(pl.LightningDataModule):
         self.source, self.root, self.fallback = source, root, fallback or None
         self.form = {name: value for name, value in {"size": size, "color": color}.items() if value is not None}
         self.batch_size, self.steps_per_execution, self.seed = batch_size, steps_per_execution, seed
-        self.division = Division(split, val_fraction, test_fraction, skip_first, split_seed)
+        self.division = Division(split, val_fraction, test_fraction, skip_first, split_seed, folds, fold)
         self.preprocess = Preprocess(normalize, mean, std)
         self.augment = dict(augment or {})
         self.shuffle, self.drop_last = shuffle, drop_last

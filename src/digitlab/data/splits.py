@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 from torch import Tensor
@@ -53,7 +54,8 @@ class Division:
     "test" takes the test set itself, as some tutorials do. "auto" is
     the source's own validation set where it has one, else "last", or "stratified" where the images are sorted by class
     or there is no test set. Both fractions are of the source's training images, after the first `skip_first` are left
-    out. `seed` is that of the draws.
+    out. `seed` is that of the draws. With `folds` the training images are drawn into so many parts, and that of number
+    `fold` modulo `folds` is the test set, in place of the source's: k-fold cross-validation, scikit-learn's KFold.
     """
 
     split: str = "auto"
@@ -61,6 +63,8 @@ class Division:
     test_fraction: float = 0.1
     skip_first: int = 0
     seed: int = 0
+    folds: int | None = None
+    fold: int = 0
 
     def apply(self, images: Images) -> Splits:
         """Split `images`; raise ValueError where a part would be empty, or a class too small to be divided."""
@@ -73,7 +77,10 @@ class Division:
         if split == "auto":
             is_sorted = bool((labels.diff() >= 0).all())
             split = "stratified" if images.test is None or is_sorted else "last"
-        if test is None:
+        if self.folds:
+            rest, held_out = self._fold(rest, self.folds)
+            test = pixels[held_out], labels[held_out]
+        elif test is None:
             count = round(self.test_fraction * len(labels))
             if not 0 < count < len(labels):
                 raise ValueError(
@@ -103,6 +110,15 @@ class Division:
             val = pixels[held_out], labels[held_out]
         pairs = {"train": (pixels[rest], labels[rest]), "val": val, "test": test}
         return Splits(images.name, images.classes, pairs)
+
+    def _fold(self, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows outside the fold and those in it, each in order."""
+        from sklearn.model_selection import KFold
+
+        if count > len(rows):
+            raise ValueError(f"folds={count}: there are {len(rows)} images for training")
+        folds = KFold(count, shuffle=True, random_state=self.seed).split(rows)
+        return next(islice(folds, self.fold % count, None))
 
     def _stratify(
         self, images: Images, labels: Tensor, rows: np.ndarray, key: str, count: int

@@ -15,9 +15,12 @@ ACTIVATIONS: Mapping[str, type[nn.Module]] = {
     "elu": nn.ELU,
     "silu": nn.SiLU,
     "none": nn.Identity,
+    "logsigmoid": nn.LogSigmoid,  # of the output: softmax then divides sigmoids by their sum
 }
-RISING = ("relu", "sigmoid", "tanh", "elu", "none")  # such an activation and max pooling commute
+RISING = ("relu", "sigmoid", "tanh", "elu", "none", "logsigmoid")  # such an activation and max pooling commute
+SHARE = (lambda value: type(value) in (int, float) and 0 <= value < 1, "a number from 0 and below 1")
 WHOLE_FROM_0 = (lambda value: type(value) is int and value >= 0, "a whole number from 0")
+NORMALIZATION = ("place", "eps", "momentum", "track_running_stats", "weights")
 WHOLE_FROM_1 = (lambda value: type(value) is int and value >= 1, "a whole number from 1")
 ALLOWED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "channels": WHOLE_FROM_1,
@@ -28,7 +31,9 @@ ALLOWED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "pool_kind": (lambda value: value in ("max", "average"), "of max, average"),
     "padding": (lambda value: value == "same" or WHOLE_FROM_0[0](value), "a whole number from 0, or same"),
     "activation": (lambda value: value in ACTIVATIONS, f"of {', '.join(ACTIVATIONS)}"),
-    "dropout": (lambda value: type(value) in (int, float) and 0 <= value < 1, "a number from 0 and below 1"),
+    "dropout": SHARE,
+    "spatial_dropout": SHARE,
+    "batch_norm": (lambda value: isinstance(value, str | Mapping), f"before, after or of {', '.join(NORMALIZATION)}"),
 }
 
 
@@ -42,29 +47,64 @@ def block(
     pool_kind: str = "max",
     pool_stride: int | None = None,
     dropout: float = 0.0,
+    spatial_dropout: float = 0.0,
+    batch_norm: str | Mapping | None = None,
 ) -> nn.Sequential:
-    """Stack a convolution, its activation, pooling and dropout.
+    """Stack a convolution, its activation, pooling and dropout, with batch normalization where `normalize` has it.
 
     `padding` is so many zeros on each side, or "same": as many rows and columns as came in. `pool` is the side of the
     pooled squares, which follow each other at `pool_stride`, side by side by default; `pool_kind` is max or average.
-    `pool=1` and `dropout=0` leave out theirs. Where it gives the same, pooling comes before the activation, which then
-    has fewer values to compute: a quarter for `pool=2`.
+    `pool=1` and `dropout=0` leave out theirs; `spatial_dropout` drops whole channels of what the block gives. Where it
+    gives the same, pooling comes before the activation, which then has fewer values to compute: a quarter for `pool=2`.
     """
-    pooling = []
+    convolution = nn.Conv2d(inputs, channels, kernel, padding=padding)
+    pooling, whole = [], [nn.Dropout2d(spatial_dropout)] if spatial_dropout else []
     if pool > 1:
         kind = nn.MaxPool2d if pool_kind == "max" else nn.AvgPool2d
         pooling = [kind(pool, pool_stride)]
+    before, after = normalize(batch_norm, nn.BatchNorm2d, channels)
     rest = [activate(activation, dropout)]
-    if pool_kind == "max" and activation in RISING:
-        return nn.Sequential(nn.Conv2d(inputs, channels, kernel, padding=padding), *pooling, *rest)
-    if dropout and pooling:  # which is of what was pooled
+    if pool_kind == "max" and activation in RISING and not after:
+        return nn.Sequential(convolution, *before, *pooling, *rest, *whole)
+    if dropout and (pooling or after):  # which is of what was pooled
         rest, pooling = [activate(activation, 0)], [*pooling, nn.Dropout(dropout)]
-    return nn.Sequential(nn.Conv2d(inputs, channels, kernel, padding=padding), *rest, *pooling)
+    return nn.Sequential(convolution, *before, *rest, *after, *pooling, *whole)
 
 
-def dense(inputs: int, units: int, activation: str = "relu", dropout: float = 0.0) -> nn.Sequential:
-    """Stack a dense layer, its activation and dropout."""
-    return nn.Sequential(nn.Linear(inputs, units), activate(activation, dropout))
+def dense(
+    inputs: int,
+    units: int,
+    activation: str = "relu",
+    dropout: float = 0.0,
+    batch_norm: str | Mapping | None = None,
+) -> nn.Sequential:
+    """Stack a dense layer, its activation and dropout, with batch normalization where `normalize` has it."""
+    before, after = normalize(batch_norm, nn.BatchNorm1d, units)
+    rest = [activate(activation, 0), *after, nn.Dropout(dropout)] if after else [activate(activation, dropout)]
+    return nn.Sequential(nn.Linear(inputs, units), *before, *rest)
+
+
+def normalize(batch_norm: str | Mapping | None, kind: type[nn.Module], features: int) -> tuple[list, list]:
+    """Return the batch normalization before the activation and that after it; each a list of one layer or none.
+
+    `batch_norm` is where it stands, before or after, or a mapping: `place`; `eps`, `momentum` and
+    `track_running_stats` of torch's layer, which without running statistics tests with those of the test batch; and
+    `weights`, ones to begin with, or uniform: from 0 to 1, as PyTorch had them before 1.2.
+    """
+    if batch_norm is None:
+        return [], []
+    told = {"place": batch_norm} if isinstance(batch_norm, str) else dict(batch_norm)
+    if unknown := sorted(set(told) - set(NORMALIZATION)):
+        raise ValueError(f"batch_norm.{unknown[0]}: unknown key; allowed: {', '.join(NORMALIZATION)}")
+    place, weights = told.pop("place", "before"), told.pop("weights", "ones")
+    if place not in ("before", "after") or weights not in ("ones", "uniform"):
+        raise ValueError(f"batch_norm={batch_norm}: its place must be before or after, its weights ones or uniform")
+    if not all(type(value) in (int, float, bool) for value in told.values()):
+        raise ValueError(f"batch_norm={batch_norm}: its eps and momentum must be numbers")
+    layer: Any = kind(features, **told)
+    if weights == "uniform":
+        nn.init.uniform_(layer.weight)
+    return ([layer], []) if place == "before" else ([], [layer])
 
 
 def activate(name: str, dropout: float = 0.0) -> nn.Module:

@@ -42,7 +42,8 @@ class ConvNet(nn.Module):
 
         def layer(kind: Callable[..., nn.Sequential], inputs: int, keys: Mapping) -> nn.Sequential:
             own = {name: value for name, value in keys.items() if name != "init"}
-            made = make(kind, inputs, own if dropout else own | {"dropout": 0.0})
+            dropped = {} if dropout else {name: 0.0 for name in own if name.endswith("dropout")}
+            made = make(kind, inputs, own | dropped)
             initial.append((made[0], keys.get("init", init)))
             return made
 
@@ -59,9 +60,13 @@ class ConvNet(nn.Module):
             units = keys["units"]
         if "units" in output:
             raise ValueError(f"units={output['units']}: the output has as many as there are classes")
+        if unknown := sorted(set(output) - {"activation", "init"}):
+            raise ValueError(f"{unknown[0]}: unknown key of the output; allowed: activation, init")
         last = layer(dense, units, {"activation": "none", **output, "units": num_classes})
         classifier.extend(last if output.get("activation", "none") != "none" else last[:1])
         self.features, self.classifier = features, classifier
+        # Of flattened images there is nothing to save; batch statistics are of whole batches.
+        self.is_split = len(features) > 1 and not any(isinstance(each, nn.BatchNorm2d) for each in features.modules())
         for module, values in initial:
             initialize(module, values)
         # Convolutions on channels_last weights keep their activations in that layout, which pools several times faster.
@@ -70,7 +75,7 @@ class ConvNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         rows, columns = self.receptive_extent
         images = images[:, :, :rows, :columns]  # the same logits with up to 15 % less to compute
-        if not self.training or images.device.type != "cpu" or len(self.features) == 1:  # 1: only Flatten
+        if not self.training or images.device.type != "cpu" or not self.is_split:
             return self.classifier(self.features(images))
         kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else images.dtype
         parts = images.split(MICRO_BATCH.get(kind, MICRO_BATCH[torch.float32]))
@@ -80,10 +85,13 @@ class ConvNet(nn.Module):
 def _receptive_extent(features: nn.Module, axis: int, size: int) -> int:
     """Return how many of `size` pixels along an axis are needed: pooling drops a last, incomplete window.
 
-    All where anything is padded, since what is left out then would be padded in its place, or where windows overlap.
+    All where anything is padded, since what is left out then would be padded in its place, where windows overlap, or
+    where what is left out is in the statistics of a batch.
     """
     steps = []
     for layer in features.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            return size
         if isinstance(layer, nn.Conv2d):
             if layer.padding == "same" or any(layer.padding):
                 return size
@@ -101,4 +109,4 @@ def _receptive_extent(features: nn.Module, axis: int, size: int) -> int:
 
 def _count_outputs(features: nn.Module, input_shape: Sequence[int]) -> int:
     on_meta = copy.deepcopy(features).to("meta")  # computes shapes only, and draws no random numbers
-    return on_meta(torch.empty(1, *input_shape, device="meta")).shape[1]
+    return on_meta(torch.empty(2, *input_shape, device="meta")).shape[1]

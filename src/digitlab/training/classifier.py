@@ -36,6 +36,8 @@ LAST_POINT = "images_per_s"  # the last metric that an epoch writes: where it is
 class Classifier(pl.LightningModule):
     """Fit `network` to (images, labels) batches with `optimizer`, which holds its parameters, and measure it.
 
+    `loss` is a name of LOSSES, or a module of logits (B, C) and labels (B,) whose value is a mean over the batch.
+
     Batches are float (B, C, H, W) and int64 (B,), of any loader; each is one optimizer step. A `Chunk` of them is taken
     as one Lightning batch, which changes no number. Norms of gradients above `clip` are cut to it. On a GPU the steps
     replay a CUDA graph, unless a callback has hooks around steps: those are called as in automatic optimization.
@@ -49,7 +51,7 @@ class Classifier(pl.LightningModule):
         network: nn.Module,
         optimizer: Optimizer,
         scheduler: LRScheduler | None = None,
-        loss: str = "cross_entropy",
+        loss: str | nn.Module = "cross_entropy",
         clip: float | None = None,
         max_steps: int | None = None,
         monitor: str = "val/loss",
@@ -57,7 +59,8 @@ class Classifier(pl.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.network, self.optimizer, self.scheduler = network, optimizer, scheduler
-        self.loss, self.clip, self.max_steps, self.monitor = LOSSES[loss], clip, max_steps, monitor
+        self.loss = LOSSES[loss] if isinstance(loss, str) else loss
+        self.clip, self.max_steps, self.monitor = clip, max_steps, monitor
         self.graph: Graph | None = None
         self.observers: list[pl.Callback] = []  # of every step
         self.steps: list[tuple[Tensor, list[int]]] = []  # of this epoch: (loss, number correct) and images of each

@@ -155,7 +155,8 @@ def _classifier(cfg: DictConfig, data: ImageData, network: nn.Module) -> Classif
             OmegaConf.update(cfg, key, total_steps(cfg, data))
         scheduler = build(cfg, "scheduler", optimizer)
     ends = {"clip": cfg.trainer.get("gradient_clip_val"), "max_steps": cfg.trainer.get("max_steps")}
-    classifier = Classifier(network, optimizer, scheduler, cfg.loss, **ends, monitor=_monitor(cfg))
+    loss = cfg.loss if isinstance(cfg.loss, str) else build(cfg, "loss")
+    classifier = Classifier(network, optimizer, scheduler, loss, **ends, monitor=_monitor(cfg))
     classifier.returns_results = False
     classifier.example_input_array = torch.zeros(2, *data.input_shape)
     return classifier
