@@ -28,7 +28,10 @@ BASE = ("data=mnist5k", "trainer=smoke", "model=mlp")
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["optim=adm"], "optim=adm: not found; allowed: adadelta, adagrad, adam, adamw, nadam, rmsprop, sgd, sgd_momentum"),
+        (
+            ["optim=adm"],
+            "optim=adm: not found; allowed: adadelta, adagrad, adam, adamw, nadam, rmsprop, sgd, sgd_momentum",
+        ),
         (["model=cnn_pol"], "model=cnn_pol: not found; allowed: cnn_dense1000, "),
         (["optim.lr=abc"], "optim.lr=abc: must be a number above 0"),
         (["optim.lr=-1"], "optim.lr=-1: must be a number above 0"),
