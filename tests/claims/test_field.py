@@ -33,9 +33,8 @@ def test_a_claims_file_says_what_its_source_says(harness, name):
     assert sum(weight.numel() for weight in network.parameters()) == parameters
     keys = ("split", "val_fraction", "test_fraction", "skip_first", "split_seed")
     division = Division(*(cfg.data[key] for key in keys), cfg.data.get("folds"), cfg.data.get("fold", 0))
-    labels, pixels = torch.arange(10).repeat(7000), torch.zeros(1, 1, 1, dtype=torch.uint8)
-    sets = [(pixels.expand(len(each), 1, 1), each) for each in (labels, labels[:60_000], labels[:10_000])]
-    pooled, train, test = sets
-    even = Images("even", tuple("0123456789"), *([pooled] if data.endswith("_pooled") else [train, test]))
+    labels, pixels = torch.arange(10).repeat(25_000), torch.zeros(1, 1, 1, dtype=torch.uint8)
+    counts = {"mnist_pooled": [70_000], "mnist_moved": [250_000, 10_000, 10_000]}.get(data, [60_000, 10_000])
+    even = Images("even", tuple("0123456789"), *((pixels.expand(n, 1, 1), labels[:n]) for n in counts))
     splits = division.apply(even)
     assert splits.sizes["train"] == images

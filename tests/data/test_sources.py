@@ -10,10 +10,12 @@ import threading
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from torchvision import datasets
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
 from digitlab.data import sources
+from digitlab.data.moved import moved
 from digitlab.data.pooled import pooled
 from digitlab.platform.process import this_process
 
@@ -104,6 +106,21 @@ def test_pooled_images_are_those_of_both_sets(small, tmp_path):
     assert (found.name, found.test) == ("all", None)
     assert torch.equal(found.train[0], torch.cat([images, test[0]]))
     assert torch.equal(found.train[1], torch.cat([labels, test[1]]))
+
+
+def test_moved_copies_are_those_of_scipy_in_a_fixed_order(small, tmp_path):
+    (images, labels), test = sources.torchvision_mnist(tmp_path)[2:4]
+    found = moved(tmp_path, count=2)
+    both = images[:2].numpy()
+    copies = [ndimage.shift(both, (0, *by), order=0) for by in ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1))]
+    wanted = sorted(
+        (image.tobytes(), int(label)) for copy in copies for image, label in zip(copy, labels, strict=False)
+    )
+    pairs = zip(*found.train, strict=True)
+    assert sorted((image.numpy().tobytes(), int(label)) for image, label in pairs) == wanted
+    assert torch.equal(found.val[0], images[2:])
+    assert torch.equal(found.test[0], test[0])
+    assert torch.equal(found.train[0], moved(tmp_path, count=2).train[0])
 
 
 def test_files_that_are_there_need_no_network(small, tmp_path, monkeypatch):
