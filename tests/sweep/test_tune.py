@@ -73,4 +73,6 @@ def test_the_table_of_a_sweep_is_sorted_by_validation():
 def test_what_is_chosen_by_validation_must_be_tested(harness):
     end = harness.main(*TUNED, "evaluate_on=none")
     assert end == "error: evaluate_on=none: what sweep.fresh_seeds chooses is tested; allowed: best, last"
+    end = harness.main(*TUNED, "monitor=val/acc")
+    assert end == "error: monitor=val/acc: sweep.fresh_seeds chooses rates by val/loss; allowed: val/loss"
     assert not harness.folder.exists()

@@ -22,8 +22,11 @@ class Tuning(Rounds):
 
     def __init__(self, cells: Sequence[Sequence[str]], compose: Compose, count: int):
         for cell in cells:
-            if compose(cell).evaluate_on == "none":
+            cfg = compose(cell)
+            if cfg.evaluate_on == "none":
                 raise UserError(f"{UNTESTED}: what sweep.fresh_seeds chooses is tested; allowed: best, last")
+            if cfg.get("monitor") == "val/acc":
+                raise UserError("monitor=val/acc: sweep.fresh_seeds chooses rates by val/loss; allowed: val/loss")
         super().__init__([[*cell, UNTESTED] for cell in cells], compose)
         self.compose, self.count = compose, count
 
