@@ -5,6 +5,7 @@ import pytest
 from digitlab.tracking import lease
 from digitlab.tracking.run import begin
 from digitlab.tracking.store import Store
+from digitlab.tracking.turn import find_or_begin
 
 
 @pytest.fixture
@@ -64,3 +65,18 @@ def test_a_run_that_another_process_has_taken_over_is_left_to_it(store, quick):
         train()
     assert store.client.get_run(run.id).info.status == "RUNNING"
     assert lease.take_over(store.client, run.id)
+
+
+def test_a_run_whose_creation_was_not_answered_is_the_one_that_is_made(store, quick, monkeypatch):
+    create = store.client.create_run
+
+    def create_twice(*args, **kwargs):  # as MLflow's client does where the first answer is lost
+        create(*args, **kwargs)
+        return create(*args, **kwargs)
+
+    monkeypatch.setattr(store.client, "create_run", create_twice)
+    store.file = None  # as for a server
+    run, done = find_or_begin(store, "run", {"fingerprint": "f"}, rerun=False, may_wait=True)
+    assert done is None
+    (left,) = store.client.search_runs([store.experiment_id])
+    assert left.info.run_id == run.id

@@ -1,15 +1,23 @@
 """A tracking server instead of a file: runs, sweeps and reports work, and a silent server is reported soon."""
 
 import csv
+import os
+import signal
 import socket
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 from conftest import Harness
+from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
+from mlflow.exceptions import MlflowException
+from program import Program
 from servers import tracking_server
 
+from digitlab.tracking.monitor import SystemMetrics
+from digitlab.tracking.store import Store
 from digitlab.training import run as training_run
 
 pytestmark = pytest.mark.slow
@@ -72,3 +80,67 @@ def test_a_sweep_is_reported_through_a_server(server, tmp_path, capsys):
     assert f"Runs: {server.uri}/#/experiments/" in capsys.readouterr().out
     kept = {each.path for each in server.client.list_artifacts(runs[None].info.run_id, "report")}
     assert "report/report.html" in kept
+
+
+@pytest.mark.parametrize("way", [signal.SIGKILL, signal.SIGSTOP], ids=["gone", "silent"])
+def test_an_outage_is_said_and_an_interrupt_ends_a_run_meanwhile_within_15_seconds(tmp_path, way):
+    harness = Harness(tmp_path / "harness")
+    with tracking_server(tmp_path / "db.sqlite", tmp_path / "kept") as server:
+        harness.uri = server.uri
+        program = Program(harness, *SETTINGS, "trainer.max_epochs=1000")
+        assert program.wait_for("2/1000")
+        os.killpg(server.process.pid, way)
+        assert program.wait_for("warning: the server does not answer")
+        program.process.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        assert program.wait() == 130
+        assert time.monotonic() - began < 15
+        assert "Traceback" not in program.output()
+
+
+def test_system_metrics_go_on_after_an_outage(harness, monkeypatch):
+    store = Store(harness.uri, "digitlab")
+    store.open()
+    run = store.client.create_run(store.experiment_id)
+    calls = []
+
+    def publish(self, metrics) -> None:
+        calls.append(metrics)
+        if len(calls) < 3:
+            raise MlflowException("no answer")
+
+    monkeypatch.setattr(SystemMetrics, "publish_metrics", publish)
+    metrics = SystemMetrics(run.info.run_id, 0.01, tracking_uri=store.uri)
+    metrics.start()
+    while len(calls) < 5:
+        time.sleep(0.01)
+    metrics.finish()
+    assert "cpu_utilization_percentage" in calls[4]
+
+
+def test_a_database_without_a_place_for_artifacts_is_refused(monkeypatch):
+    empty = SimpleNamespace(get_experiment_by_name=lambda _: None)
+    monkeypatch.setattr("digitlab.tracking.store.MlflowClient", lambda _: empty)
+    with pytest.raises(ValueError, match=r"uri=postgresql://\*\*\*@host/db: a database keeps no artifacts; give the"):
+        Store("postgresql://me:word@host/db", "digitlab").open()
+
+
+def test_an_object_store_that_cannot_be_reached_is_said_in_one_line(harness):
+    store = Store(harness.uri, "digitlab")
+    store.open()
+    client = MlflowClient(harness.uri)
+    client.rename_experiment(store.experiment_id, "old")
+    client.create_experiment("digitlab", "s3://no-such-bucket/x")
+    end = harness.main(*SETTINGS)
+    assert (
+        end.partition(" (free")[0]
+        == f"error: uri={harness.uri}: No module named 'botocore', which the place of its artifacts needs"
+    )
+    assert {run.info.status for run in harness.runs()} == {"FAILED"}
+
+
+@pytest.mark.parametrize("name", ["NoCredentialsError", "EndpointConnectionError"])
+def test_errors_of_an_object_stores_client_are_one_line(harness, name):
+    error = type(name, (Exception,), {"__module__": "botocore.exceptions"})("no answer\nfrom there")
+    with pytest.raises(OSError, match=f"uri={harness.uri}: no answer"), Store(harness.uri, "x").translate_errors():
+        raise error

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, NoReturn
 
 ALWAYS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
@@ -20,6 +20,8 @@ UNLESS_TAKEN = (
 )
 _advice = ["; the same command continues after the last finished epoch"]
 _exiting_on: list[int] = []  # the signal that is ending the program
+_contexts: list[Callable[[], AbstractContextManager]] = []  # to be entered while it ends
+_entered = ExitStack()
 _dropped: list[bool] = []  # set while a SystemExit has to be raised again
 
 
@@ -49,12 +51,23 @@ def exit_on_signals() -> Iterator[None]:
     sys.unraisablehook = exit_later
     try:
         yield
+    except Exception as error:  # of the clean-up, as where a server is away
+        if _exiting_on:
+            raise SystemExit(128 + _exiting_on[0]) from error
+        raise
     finally:
         sys.unraisablehook = previous_hook
         for each, handler in handlers.items():
             signal.signal(each, handler)
         if not {_exit, _exit_at_once} & set(handlers.values()):
             _exiting_on.clear()  # the process goes on after this context
+            _entered.close()
+
+
+def while_ending(context: Callable[[], AbstractContextManager]) -> None:
+    """Have a context entered when a signal ends the program, for the clean-up."""
+    if context not in _contexts:
+        _contexts.append(context)
 
 
 @contextmanager
@@ -94,6 +107,8 @@ def _is_first(number: int) -> bool:
     if _exiting_on:  # not by SIG_IGN, because Lightning restores the handler that it found
         return False
     _exiting_on.append(number)
+    for context in _contexts:
+        _entered.enter_context(context())
     say_last(f"\ninterrupted{_advice[0]}")
     return True
 

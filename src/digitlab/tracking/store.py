@@ -5,8 +5,9 @@ import os
 import re
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from getpass import getuser
 from http import HTTPStatus
 from pathlib import Path
@@ -21,9 +22,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from digitlab import IS_CHECKOUT
 from digitlab.platform.secrets import hide_password, redact
+from digitlab.platform.signals import while_ending
 from digitlab.platform.text import shorten
 from digitlab.tracking import integrity, schema
 from digitlab.tracking.address import ENCODED, OURS, PLAIN, address_of, file_of
+from digitlab.tracking.failures import free, is_of_store, root_of
 from digitlab.tracking.filesystem import check_locks
 
 UI_PORT = 5000  # MLflow's own default
@@ -70,6 +73,7 @@ class Store:
                 self._prepare(self.file)
                 self._connect(create)
         else:
+            while_ending(_SHORTEST)
             with _short_timeouts():
                 self._connect(create)
 
@@ -121,7 +125,9 @@ class Store:
         """Turn errors of MLflow or a disk into an OSError of one line: the place, the reason, the free bytes."""
         try:
             yield
-        except (MlflowException, SQLAlchemyError, OSError) as error:
+        except Exception as error:
+            if not is_of_store(error):
+                raise
             if isinstance(error, OSError) and error.filename:
                 reason, places = f"{error.filename}: {error.strerror}", [error.filename]
             else:
@@ -130,8 +136,10 @@ class Store:
                 if self.file and integrity.is_damage(reason):
                     reason = f"{reason}; {integrity.remedy(self.file)}"
                 reason = redact(reason if isinstance(error, OSError) else f"uri={self.uri}: {reason}")
+                if isinstance(error, ModuleNotFoundError):
+                    reason = f"{reason}, which the place of its artifacts needs"
                 places = [self.file, tempfile.gettempdir()] if self.file else []
-            raise OSError(f"{reason}{_free(places)}") from error
+            raise OSError(f"{reason}{free(places)}") from error
 
     def run_path(self, run_id: str) -> str:
         """Return where a run is in MLflow's UI, for links from another page of it."""
@@ -178,6 +186,11 @@ class Store:
             if not found and not create:
                 names = ", ".join(sorted(each.name for each in self.client.search_experiments()))
                 raise ValueError(f"experiment={self.experiment}: not found; there are: {names}")
+            if not (found or self.file or self.is_server):
+                raise ValueError(
+                    f"uri={redact(self.uri)}: a database keeps no artifacts; give the address of a server on it, which "
+                    "mlflow server --backend-store-uri=DATABASE --artifacts-destination=PLACE starts"
+                )
             if not found:
                 try:
                     self.experiment_id = self.client.create_experiment(self.experiment, self._artifacts)
@@ -209,7 +222,7 @@ class Store:
         except (MlflowException, SQLAlchemyError, OSError) as error:
             if self.file and integrity.is_damage(str(error)):
                 raise OSError(f"{self.file} is damaged; {integrity.remedy(self.file)}") from error
-            reason = redact(shorten(_root_of(error)))
+            reason = redact(shorten(root_of(error)))
             raise OSError(f"uri={redact(self.uri)}: the store does not answer ({reason})") from error
 
 
@@ -235,19 +248,6 @@ def _has_moved(there: str, here: str) -> bool:
     return is_gone and Path(url2pathname(urlparse(here).path)).exists()
 
 
-def _free(places: Iterable[str | Path]) -> str:
-    """Say how much room there is in each folder, or in the folder of a file that need not exist."""
-    paths = [Path(place).absolute() for place in places]
-    folders = [next(folder for folder in (path, *path.parents) if folder.is_dir()) for path in paths]
-    return f" (free: {', '.join(map(_room, folders))})" if folders else ""
-
-
-def _room(folder: Path) -> str:
-    disk = os.statvfs(folder)
-    files = ", but no more files," if disk.f_files and not disk.f_favail else ""  # some file systems do not count them
-    return f"{disk.f_bavail * disk.f_frsize:,} bytes{files} in {folder}"
-
-
 def user_name() -> str:
     try:
         return getuser()
@@ -256,22 +256,16 @@ def user_name() -> str:
 
 
 @contextmanager
-def _short_timeouts() -> Iterator[None]:
+def _short_timeouts(retries: int = 1, seconds: int = 5) -> Iterator[None]:
     """Let MLflow's client give up on a silent server within 15 s; by default it retries for minutes."""
-    names = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
+    names = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(retries), "MLFLOW_HTTP_REQUEST_TIMEOUT": str(seconds)}
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(names)
     try:
         yield
     finally:
         for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
 
 
-def _root_of(error: BaseException) -> str:
-    """Say what was at the bottom of an error that libraries passed on, such as Connection refused."""
-    root = error
-    while (below := root.__cause__ or root.__context__) is not None:
-        root = below
-    said = root.strerror if isinstance(root, OSError) and root.strerror else str(root)
-    return said.partition("\n")[0] or type(root).__name__
+_SHORTEST = partial(_short_timeouts, retries=0, seconds=2)  # while a signal ends the program

@@ -1,0 +1,40 @@
+"""What failed of a store, said in a line: MLflow, a database, a disk, the client of an object store."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+CLIENTS = ("boto3", "botocore", "s3transfer", "azure", "google")  # of object stores; MLflow passes their errors on
+
+
+def is_of_store(error: Exception) -> bool:
+    """Say whether MLflow, a database, a disk or the client of an object store failed, or is not installed."""
+    if isinstance(error, MlflowException | SQLAlchemyError | OSError):
+        return True
+    source = error.name if isinstance(error, ModuleNotFoundError) else type(error).__module__
+    return str(source).partition(".")[0] in CLIENTS
+
+
+def free(places: Iterable[str | Path]) -> str:
+    """Say how much room there is in each folder, or in the folder of a file that need not exist."""
+    paths = [Path(place).absolute() for place in places]
+    folders = [next(folder for folder in (path, *path.parents) if folder.is_dir()) for path in paths]
+    return f" (free: {', '.join(map(_room, folders))})" if folders else ""
+
+
+def _room(folder: Path) -> str:
+    disk = os.statvfs(folder)
+    files = ", but no more files," if disk.f_files and not disk.f_favail else ""  # some file systems do not count them
+    return f"{disk.f_bavail * disk.f_frsize:,} bytes{files} in {folder}"
+
+
+def root_of(error: BaseException) -> str:
+    """Say what was at the bottom of an error that libraries passed on, such as Connection refused."""
+    root = error
+    while (below := root.__cause__ or root.__context__) is not None:
+        root = below
+    said = root.strerror if isinstance(root, OSError) and root.strerror else str(root)
+    return said.partition("\n")[0] or type(root).__name__
