@@ -13,14 +13,14 @@ setup: .venv/ready  ## make .venv from requirements.lock if it is missing or old
 
 .venv/ready: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed, $(PYTHON) is " + sys.version.split()[0])'
-	@echo "Setting up .venv from requirements.lock: PyTorch with its GPU libraries, Lightning, Hydra, MLflow (about 6.5 GB, 2 to 5 minutes; the last of them, while packages are unpacked, are silent)."
+	@echo "Setting up .venv from requirements.lock: PyTorch with its GPU libraries, Lightning, Hydra, MLflow (about 7 GB, 2 to 8 minutes; the last of them, while packages are unpacked, are silent)."
 	@if command -v uv >/dev/null; then \
 		uv venv --quiet --allow-existing --python "$$(command -v $(PYTHON))" .venv && uv pip install --python $(BIN)/python -r requirements.lock; \
 	else \
 		$(PYTHON) -m venv .venv && $(BIN)/python -m pip install --progress-bar off --disable-pip-version-check -r requirements.lock; \
 	fi
 	@touch $@
-	@echo "Ready."
+	@echo "Ready. make train trains a first network, make help lists the commands."
 
 train: setup  ## train cnn_pool with adadelta on the embedded data (ARGS="..." adds or changes anything)
 	$(BIN)/python src/train.py model=cnn_pool optim=adadelta data=mnist5k $(ARGS)

@@ -1,5 +1,6 @@
 """The command and the function of Python: what they take, say and load, and that all ways name a run alike."""
 
+import socket
 import subprocess
 import sys
 
@@ -100,6 +101,19 @@ def test_the_ui_of_no_store_or_experiment_is_a_mistake(harness, capsys, monkeypa
     monkeypatch.setattr("os.execve", lambda *started: pytest.fail(f"{started} was started"))
     assert str(command(harness, "ui")).startswith(f"error: ui: uri={harness.uri}: there is no such file")
     assert not harness.folder.exists()
+
+
+def test_the_ui_does_not_say_that_it_is_where_something_else_listens(harness, capsys, monkeypatch):
+    monkeypatch.setattr("os.execve", lambda *started: pytest.fail(f"{started} was started"))
+    harness.folder.mkdir()
+    (harness.folder / "mlflow.db").write_bytes(empty_tables())
+    harness.client.create_experiment("digitlab")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert str(command(harness, "ui", "--port", str(port))).startswith(
+            f"error: --port={port}: something else listens"
+        )
+    assert "Runs:" not in capsys.readouterr().out
 
 
 def test_the_ui_is_that_of_the_store_and_names_the_experiment(harness, capsys, monkeypatch):

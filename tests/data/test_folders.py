@@ -220,7 +220,7 @@ def test_colour_is_kept_where_there_is_some_and_gray_turned_into_it_where_told(t
 
 
 def test_folders_that_cannot_be_used_are_refused(tmp_path):
-    with pytest.raises(OSError, match="nowhere"):
+    with pytest.raises(ValueError, match="nowhere: there is no such folder"):
         image_folder(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="has 0 class folders"):
         image_folder(tmp_path)

@@ -44,13 +44,13 @@ BASE = ("model=mlp", "optim=adam", "data=image_folder", "data.root=/nowhere")
         ("loss=\x1b[31mred", "LexerNoViableAltException: loss=\\x1b[31mred"),
         ("model=\u202emlp", "LexerNoViableAltException: model=\\u202emlp"),
         (f"model={'a' * 20_000}", "model=aaaa"),
-        ("data.root=/tmp/a=b", "data: [Errno 2] No such file or directory: '/tmp/a=b'"),
-        ("data.root=/tmp/my pics (1)", "data: [Errno 2] No such file or directory: '/tmp/my pics (1)'"),
-        ("data.root=/tmp/a,b {c} [d] #e", "data: [Errno 2] No such file or directory: '/tmp/a,b {c} [d] #e'"),
-        ("data.root=C:\\x y\\", "data: [Errno 2] No such file or directory: 'C:\\\\x y\\\\'"),
-        ("data.root=it's", 'data: [Errno 2] No such file or directory: "it\'s"'),
-        ("scheduler=null", "data: [Errno 2] No such file or directory: '/nowhere'"),  # is as without it
-        ("sweep=null", "data: [Errno 2] No such file or directory: '/nowhere'"),
+        ("data.root=/tmp/a=b", "data: root=/tmp/a=b: there is no such folder"),
+        ("data.root=/tmp/my pics (1)", "data: root=/tmp/my pics (1): there is no such folder"),
+        ("data.root=/tmp/a,b {c} [d] #e", "data: root=/tmp/a,b {c} [d] #e: there is no such folder"),
+        ("data.root=C:\\x y\\", "data: root=C:\\x y\\: there is no such folder"),
+        ("data.root=it's", "data: root=it's: there is no such folder"),
+        ("scheduler=null", "data: root=/nowhere: there is no such folder"),  # is as without it
+        ("sweep=null", "data: root=/nowhere: there is no such folder"),
     ],
 )
 def test_an_argument_ends_in_one_line(harness, capsys, argument, words):

@@ -218,8 +218,12 @@ def test_sides_of_several_kinds_are_compared_run_by_run_whatever_varies(fake, ha
 
 def test_what_differs_is_shown_of_code_data_and_machine(fake, harness, capsys, repository):
     """The commits are two of this checkout, the patch is one of git's."""
-    said = subprocess.run(["git", "-C", repository, "log", "-3", "--format=%H"], capture_output=True, text=True)
-    new, middle, old = said.stdout.split()
+    said = subprocess.run(["git", "-C", repository, "rev-list", "--parents", "HEAD"], capture_output=True, text=True)
+    parents = {each: above for each, *above in map(str.split, said.stdout.splitlines())}
+    single = [each for each, above in parents.items() if len(above) == 1]  # no merges
+    new = next(each for each in single if parents[each][0] in single)
+    (middle,) = parents[new]
+    (old,) = parents[middle]
     a, b = fake.record("mlp", "adam", 0, 0.95), fake.record("mlp", "adam", 1, 0.96, **{"data.val_fraction": "0.2"})
     tags = {a: {"mlflow.source.git.commit": old, "owner": "one:1:1"}, b: {"mlflow.source.git.commit": new}}
     tags[b] |= {"git.dirty": "true", "git.patch": "0123456789", "code.own": "mine (abc)", "owner": "two:1:1"}

@@ -29,8 +29,8 @@ READING = {
     TOO_FEW: "There are too few runs for a verdict",
 }
 RULE = (
-    "What a claim is made of, one run, the mean or the best of several, would with runs of ours lie in its 95 % "
-    "prediction interval, which the spreads of all claims here steady. "
+    "A claim is one run, or the mean or the best of several. As many runs more of ours would give a number in the "
+    "prediction interval in 95 % of cases; the spreads of all claims here steady its width. "
     f"{REPRODUCED}: the claimed accuracy, give or take its rounding, lies in that interval, which is no wider than the "
     f"95 % interval that the number of test images leaves to the claim. {CANNOT_TELL}: it lies in an interval that is "
     f"wider, and so would claims that are off; or a run of ours failed. {BETTER} or {WORSE}: it lies outside, our mean "

@@ -23,10 +23,12 @@ def image_folder(root: Path, size: int | None = None, color: bool | None = None)
     these are the splits. `size` and `color` are by default what the files have: see `read_pictures`. Hidden folders
     and files that are no images are left out.
 
-    Raises OSError for a missing or unreadable folder or image, ValueError for fewer than two classes, for a class
-    without images, and for a class that `train` does not have.
+    Raises OSError for an unreadable folder or image, ValueError for a missing folder, for fewer than two classes, for a
+    class without images, and for a class that `train` does not have.
     """
     root = Path(root)
+    if not root.is_dir():
+        raise ValueError(f"root={root}: there is no such folder")
     left_out: Counter[str] = Counter()
     parts = {part: _classes(folder, left_out) for part, folder in _parts(root).items()}
     classes = tuple(sorted(parts["train"]))

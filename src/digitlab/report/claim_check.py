@@ -39,10 +39,11 @@ def check_claim(store: Store, file: Path, seeds: int, badge_file: Path | None) -
         with configuration():
             check(compose(f"claim={file.stem}", override))
             claim = read_claim(file.stem, override)
-        runs = [
-            train(f"claim={file.stem}", config_dir=folder, seed=seed, **{"tracking.experiment": store.experiment})
-            for seed in range(seeds)
-        ]
+        runs = []
+        for seed in range(seeds):
+            console.say(f"\nseed {seed + 1} of {seeds}")
+            keys = {"seed": seed, "tracking.experiment": store.experiment}
+            runs.append(train(f"claim={file.stem}", config_dir=folder, **keys))
     store.open(create=False)
     results = list(read_results(queries.fetch(store, [run.id for run in runs])))
     recipes = {run.fingerprint: Recipe(claim.name) for run in runs}
@@ -61,6 +62,8 @@ def check_claim(store: Store, file: Path, seeds: int, badge_file: Path | None) -
 @contextmanager
 def _as_choice(file: Path) -> Iterator[tuple[Path, str]]:
     """Give a folder in which `file` is a choice of the group claim, and the override that has Hydra look there."""
+    if not file.exists():
+        raise UserError(f"{file}: there is no such file")
     if file.suffix != ".yaml" or not file.is_file():
         raise UserError(f"{file}: must be a YAML file that describes a claim")
     with tempfile.TemporaryDirectory() as folder:

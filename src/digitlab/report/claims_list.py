@@ -49,6 +49,8 @@ def write_claims(store: Store, folder: Path, texts: Iterable[str]) -> int:
     with configuration():
         meant = _meant(texts)
         runs = claims_folder.merge(folder, _runs(store))
+        if not runs:
+            raise UserError("no claim has been run by a sweep of this store; make claims runs the tutorials'")
         found = _judged(runs, meant)
         claims_folder.write(folder, runs, found, [read_claim(name) for name in meant])
     pages = count(sum(each.is_own for each in found), "page")

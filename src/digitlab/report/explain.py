@@ -26,12 +26,13 @@ def explain(store: Store, reference: str) -> int:
     rows = {
         "run": f"{run.info.run_id}, {'done' if queries.is_done(run) else run.info.status}",
         "made": _when(run),
+        "by": run.data.tags.get("mlflow.user", "unknown"),
         "command": run.data.tags.get("command", "not recorded"),
         "result": describe_result(run),
         "code": describe_code(store, run),
         "data": _data(run),
         "machine": _machine(run),
-        "see it": store.ui_hint,
+        "see it": store.directions(run.info.run_id),
     }
     if error := run.data.tags.get("error"):
         rows["ended with"] = error
@@ -79,7 +80,11 @@ def describe_code(store: Store, run: Any) -> str:
         said.append(f"{count(len(newer), 'commit')} ago")
     if tags.get("git.dirty") == "true":
         files = patched_files(store, run.info.run_id)
-        said.append(f"with uncommitted changes of {', '.join(files)} (uncommitted.patch)" if files else "with changes")
+        said.append(
+            f"with uncommitted changes of {', '.join(files)} (its artifact uncommitted.patch)"
+            if files
+            else "with changes"
+        )
     return ", ".join(said)
 
 

@@ -36,13 +36,13 @@ def rerun(store: Store, reference: str) -> int:
     if not before or not before.is_tested:
         raise ValueError(f"{reference}: has not been tested, so there is nothing to compare with")
     cfg = recorded(store, run)
+    offer_code(run)  # without it, what follows may not be found
     _, data, fingerprint = identify(cfg)
     if data.digest[:12] != before.settings["data digest"]:
         raise ValueError(f"{reference}: its data are not here: digest {before.settings['data digest']} then, and "
                          f"{data.digest[:12]} now")  # fmt: skip
     if fingerprint != before.fingerprint:
         console.warn("what makes its numbers has changed since: digitlab's own results, or modules of your own")
-    offer_code(run)
     train(cfg)
     done, _ = queries.find(store, fingerprint)
     after = _read(done)
@@ -80,7 +80,10 @@ def offer_code(run: Any) -> None:
     said += f"{here.commit[:10]}{' with uncommitted changes' if here.is_dirty else ''}; for the code of then: "
     said += f"git worktree add --detach ../{commit[:10]} {commit[:10]}"
     if is_dirty:
-        said += f" and, there, git apply uncommitted.patch, an artifact of run {run.info.run_id}"
+        said += (
+            f"; there, mlflow artifacts download -r {run.info.run_id} -a uncommitted.patch -d . brings the changes, "
+        )
+        said += "and git apply uncommitted.patch makes them"
     console.say(said)
 
 
