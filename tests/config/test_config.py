@@ -30,8 +30,10 @@ BASE = ("data=mnist5k", "trainer=smoke", "model=mlp")
     [
         (
             ["optim=adm"],
-            "optim=adm: not found; allowed: adadelta, adagrad, adam, adamw, nadam, rmsprop, sgd, sgd_momentum",
+            "optim=adm: not found; allowed: adadelta, adagrad, adam, adamw, nadam, rmsprop, sgd, sgd_momentum; "
+            "did you mean: adam",
         ),
+        (["claim=simple_04"], "claim=simple_04: not found; allowed: 7"),  # their number
         (["model=cnn_pol"], "model=cnn_pol: not found; allowed: cnn_dense1000, "),
         (["optim.lr=abc"], "optim.lr=abc: must be a number above 0"),
         (["optim.lr=-1"], "optim.lr=-1: must be a number above 0"),
@@ -81,7 +83,7 @@ BASE = ("data=mnist5k", "trainer=smoke", "model=mlp")
             "tracking: uri=http://***@127.0.0.1:9: the store does not answer",
         ),
         (["data=image_folder"], "data.root: has no default; give it as data.root=VALUE"),
-        (["data=image_folder", "data.root=/nowhere"], "data: [Errno 2] No such file or directory: '/nowhere'"),
+        (["data=image_folder", "data.root=/nowhere"], "data: root=/nowhere: there is no such folder"),
         (["tracking.uri=ftp://host/x"], "tracking: uri=ftp://host/x: must begin with one of sqlite:///, "),
         (["tracking.uri=mlruns"], "tracking: uri=mlruns: must begin with one of sqlite:///, "),
         (

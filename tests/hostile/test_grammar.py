@@ -23,6 +23,8 @@ BASE = ("model=mlp", "optim=adam", "data=image_folder", "data.root=/nowhere")
     ("argument", "words"),
     [
         ("data=null", "data=null: not found; allowed: "),
+        (f"scheduler={'a' * 310}", "scheduler=aaaa"),
+        ("claim=on", "claim=on: not found; allowed: 7"),
         ("model=5", "model=5: not found; allowed: "),
         ("=1", "=1: has no key"),
         ("--resolve", "--resolve: "),
@@ -106,6 +108,18 @@ def test_a_sweep_of_too_many_cells_is_refused_at_once(harness, cells):
     end = harness.main("-m", *BASE, *cells.split())
     assert re.fullmatch(r"error: [\d,]+ cells: allowed: 10,000 in one sweep", end)
     assert time.monotonic() - began < 10
+    assert not harness.folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("cells", "words"),
+    [
+        (["~data.seed", "++data.seed=glob(*)"], "++data.seed=glob(*): has no value, so there is no run"),
+        (["+report.margin.x=1", "seed=0,1"], 'report.margin={"x": 1}: limits how many seeds are run'),
+    ],
+)
+def test_a_sweep_of_nothing_or_of_odd_values_is_refused_in_a_line(harness, cells, words):
+    assert harness.main("-m", *BASE, *cells).startswith(f"error: {words}")
     assert not harness.folder.exists()
 
 

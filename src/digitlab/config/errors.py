@@ -14,7 +14,9 @@ from yaml import YAMLError
 
 from digitlab.platform.secrets import redact
 from digitlab.platform.signals import exit_unread
-from digitlab.platform.text import printable, shorten
+from digitlab.platform.text import did_you_mean, printable, shorten
+
+LISTED = 200  # characters of names that a line lists; of more it says how many there are
 
 WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
 
@@ -72,6 +74,8 @@ def one_line_errors() -> Iterator[None]:
 def _names_place(error: BaseException) -> bool:
     """Say whether a disk or a server failed: then the line says where, and whole."""
     causes = [each for each in (error, error.__cause__) if isinstance(each, OSError)]
+    if isinstance(error, MissingConfigException):  # which is an OSError in Hydra
+        return False
     return any(each.errno != errno.ENAMETOOLONG for each in causes)
 
 
@@ -80,9 +84,10 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, MissingConfigException) and error.options:
         group, _, name = (error.missing_cfg_file or "").rpartition("/")
         extra = "; joblib is in the extra parallel" if group == "hydra/launcher" else ""
-        return (
-            f"{group}={name}: not found; allowed: {', '.join(each for each in error.options if each != 'base')}{extra}"
-        )
+        options = [each for each in error.options if each != "base"]
+        listed = ", ".join(options)
+        allowed = listed if len(listed) <= LISTED else f"{len(options)} names, those of the files in conf/{group}"
+        return f"{group}={name}: not found; allowed: {allowed}{extra}{did_you_mean('', name, options)}"
     if isinstance(error, InterpolationKeyError):
         missing = str(error).partition("'")[2].partition("'")[0]
         return f"{missing}: is missing, and {error.full_key} takes its value; give it as {missing}=VALUE"

@@ -38,6 +38,8 @@ def canonical(value: Any) -> Any:
 
 def as_text(value: Any) -> str:
     """Write a value as it would be typed, fit for a screen."""
+    if OmegaConf.is_config(value):
+        value = OmegaConf.to_container(value)
     return printable(value) if isinstance(value, str) else json.dumps(value)
 
 

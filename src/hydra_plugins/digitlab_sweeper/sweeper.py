@@ -115,6 +115,8 @@ class ResumingSweeper(BasicSweeper):
         last = {override.get_key_element(): override for override in overrides}  # the command line's, where both say
         if (count := prod(map(_choices, last.values()))) > MOST_CELLS:
             raise ConfigCompositionException(f"{count:,} cells: allowed: {MOST_CELLS:,} in one sweep")
+        if empty := [override.input_line for override in last.values() if not _choices(override)]:
+            raise ConfigCompositionException(f"{empty[0]}: has no value, so there is no run")
         (cells,) = self.split_arguments(overrides, max_batch_size=None)
         return cells
 
