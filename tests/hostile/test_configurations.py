@@ -54,12 +54,13 @@ VALUES = {
                       "${oc.decode:x}", "${oc.select:optim}", "${hydra:job.name}", "${repository:x}", "${a:b:c}", "$" * 50,
                       "${" * 200),
 }  # fmt: skip
-FLAGS = ("--resolve", "=1", "=", "+", "~", "+=1", "--info", "--cfg", "--cfg=job", "--cfg=all", "--cfg=x", "--nope", "-c", "--package=optim",
+# Without --info, which leaves Hydra's log of itself, raw, on for the rest of the process.
+FLAGS = ("--resolve", "=1", "=", "+", "~", "+=1", "--cfg", "--cfg=job", "--cfg=all", "--cfg=x", "--nope", "-c", "--package=optim",
          "-p", "--config-name=nope", "--config-name=report", "--config-path=nope", "--config-dir=/nowhere", "--config-dir", "--run",
          "-m", "-m -m", "-", "--", "", " ", "model", "model=", "model==mlp", "optim.lr", "@", "a@b=c", "model@x=mlp", "/model=mlp", "model/=mlp",
          "optim@_global_=adam", "optim@=adam", "+optim@a.b=sgd", "~trainer.max_epochs", "~optim._target_", "++a=1", "+++a=1", "~~a", "~a=1",
          "+trainer.callbacks.x={}", "trainer.callbacks=null", "seed={a: 1}", "seed=${optim}", "sweep=null", "data=null", "scheduler=null",
-         "--version", "--hydra-help", "--shell-completion", "--info=x", "--cfg=job --resolve", "optim.betas.0=1", "optim.betas[0]=1", "a.b.c=1",
+         "--version", "--hydra-help", "--shell-completion", "--cfg=job --resolve", "optim.betas.0=1", "optim.betas[0]=1", "a.b.c=1",
          "optim.=1", ".lr=1", "optim..lr=1", "a b=c", "é=1", "+é=1", "+a!b=1", "+'a'=1", "+1=1", "+true=1", "+null=1", "+optim.1=1", "+_target_=x",
          "+optim.a-b=1", "+names.x=1", "names=null", "+names=3")  # fmt: skip
 
