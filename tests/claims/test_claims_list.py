@@ -5,14 +5,32 @@ import pytest
 from conftest import Harness
 from fake_store import FakeStore
 from scipy import stats
-from test_claims import FIVE, recorded, rows_of
+from test_claims import FIVE, rows_of
+
+from digitlab.config.check import check
+from digitlab.config.leaves import flatten
+from digitlab.config.names import groups
+
+
+def recorded(store: FakeStore, claim: str, accuracies, *overrides: str, first: int = 0) -> dict[str, list[str]]:
+    """Record runs with the whole configuration that a claim has; return the overrides of each one's cell."""
+    cfg, told = check(store.harness.compose(f"claim={claim}", *overrides)), [f"claim={claim}", *overrides]
+    params = {key: value for key, value in flatten(cfg).items() if not key.startswith(("names", "loss", "tracking"))}
+    params |= groups(cfg) | {"parameters": "34826"}
+    made_of = params.pop("model"), params.pop("optim")
+    del params["seed"]
+    more = {"epochs": cfg.trainer.max_epochs, "predictions": False}
+    return {
+        store.record(*made_of, seed, accuracy, **(params | more)): [f"seed={seed}", *told]
+        for seed, accuracy in enumerate(accuracies, first)
+    }
 
 
 @pytest.mark.slow
 def test_the_list_has_the_verdicts_of_the_report_and_claims_that_were_not_run(fake_store, capsys):
-    runs = recorded(fake_store, FIVE, "claim=simple_004")
-    runs |= recorded(fake_store, (0.9, 0.91), "claim=simple_004", "trainer.max_epochs=1", counterpart="short")
-    runs |= recorded(fake_store, FIVE[:2], "claim=mlp_000", other="mlp")
+    runs = recorded(fake_store, "simple_004", FIVE)
+    runs |= recorded(fake_store, "simple_004", (0.9, 0.91), "trainer.max_epochs=1")
+    runs |= recorded(fake_store, "mlp_000", FIVE[:2])
     fake_store.sweep("claims", *runs, overrides=runs)
     harness = fake_store.harness
     capsys.readouterr()
@@ -44,8 +62,8 @@ def test_a_folder_of_pages_is_on_the_runs_of_every_store_it_was_written_from(tmp
     folder, pages = tmp_path / "pages", []
     for name, accuracies, first in (("here", FIVE[:2], 0), ("there", FIVE[2:], 2)):
         store = FakeStore(Harness(tmp_path / name))
-        runs = recorded(store, accuracies, "claim=simple_004", seed=first, predictions=False, parameters="34826")
-        store.sweep("claims", *runs, overrides=runs)
+        recorded(store, "simple_004", accuracies, first=first)
+        recorded(store, "simple_004", accuracies, "trainer.max_epochs=1", first=first)
         assert store.harness.main("claims", "write", str(folder), "simple_004", entry_point="digitlab") is None
         pages.append((folder / "simple_004.md").read_text())
     assert "TOO FEW" in pages[0]
@@ -54,7 +72,9 @@ def test_a_folder_of_pages_is_on_the_runs_of_every_store_it_was_written_from(tmp
     (row,) = (line for line in (folder / "index.md").read_text().splitlines() if line.startswith("| [simple_004]"))
     assert f"| {np.mean(FIVE):.4f} ± {stats.t.ppf(0.975, 4) * stats.sem(FIVE):.4f} | 5 | REPRODUCED |" in row
     stored = (folder / "runs.jsonl").read_text()
-    assert stored.count("\n") == 5
+    assert stored.count("\n") == 10
+    assert stored.count('"changes": {"trainer.max_epochs": "1"}') == 5
+    assert "| simple_004 | – | trainer.max_epochs=1 |" in pages[1]
     assert "here:" not in stored
     assert str(tmp_path) not in stored
     assert store.harness.main("claims", "write", str(folder), "simple_004", entry_point="digitlab") is None

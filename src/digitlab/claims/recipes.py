@@ -6,12 +6,14 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from digitlab import CONF
 from digitlab.claims.schema import Claim, Count, Layers, Recipe, Statement
 from digitlab.config import schema
 from digitlab.config.build import build
 from digitlab.config.check import check
 from digitlab.config.compose import compose
-from digitlab.config.fingerprint import differences, is_setting
+from digitlab.config.fingerprint import deviations, differences, is_setting
+from digitlab.config.leaves import flatten
 from digitlab.config.names import groups
 
 _compose = cache(compose)
@@ -45,6 +47,26 @@ def _recipe(overrides: tuple[str, ...]) -> Recipe | None:
     changes = {key: value for key, value in differences(cfg, base).items() if is_setting(key) and key != ACCELERATOR}
     changes = others | changes
     return Recipe(choices["claim"], (choices.get("counterpart") or "") if changes else "", tuple(changes.items()))
+
+
+def recipe_of(recorded: Mapping[str, str]) -> Recipe | None:
+    """Return what a run followed by what was `recorded` of it, flattened; None where there is no such claim."""
+    name = recorded.get("claim", "")
+    if not (CONF / "claim" / f"{name}.yaml").is_file():
+        return None
+    chosen = groups(_compose(f"claim={name}"))
+    kinds = ("model", "optim", "scheduler")
+    others = {key: recorded[key] for key in kinds if recorded.get(key, chosen[key]) != chosen[key]}
+    changes = others | deviations(recorded, _defaults(name, tuple(others.items())))
+    changes.pop(ACCELERATOR, None)
+    return Recipe(name, recorded.get("counterpart", "") if changes else "", tuple(changes.items()))
+
+
+@cache
+def _defaults(claim: str, others: tuple[tuple[str, str], ...]) -> dict[str, str]:
+    """Return the configuration of a claim, flattened; with the `others` of its choices where these are files, too."""
+    known = [f"{key}={choice}" for key, choice in others if (CONF / key / f"{choice}.yaml").is_file()]
+    return flatten(check(_compose(f"claim={claim}", *known)))
 
 
 @cache

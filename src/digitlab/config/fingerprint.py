@@ -35,6 +35,7 @@ IN_DIGEST = ("source", "root", "size", "color", "fallback",
 # What may differ between runs that are fair to compare: names, and what the digest of the data stands for.
 NO_SETTINGS = ("model", "optim", "data", "scheduler", "trainer", "counterpart", "seed", "parameters")
 NO_SETTING_NODES = (*IRRELEVANT, "data.root", "data.fallback", "data.source")
+SETTLED = ("auto", "???")  # defaults that are settled by the machine or by other keys, and so no choice
 
 
 def is_setting(key: str) -> bool:
@@ -51,6 +52,15 @@ def differences(cfg: DictConfig, base: DictConfig) -> dict[str, str]:
         if key not in known or canonical(value) != canonical(known[key])
     }
     return changed | {key: "none" for key in known if key not in found}
+
+
+def deviations(recorded: Mapping[str, str], defaults: Mapping[str, str]) -> dict[str, str]:
+    """Return the settings that were `recorded` of a run and are not the `defaults` of what it chose, flattened."""
+    return {
+        key: value
+        for key, value in sorted(recorded.items())
+        if is_setting(key) and defaults.get(key, "none") not in (value, *SETTLED) and key != "data.seed"
+    }
 
 
 def fingerprint(cfg: DictConfig, digest: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from digitlab import CONF
 from digitlab.claims import index, words
 from digitlab.claims.followed import Followed
-from digitlab.claims.recipes import read_claim, recipes_of
+from digitlab.claims.recipes import read_claim, recipe_of
 from digitlab.claims.schema import Claim
 from digitlab.claims.verdict import Outcome
 from digitlab.config.compose import configuration
@@ -28,7 +28,7 @@ LONGEST = 44  # characters of a source
 def list_claims(store: Store, texts: Iterable[str], only_names: bool) -> int:
     """Print each claim that has one of `texts` in name, header, document or data; return the exit code.
 
-    Runs count that a sweep of this store made of a claim's recipe. Verdicts are corrected for the claims listed. Raises
+    Runs of this store count that followed a claim's recipe. Verdicts are corrected for the claims listed. Raises
     UserError where no claim is meant.
     """
     with configuration():
@@ -50,7 +50,7 @@ def write_claims(store: Store, folder: Path, texts: Iterable[str]) -> int:
         meant = _meant(texts)
         runs = claims_folder.merge(folder, _runs(store))
         if not runs:
-            raise UserError("no claim has been run by a sweep of this store; make claims runs the tutorials'")
+            raise UserError("no claim has been run here; make claims runs the tutorials'")
         found = _judged(runs, meant)
         claims_folder.write(folder, runs, found, [read_claim(name) for name in meant])
     pages = count(sum(each.is_own for each in found), "page")
@@ -94,11 +94,8 @@ def _row(claim: Claim, outcome: Outcome | None) -> list[str]:
 
 def _runs(store: Store) -> Iterator[Followed]:
     """Yield every run of the store that followed a claim's recipe, its own or a changed one."""
-    if not store.peek():
-        return
-    cells = [cell for parent in queries.sweeps(store).values() for cell in queries.cells_of(store, parent)]
-    recipes = recipes_of(cells)
-    results = [
-        each for each in read_results(queries.search(store, "tags.done = 'true'")) if each.fingerprint in recipes
-    ]
-    yield from followed(store, recipes, results, cache(partial(read_predictions, store)))
+    if store.peek():
+        runs = list(queries.search(store, "tags.done = 'true' and params.claim LIKE '%'"))
+        found = {run.data.tags["fingerprint"]: recipe_of(run.data.params) for run in runs}
+        recipes = {fingerprint: recipe for fingerprint, recipe in found.items() if recipe}
+        yield from followed(store, recipes, list(read_results(runs)), cache(partial(read_predictions, store)))

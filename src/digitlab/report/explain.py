@@ -5,9 +5,9 @@ from datetime import datetime
 from typing import Any
 
 from digitlab import CONF, REPOSITORY
+from digitlab.config import fingerprint
 from digitlab.config.check import check
 from digitlab.config.compose import compose, configuration
-from digitlab.config.fingerprint import is_setting
 from digitlab.config.leaves import flatten
 from digitlab.config.names import GROUPS
 from digitlab.documents.format import interval
@@ -16,8 +16,6 @@ from digitlab.platform.text import count
 from digitlab.report.sides import patched_files
 from digitlab.tracking import queries, references
 from digitlab.tracking.store import Store
-
-SETTLED = ("auto", "???")  # defaults that are settled by the machine or by other keys, and so no choice
 
 
 def explain(store: Store, reference: str) -> int:
@@ -53,11 +51,7 @@ def deviations(run: Any) -> list[list[str]]:
     known = [f"{key}={name}" for key, name in chosen.items() if (CONF / key / f"{name}.yaml").is_file()]
     with configuration():
         defaults = flatten(check(compose(*known)))
-    return [
-        [key, value, defaults.get(key, "none")]
-        for key, value in sorted(params.items())
-        if is_setting(key) and defaults.get(key, "none") not in (value, *SETTLED) and key != "data.seed"
-    ]
+    return [[key, value, defaults.get(key, "none")] for key, value in fingerprint.deviations(params, defaults).items()]
 
 
 def describe_result(run: Any) -> str:
