@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 from program import Program
 from servers import tracking_server
 
-from digitlab.tracking.monitor import SystemMetrics
+from digitlab.tracking.monitor import PatientMetrics
 from digitlab.tracking.store import Store
 from digitlab.training import run as training_run
 
@@ -109,8 +109,8 @@ def test_system_metrics_go_on_after_an_outage(harness, monkeypatch):
         if len(calls) < 3:
             raise MlflowException("no answer")
 
-    monkeypatch.setattr(SystemMetrics, "publish_metrics", publish)
-    metrics = SystemMetrics(run.info.run_id, 0.01, tracking_uri=store.uri)
+    monkeypatch.setattr(PatientMetrics, "publish_metrics", publish)
+    metrics = PatientMetrics(run.info.run_id, 0.01, tracking_uri=store.uri)
     metrics.start()
     while len(calls) < 5:
         time.sleep(0.01)

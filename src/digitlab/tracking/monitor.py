@@ -16,15 +16,17 @@ OUTAGE = 10  # seconds without an answer until it is said
 PATIENCE = 1  # seconds that the end of a run waits for a value that is being written
 
 
-class SystemMetrics(SystemMetricsMonitor):
-    """MLflow's system metrics; they go on after an outage, and hold up the end of no run."""
+class PatientMetrics(SystemMetricsMonitor):
+    """MLflow's system metrics for a server: they go on after an outage, and hold up the end of no run."""
 
     def monitor(self) -> None:
         while not self._shutdown_event.is_set():
             self.collect_metrics()
             self._shutdown_event.wait(self.sampling_interval)
-            with suppress(Exception):  # what was not written is written with the next
+            try:
                 self.publish_metrics(self.aggregate_metrics())
+            except Exception:  # what was not written is written with the next, which is of another step
+                self._logging_step += 1
 
     def finish(self) -> None:
         self._shutdown_event.set()

@@ -26,6 +26,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from torch import nn
 
 from digitlab.platform.process import this_process
@@ -36,7 +37,7 @@ from digitlab.tracking.address import file_of
 from digitlab.tracking.flavor import log_model
 from digitlab.tracking.lease import Lease, TakenOverError, is_first
 from digitlab.tracking.logger import RunLogger
-from digitlab.tracking.monitor import OutageWatch, SystemMetrics
+from digitlab.tracking.monitor import OutageWatch, PatientMetrics
 from digitlab.tracking.store import Store, user_name
 
 SYSTEM_METRICS_EVERY = 2  # seconds
@@ -80,7 +81,8 @@ class Run:
             if self.had_error:  # of the interrupted attempt
                 self.client.delete_tag(self.id, "error")
             self.logger = RunLogger(self.client, self.id, self._last_steps())
-            monitor = SystemMetrics(self.id, SYSTEM_METRICS_EVERY, resume_logging=True, tracking_uri=self.uri)
+            metrics = PatientMetrics if self.lease else SystemMetricsMonitor
+            monitor = metrics(self.id, SYSTEM_METRICS_EVERY, resume_logging=True, tracking_uri=self.uri)
             undo.callback(monitor.finish)
             if self.is_monitored:
                 monitor.start()
