@@ -11,7 +11,6 @@ from digitlab.claims.schema import Claim
 from digitlab.claims.verdict import Outcome
 from digitlab.documents import document, format
 from digitlab.documents.document import Document, Linked, Section, Table
-from digitlab.plots import report_figures
 
 
 def index(outcomes: Sequence[Outcome], claims: Sequence[Claim]) -> Document:
@@ -51,14 +50,13 @@ def page_of(outcome: Outcome, outcomes: Sequence[Outcome]) -> Document:
         Section("What changes of the recipe do", page.recipe_changes([outcome, *changed]) if changed else []),
         Section("Facts in the document", page.facts([outcome], None)),
     ]
-    source = f"tutorial {claim.document}" if claim.document.isdigit() else claim.document
-    title = f"{claim.name}: {source}"
-    return Document(title, f"{outcome.verdict.word}.", [each for each in sections if each.blocks], [], {})
+    return Document(
+        f"{claim.name}: {claim.source}", f"{outcome.verdict.word}.", [each for each in sections if each.blocks], [], {}
+    )
 
 
 def _row(claim: Claim, outcome: Outcome) -> list[str]:
-    source = f"tutorial {claim.document}" if claim.document.isdigit() else claim.document
-    return [Linked((claim.name, f"{claim.name}.md")), source, claim.data, claim.claimed, words.accuracy(outcome),
+    return [Linked((claim.name, f"{claim.name}.md")), claim.source, claim.data, claim.claimed, words.accuracy(outcome),
             str(outcome.cell.n), outcome.verdict.word, page.flags(claim), f"{minutes(outcome):.1f}"]  # fmt: skip
 
 
@@ -110,11 +108,8 @@ def _lessons(outcomes: Sequence[Outcome]) -> list[str]:
 
 
 def _curves(outcome: Outcome) -> list[document.Block]:
-    printed = outcome.claim.printed.get("val/acc")
-    if not printed or not outcome.cell.curves.size:
+    if not outcome.claim.printed.get("val/acc") or not outcome.cell.curves.size:
         return []
     name = outcome.claim.name
-    panel = {"ours": outcome.cell.curves, "printed": np.array([printed], dtype=float)}
     title = f"{name}: validation accuracy, mean and range over {outcome.cell.n} seeds"
-    figure = report_figures.learning_curves({name: panel}, title, points=("printed",))
-    return [document.picture(f"{name}.svg", figure, "Validation accuracy by epoch, ours and printed")]
+    return [page.curves_beside_printed(f"{name}.svg", {name: outcome}, title)]

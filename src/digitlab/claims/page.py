@@ -224,19 +224,25 @@ def facts(outcomes: Sequence[Outcome], predictions: Predictions | None) -> list[
 
 
 def _curves(outcomes: Sequence[Outcome]) -> list[Picture]:
-    panels: dict[str, dict[str, np.ndarray]] = {}
+    named = {}
     for outcome in (each for each in outcomes if each.cell.curves.size):
         where = "" if outcome.data == outcome.claim.data else f" on {outcome.data}"
-        name = f"{outcome.claim.name}{where}, n = {outcome.cell.n}"
-        panels[name] = {"ours": outcome.cell.curves}
-        if "val/acc" in outcome.claim.printed:
-            panels[name]["printed"] = np.array([outcome.claim.printed["val/acc"]], dtype=float)
-    if not panels:
+        named[f"{outcome.claim.name}{where}, n = {outcome.cell.n}"] = outcome
+    if not named:
         return []
     data = " and ".join(dict.fromkeys(outcome.data for outcome in outcomes))
     title = f"Validation accuracy on {data}: ours, mean and range over n seeds; points are the printed values"
+    return [curves_beside_printed("claims.svg", named, title)]
+
+
+def curves_beside_printed(file: str, outcomes: Mapping[str, Outcome], title: str) -> Picture:
+    """Draw a panel of each outcome by its name: our accuracies by epoch, and what its document prints of them."""
+    panels = {name: {"ours": outcome.cell.curves} for name, outcome in outcomes.items()}
+    for name, outcome in outcomes.items():
+        if "val/acc" in outcome.claim.printed:
+            panels[name]["printed"] = np.array([outcome.claim.printed["val/acc"]], dtype=float)
     figure = report_figures.learning_curves(panels, title, points=("printed",))
-    return [document.picture("claims.svg", figure, "Validation accuracy by epoch, ours and printed")]
+    return document.picture(file, figure, "Validation accuracy by epoch, ours and printed")
 
 
 def _plain(value: float | None) -> str:

@@ -83,6 +83,11 @@ class Claim:
     statements: Sequence[Statement] = ()
 
     @property
+    def source(self) -> str:
+        """The document, as a reader knows it: the tutorials' are numbers."""
+        return f"tutorial {self.document}" if self.document.isdigit() else self.document
+
+    @property
     def is_best(self) -> bool:
         return self.statistic == "best" and self.runs > 1
 

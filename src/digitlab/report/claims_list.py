@@ -83,8 +83,7 @@ def _judged(runs: Iterable[Followed], names: Collection[str]) -> list[Outcome]:
 
 
 def _row(claim: Claim, outcome: Outcome | None) -> list[str]:
-    source = f"tutorial {claim.document}" if claim.document.isdigit() else claim.document
-    source = f"{source[: LONGEST - 1]}…" if len(source) > LONGEST else source
+    source = f"{claim.source[: LONGEST - 1]}…" if len(claim.source) > LONGEST else claim.source
     row = [claim.name, source, claim.data, claim.claimed]
     if not outcome:
         return [*row, "–", "–", "–", "–"]
