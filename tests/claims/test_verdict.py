@@ -10,7 +10,7 @@ from statsmodels.stats.multitest import multipletests
 
 from digitlab.analysis.records import Predictions, Result
 from digitlab.claims.schema import Claim, Layers, Statement
-from digitlab.claims.verdict import Outcome, judge, names_one_class
+from digitlab.claims.verdict import Outcome, judge, may_be_settled, names_one_class
 
 
 def run(seed: int, accuracy: float, loss: float = 0.03, data: str = "mnist") -> Result:
@@ -242,6 +242,29 @@ def test_a_claim_that_is_off_by_more_than_the_images_tell_is_rarely_reproduced()
     words = np.array(simulate(400, 0.003, 5))
     assert np.mean(words[:, 5] == "REPRODUCED") <= at_most(0.1, 400)
     assert np.mean(words[:, 2] == "WORSE") >= 0.9
+
+
+@pytest.mark.parametrize("off", [0.0, 0.003])
+def test_looking_again_calls_few_true_claims_wrong(off):
+    """Nine claims, each one more run of its recipe and `off` by so much, judged after 5, 10 and 20 runs."""
+    draw, repetitions, any_wrong, used = np.random.default_rng(0), 150, 0, []
+    for _ in range(repetitions):
+        values = np.round(MEANS[:, None] + SPREADS[:, None] * draw.standard_normal((9, 21)), 4)
+        claimed, counts, is_open = np.round(values[:, -1] + off, 4), np.zeros(9, int), np.ones(9, bool)
+        for n in (5, 10, 20):
+            counts[is_open] = n
+            found = [
+                outcome(claim(each), own[:k]) for each, own, k in zip(claimed, values.tolist(), counts, strict=True)
+            ]
+            judge(found)
+            is_open &= [may_be_settled(each.verdict, 0.05 / 3) for each in found]
+        any_wrong += any(each.verdict.word in ("BETTER", "WORSE") for each in found)
+        used.append(counts.sum())
+    if off:
+        assert any_wrong >= 0.95 * repetitions
+    else:
+        assert any_wrong / repetitions <= at_most(0.055, repetitions)
+        assert np.mean(used) <= 0.4 * 9 * 20
 
 
 @pytest.mark.parametrize(("ratio", "word"), [(7.93, "true"), (7.4, "FALSE")])

@@ -5,6 +5,7 @@ import pytest
 from figures import DIGITS, contrast, lines, png, texts_over_images
 from matplotlib.colors import to_rgb
 
+from digitlab.documents.document import picture
 from digitlab.plots import report_figures
 
 
@@ -45,6 +46,13 @@ def test_learning_curves_have_a_panel_for_each_network_with_mean_and_band(networ
     assert ticks_lie_inside(fig.axes[0])
     labels = [text.get_window_extent() for text in fig.legends[0].texts]
     assert no_overlap([*labels, *(ax.xaxis.label.get_window_extent() for ax in fig.axes)])
+
+
+def test_the_same_figure_has_the_same_bytes():
+    curves = {"mlp": {"adam": np.linspace(0.9, 0.99, 12)[None]}}
+    one, other = (picture("it.svg", report_figures.learning_curves(curves, "curves"), "it") for _ in range(2))
+    assert b"clip-path" in one.content  # whose ids are hashes
+    assert one.content == other.content
 
 
 def test_points_of_learning_curves_have_every_marker_and_no_line():

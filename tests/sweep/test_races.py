@@ -4,71 +4,18 @@ Training is replaced by runs with known accuracies; the last test trains.
 """
 
 import json
-import os
-import signal
 from collections import Counter
 
 import mlflow
 import numpy as np
 import pytest
-from mlflow.entities import Metric, Param
+from made import MEANS
 from scipy import stats
 
 from digitlab.tracking import queries
-from digitlab.tracking.run import begin
-from digitlab.tracking.store import Store
-from digitlab.training import run as training_run
-from digitlab.training.setup import identify, name_parts, name_run
 
 RACE = ("-m", "model=mlp", "optim=adam,sgd,adadelta", "data=mnist5k", "data.test_fraction=0.8", "trainer=smoke",
         "sweep.name=race", "sweep.seeds=auto", "sweep.max_seeds=10")  # fmt: skip
-MEANS = {"adam": 0.95, "sgd": 0.90, "adadelta": 0.9502}
-IMAGES = 4000
-
-
-class Made:
-    """What makes runs in place of training: accuracies by optimizer and seed, and what else happens."""
-
-    def __init__(self, means=MEANS, spread=0.001):
-        self.means, self.spread, self.losses, self.count = means, spread, {}, 0
-        self.interrupt_at, self.failing = 0, ()
-
-    def accuracy(self, optim: str, seed: int) -> float:
-        noise = np.random.default_rng([sum(optim.encode()), seed]).normal() * self.spread
-        return round((self.means[optim] + noise) * IMAGES) / IMAGES
-
-    def train(self, composed) -> float:
-        cfg, data, fingerprint = identify(composed)
-        names = name_parts(cfg, data)
-        optim, seed = names["optim"], int(names["seed"])
-        self.count += 1
-        if self.count == self.interrupt_at:
-            os.kill(os.getpid(), signal.SIGINT)
-        if (optim, seed) in self.failing:
-            raise MemoryError("out of it")
-        store = Store(cfg.tracking.uri, cfg.tracking.experiment)
-        store.open()
-        tags = {"fingerprint": fingerprint, **names, "mlflow.parentRunId": cfg.sweep.parent, "owner": "here:1:1"}
-        run, accuracy = begin(store, name_run(cfg, names), tags), self.accuracy(optim, seed)
-        points = {"test/acc": accuracy, "test/loss": self.losses.get((optim, seed), 0.1), "val/acc": accuracy}
-        params = {**names, "data.batch_size": "128", "optim.lr": "0.1"}
-        metrics = [Metric(key, value, epoch, epoch) for key, value in points.items() for epoch in (0, 1)]
-        store.client.log_batch(run.id, metrics, [Param(*each) for each in params.items()])
-        run.log_dataset(data.ready.name, data.digest, data.sizes, "made up")
-        labels = np.arange(IMAGES) % 10
-        wrong = np.arange(IMAGES) >= round(accuracy * IMAGES)
-        run.log_arrays("predictions.npz", probabilities=np.eye(10)[(labels + wrong) % 10], labels=labels,
-                       classes=np.array([str(digit) for digit in range(10)]))  # fmt: skip
-        store.client.set_terminated(run.id, "FINISHED")
-        store.client.set_tag(run.id, "done", "true")
-        return accuracy
-
-
-@pytest.fixture
-def made(monkeypatch) -> Made:
-    made = Made()
-    monkeypatch.setattr(training_run, "train", lambda cfg: made.train(cfg))
-    return made
 
 
 def children_and_parent(harness):
@@ -251,11 +198,6 @@ def test_a_single_run_is_not_told_how_to_sweep(harness, told):
 def test_a_race_decides_how_many_seeds_there_are(harness):
     end = harness.main(*RACE[:6], "sweep.seeds=auto", "sweep.fresh_seeds=2", "sweep.dry_run=true")
     assert end == "error: sweep.fresh_seeds=2: sweep.seeds=auto decides how many; give one of them"
-
-
-def test_claims_are_not_raced(harness):
-    end = harness.main("sweep=claims", "sweep.seeds=auto", "data=mnist5k", "++claim.data=mnist5k", "sweep.dry_run=true")
-    assert end == "error: sweep.seeds=auto: looks for the best cell, and a claim is judged by itself; give a number"
 
 
 def test_seeds_repeat_the_cells_of_a_command_too(harness, capsys):

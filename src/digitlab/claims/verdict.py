@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from math import ceil, isclose, isinf, log, log10, nan, sqrt
+from math import ceil, inf, isclose, isinf, log, log10, nan, sqrt
 from statistics import mean
 
 import numpy as np
@@ -149,6 +149,16 @@ def judge(outcomes: Sequence[Outcome]) -> None:
     p_values = [_p_value(outcome) for outcome in judged]
     for outcome, p, p_holm in zip(judged, p_values, holm(p_values), strict=True):
         outcome.verdict = _decide(outcome, p, float(p_holm))
+
+
+def may_be_settled(verdict: Verdict, level: float) -> bool:
+    """Say whether more runs may make a verdict that says something of one that does not.
+
+    BETTER and WORSE say it where p is below `level`, a look's share of the error.
+    """
+    if verdict.word == CANNOT_TELL:
+        return verdict.needed < inf  # nan where runs failed
+    return verdict.word in (MAYBE_BETTER, MAYBE_WORSE) or (verdict.word in (BETTER, WORSE) and verdict.p_value >= level)
 
 
 def _without_interval(outcome: Outcome) -> Verdict:

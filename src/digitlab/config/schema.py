@@ -167,7 +167,7 @@ class Sweep(Keys):
     seeds: Count | Literal["auto"] = Field(
         default=1,
         description="repeat every cell with the seeds 0 .. seeds - 1; auto: three of each cell, then more of those "
-        "that may still be the best, in looks that share an error of 5 %",
+        "that may still be the best, in looks that share an error of 5 %; of a claim five, then more where it is open",
     )
     max_seeds: Annotated[int, Field(ge=3, le=1000)] | None = Field(
         default=None, description="of a cell at most, with sweep.seeds=auto; null: 20"

@@ -26,6 +26,7 @@ BLUES = ListedColormap(colormaps["Blues"](np.linspace(0.15, 1, 256)), name="visi
 _STYLE: dict[Any, Any] = {
     "figure.dpi": 120,
     "font.size": 9,
+    "svg.hashsalt": "digitlab",  # else the same figure has other ids each time that it is written
     "text.parse_math": False,  # a "$" in a class name or title is a dollar sign, not a formula
     "axes.spines.top": False,
     "axes.spines.right": False,

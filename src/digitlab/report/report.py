@@ -122,6 +122,7 @@ def _of_ours(store: Store, cfg: DictConfig) -> tuple[Any, int, Written]:
         if cfg.report.counterparts not in (None, name):
             changed, more, lacking = _counterparts(store, cfg.report.counterparts, cfg.report.filter)
             results, recipes, notes = [*results, *changed], recipes | more, [*notes, *lacking]
+        notes += looks.of_claims(store, parent) if parent else []
         return parent, 0, _judge(store, name, recipes, results, notes)
     is_look = bool(parent and not cfg.report.filter)
     notes += looks.notes(store, parent, len(results)) if is_look else []

@@ -28,6 +28,7 @@ from digitlab.sweep.plan import (
 )
 from digitlab.sweep.race import Race
 from digitlab.sweep.rounds import Rounds
+from digitlab.sweep.settle import Settling
 from digitlab.sweep.tune import Tuning
 from digitlab.tracking import locks, notes, queries
 from digitlab.tracking.run import Run, open_parent
@@ -107,7 +108,7 @@ def _rounds(cells: Sequence[Sequence[str]], compose: Compose, settings: DictConf
     if settings.sweep.seeds == "auto":
         if fresh_seeds:
             raise UserError(f"sweep.fresh_seeds={fresh_seeds}: sweep.seeds=auto decides how many; give one of them")
-        return Race(cells, compose)
+        return (Settling if settings.get("claim") else Race)(cells, compose)
     return Tuning(cells, compose, fresh_seeds) if fresh_seeds else Rounds(cells, compose)
 
 

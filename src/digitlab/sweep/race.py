@@ -4,10 +4,8 @@ A look is a function of what is stored of the seeds up to it, so the same comman
 """
 
 import json
-import re
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 
 from omegaconf import OmegaConf
 
@@ -17,32 +15,11 @@ from digitlab.analysis.records import Result, mark_collapsed
 from digitlab.config.errors import UserError
 from digitlab.platform import console
 from digitlab.report.runs import read_predictions, read_results
-from digitlab.sweep.plan import (
-    Compose,
-    SweepCell,
-    add_up,
-    duration,
-    estimate_seconds,
-    name_by_hash,
-    paces_of,
-    plan_cell,
-)
-from digitlab.sweep.rounds import Rounds
+from digitlab.sweep.plan import Compose, SweepCell, duration, estimate_seconds, name_by_hash
+from digitlab.sweep.rounds import Arm, Budget, Rounds
 from digitlab.tracking import queries
 from digitlab.tracking.store import Store
 from digitlab.training.setup import identify, name_parts, name_run
-
-SECONDS = {"s": 1, "min": 60, "h": 3600}
-
-
-@dataclass
-class Arm:
-    """What takes part in a race: the overrides of its runs but for the seed, and its runs by seed."""
-
-    name: str
-    overrides: Sequence[str]
-    runs: list[SweepCell] = field(default_factory=list)
-    out: str = ""  # why it is out of the race
 
 
 class Race(Rounds):
@@ -53,13 +30,11 @@ class Race(Rounds):
     """
 
     def __init__(self, cells: Sequence[Sequence[str]], compose: Compose):
-        self.compose, self.began = compose, time.monotonic()
-        self.arms = _arms(cells, compose)
+        self.compose, self.arms = compose, _arms(cells, compose)
         cfg = compose(cells[0])
         self.max_seeds = cfg.sweep.get("max_seeds") or race.MAX_SEEDS
         self.level, self.margin = race.level(self.max_seeds), OmegaConf.select(cfg, "report.margin")
-        self.budget = cfg.sweep.get("budget")
-        self.seconds = _seconds(self.budget)
+        self.budget = Budget(cfg.sweep.get("budget"))
         self.looks: dict[int, list[Standing]] = {}
         self.end = ""  # why it is over; empty while it is not
 
@@ -80,29 +55,24 @@ class Race(Rounds):
         """
         for n in race.looks(self.max_seeds):
             have = len(self.left[0].runs)
-            for seeds in [range(have, n)] if self.seconds is None else [[seed] for seed in range(have, n)]:
-                added = [self._plan(arm, seed) for seed in seeds for arm in self.left]
+            for seeds in self.budget.parts(range(have, n)):
+                added = [arm.plan(self.compose, seed) for seed in seeds for arm in self.left]
                 yield added
-                if any(cell.status in ("to run", "to resume") for cell in added):
-                    self.end = f"sweep.budget={self.budget} is spent"
+                if self.budget.is_spent(added):
+                    self.end = self.budget.end
                     return
             self._look(store, n)
             if self.end:
                 return
 
     def may_start(self, store: Store, cells: Sequence[SweepCell]) -> bool:
-        """Say whether the longest of `cells` ends within the budget; of unknown time, whether there is time left."""
-        if self.seconds is None:
-            return True
-        paces = paces_of(store, cells)
-        longest = max((add_up(paces, [cell]) or 0 for cell in cells if (cell.model, cell.data) in paces), default=0)
-        return time.monotonic() - self.began + longest < self.seconds
+        return self.budget.allows(store, cells)
 
     def announce(self, store: Store | None) -> str:
         looks, count = ", ".join(map(str, race.looks(self.max_seeds))), len(self.arms)
         once = estimate_seconds(store, [arm.runs[0] for arm in self.arms]) if store else None
         total = duration(None if once is None else once * self.max_seeds)
-        limit = f"; sweep.budget={self.budget}" if self.budget else ""
+        limit = f"; sweep.budget={self.budget.text}" if self.budget.text else ""
         runs = f"at most {count * self.max_seeds} runs, {total} in all"
         return f"race: {count} cells, compared after {looks} seeds; {runs}{limit}"
 
@@ -118,11 +88,6 @@ class Race(Rounds):
     def outcome(self) -> str:
         left = ", ".join(arm.name for arm in self.left) or "none"
         return f"race: {f'over, {self.end}' if self.end else 'not over'}; left: {left}"
-
-    def _plan(self, arm: Arm, seed: int) -> SweepCell:
-        overrides = [*arm.overrides, f"seed={seed}"]
-        arm.runs.append(plan_cell(self.compose(overrides), overrides))
-        return arm.runs[-1]
 
     def _look(self, store: Store, n: int) -> None:
         """Decide which arms go on after `n` seeds of each, whether the race is over, and say so."""
@@ -180,7 +145,7 @@ def _arms(cells: Sequence[Sequence[str]], compose: Compose) -> list[Arm]:
         if cfg.rerun:
             raise UserError("rerun=true: sweep.seeds=auto counts on what is done; give one of them")
         if cfg.get("claim"):
-            raise UserError("sweep.seeds=auto: looks for the best cell, and a claim is judged by itself; give a number")
+            raise UserError("sweep.seeds=auto: looks for the best cell or settles claims; give cells of one kind")
         names = {group: name for group, name in name_parts(cfg, data).items() if group != "seed"}
         tested.setdefault(data.ready.test_digest, data.ready.name)
         alike = tuple(each for each in overrides if not each.lstrip("+").startswith("optim.lr="))
@@ -195,10 +160,3 @@ def _arms(cells: Sequence[Sequence[str]], compose: Compose) -> list[Arm]:
     if len(arms) < 2:
         raise UserError("sweep.seeds=auto: compares cells, and this is one; give several, or a number of seeds")
     return list(arms.values())
-
-
-def _seconds(budget: str | None) -> float | None:
-    if budget is None:
-        return None
-    number, unit = re.fullmatch(r"([\d.]+)(\w+)", budget).groups()  # pyright: ignore[reportOptionalMemberAccess]
-    return float(number) * SECONDS[unit]
