@@ -11,9 +11,10 @@ import torch
 
 from digitlab import REPOSITORY
 from digitlab.data.batches import Batches, Chunks, EpochOrder
+from digitlab.data.download import UnavailableError
 from digitlab.data.preprocess import Preprocess
 from digitlab.data.resize import resize
-from digitlab.data.sources import Images, Pairs, UnavailableError, check_images, warn_of_identical
+from digitlab.data.sources import Images, Pairs, check_images, warn_of_identical
 from digitlab.data.splits import Division, Splits
 
 # By device: the evaluation batch, small enough for a CPU's cache, and the optimizer steps in one Lightning batch.
