@@ -21,6 +21,7 @@ REPORTS_HYDRA_KEYS = ("hydra.verbose",)
 # Keys of free text, which is taken as it stands.
 TEXTS = (
     "data.root",
+    "data.file",
     "tracking.uri",
     "tracking.experiment",
     "sweep.name",
@@ -34,6 +35,7 @@ TEXTS = (
 )
 # Keys of the schema that no file of conf/ gives, so that a run without them keeps its fingerprint.
 UNGIVEN = (
+    "data.file",
     "data.mean",
     "data.std",
     "data.shuffle",

@@ -78,6 +78,7 @@ class Data(Built):
     root: str | None = Field(
         default=None, description="folder of the files; null: the repository's data/; $DIGITLAB_DATA by default"
     )
+    file: str | None = Field(default=None, description="file of the images, of data=arrays and sources that take one")
     size: Count | None = Field(
         default=None,
         description="width and height of the images in pixels; null: their own, of a folder at most 64",

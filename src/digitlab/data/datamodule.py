@@ -27,7 +27,7 @@ class ImageData(pl.LightningDataModule):
 
     Batches are float32 (B, C, H, W) and int64 (B,) on the training device, where the whole set lies as uint8.
 
-    - `source` is called with those of `root`, `size`, `color` that it takes; `fallback` is used if it is unavailable.
+    - `source` is called with those of `root`, `file`, `size`, `color` that it takes; `fallback` if it is unavailable.
     - `size` of the images in pixels, which become squares, and whether they have `color`; None: as the source has them.
     - `split`, `val_fraction`, `test_fraction`, `skip_first`, `split_seed`, `folds`, `fold`: see `Division`.
     - `normalize`, `mean`, `std`: see `Preprocess`.
@@ -42,6 +42,7 @@ class ImageData(pl.LightningDataModule):
         self,
         source: Callable[..., Images],
         root: str | None = None,
+        file: str | None = None,
         size: int | None = None,
         color: bool | None = None,
         fallback: Callable[[], Images] | bool | None = None,
@@ -65,7 +66,7 @@ class ImageData(pl.LightningDataModule):
         super().__init__()
         if fallback and not callable(fallback):
             raise ValueError(f"fallback={json.dumps(fallback)}: must be false, null or a source")
-        self.source, self.root, self.fallback = source, root, fallback or None
+        self.source, self.root, self.file, self.fallback = source, root, file, fallback or None
         self.form = {name: value for name, value in {"size": size, "color": color}.items() if value is not None}
         self.batch_size, self.steps_per_execution, self.seed = batch_size, steps_per_execution, seed
         self.division = Division(split, val_fraction, test_fraction, skip_first, split_seed, folds, fold)
@@ -155,9 +156,11 @@ class ImageData(pl.LightningDataModule):
         root = Path(self.root).expanduser() if self.root else REPOSITORY / "data"
         parameters = inspect.signature(self.source).parameters
         takes_any = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values())
-        if self.root and "root" not in parameters and not takes_any:
-            raise ValueError(f"root={self.root}: the source takes none; allowed: null")
-        told = {name: value for name, value in ({"root": root} | self.form).items() if name in parameters or takes_any}
+        for name, value in {"root": self.root, "file": self.file}.items():
+            if value and name not in parameters and not takes_any:
+                raise ValueError(f"{name}={value}: the source takes none; allowed: null")
+        places = {"root": root} | ({"file": Path(self.file).expanduser()} if self.file else {})
+        told = {name: value for name, value in (places | self.form).items() if name in parameters or takes_any}
         try:
             return resize(check_images(self.source(**told)), **self.form)
         except UnavailableError as error:
