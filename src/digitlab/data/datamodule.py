@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 
 from digitlab import REPOSITORY
+from digitlab.data.augment import Augment
 from digitlab.data.batches import Batches, Chunks, EpochOrder
 from digitlab.data.download import UnavailableError
 from digitlab.data.preprocess import Preprocess
@@ -33,7 +34,7 @@ class ImageData(pl.LightningDataModule):
     - `normalize`, `mean`, `std`: see `Preprocess`.
     - `seed` determines the order of each epoch; without `shuffle` it is the source's.
     - `drop_last` leaves out a last training batch that is smaller.
-    - `augment` holds the keywords of `affine_augment`, which is applied to training images.
+    - `augment` holds the keywords of `Augment`, which changes training images.
     - `steps_per_execution` above 1 gives training batches in `Chunks` of that many, for a module that takes them; None
       chooses by the device. It changes no number.
     """
@@ -71,7 +72,7 @@ class ImageData(pl.LightningDataModule):
         self.batch_size, self.steps_per_execution, self.seed = batch_size, steps_per_execution, seed
         self.division = Division(split, val_fraction, test_fraction, skip_first, split_seed, folds, fold)
         self.preprocess = Preprocess(normalize, mean, std)
-        self.augment = dict(augment or {})
+        self.augment = Augment(**(augment or {}))
         self.shuffle, self.drop_last = shuffle, drop_last
         self.joins_last = False  # for a network that cannot train on a single image: see Batches
         self.loaded: Splits | None = None
