@@ -11,6 +11,7 @@ from torchvision import datasets, transforms
 from digitlab.data import sources
 from digitlab.data.augment import affine_augment
 from digitlab.data.datamodule import ImageData
+from digitlab.data.download import UnavailableError
 from digitlab.data.folders import image_folder
 
 
@@ -206,7 +207,7 @@ def test_fallback_is_used_with_a_warning_or_not_at_all(tmp_path, monkeypatch):
         data.setup()
     assert data.ready.name == "mnist5k"
     assert data.digest == embedded().digest
-    with pytest.raises(sources.UnavailableError):
+    with pytest.raises(UnavailableError):
         ImageData(sources.torchvision_mnist, root=tmp_path, fallback=False).setup()
 
 

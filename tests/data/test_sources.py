@@ -14,7 +14,7 @@ from scipy import ndimage
 from torchvision import datasets
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
-from digitlab.data import sources
+from digitlab.data import download, idx, sources
 from digitlab.data.moved import moved
 from digitlab.data.pooled import pooled
 from digitlab.platform.process import this_process
@@ -70,7 +70,7 @@ def test_idx_files_read_as_torchvision_reads_them(mnist, tmp_path):
         with gzip.open(zipped) as source, (tmp_path / name).open("wb") as target:
             shutil.copyfileobj(source, target)
         theirs = parser(str(tmp_path / name))
-        assert torch.equal(sources.read_idx(zipped).to(theirs.dtype), theirs)
+        assert torch.equal(idx.read_idx(zipped).to(theirs.dtype), theirs)
 
 
 @pytest.mark.parametrize("content", [b"", b"\0\0\x0d\x01\0\0\0\x01\0\0\0\0", b"\0\0\x08\x01\0\0\0\x05\1\2"])
@@ -78,7 +78,7 @@ def test_a_file_that_is_not_an_idx_file_of_bytes_is_refused(tmp_path, content):
     file = tmp_path / "x.gz"
     file.write_bytes(gzip.compress(content))
     with pytest.raises(ValueError, match=r"x\.gz"):
-        sources.read_idx(file)
+        idx.read_idx(file)
 
 
 def test_missing_files_are_downloaded_from_the_first_mirror_that_answers(small, tmp_path):
@@ -133,7 +133,7 @@ def test_an_incomplete_download_is_discarded(small, tmp_path, monkeypatch):
     served, _ = small
     file = served / "train-labels-idx1-ubyte.gz"
     file.write_bytes(file.read_bytes()[:-3])
-    with pytest.raises(sources.UnavailableError, match=r"train-labels-idx1-ubyte\.gz is missing .* wrong md5"):
+    with pytest.raises(download.UnavailableError, match=r"train-labels-idx1-ubyte\.gz is missing .* wrong md5"):
         sources.torchvision_mnist(tmp_path)
     assert [each.name for each in (tmp_path / RAW).iterdir()] == ["train-images-idx3-ubyte.gz"]
 
@@ -149,7 +149,7 @@ def test_what_a_killed_download_left_is_deleted_by_the_next(small, tmp_path):
     for part in (ended, running, elsewhere):
         part.write_bytes(b"half")
     with pytest.MonkeyPatch.context() as patch:  # this process has one of another thread
-        patch.setattr(sources, "this_process", lambda: f"{this_process()}0")
+        patch.setattr(download, "this_process", lambda: f"{this_process()}0")
         sources.torchvision_mnist(tmp_path)
     assert set(folder.glob("*.part")) == {running, elsewhere}
 
@@ -174,13 +174,13 @@ def test_a_corrupt_file_offline_is_an_error_and_never_a_fallback(small, tmp_path
         pytest.raises(OSError, match=r"t10k-images-idx3-ubyte\.gz is corrupt and cannot be fetched again") as error,
     ):
         sources.torchvision_mnist(tmp_path)
-    assert not isinstance(error.value, sources.UnavailableError)
+    assert not isinstance(error.value, download.UnavailableError)
     assert file.read_bytes() == b"nonsense"
 
 
 def test_no_folder_is_left_behind_without_an_answering_mirror(tmp_path, monkeypatch):
     offline(monkeypatch)
-    with pytest.raises(sources.UnavailableError, match="cannot be downloaded"):
+    with pytest.raises(download.UnavailableError, match="cannot be downloaded"):
         sources.torchvision_mnist(tmp_path / "data")
     assert not (tmp_path / "data").exists()
 

@@ -11,7 +11,8 @@ from photographs import alike
 from PIL import Image
 from tracked import command
 
-from digitlab.data.sources import mnist5k, read_idx
+from digitlab.data.idx import read_idx
+from digitlab.data.sources import mnist5k
 
 IMAGES = mnist5k().train[0].numpy()
 

@@ -53,6 +53,13 @@ CASES |= {optim: (*SIMPLE, f"optim={optim}") for optim in choices("optim") if op
 CASES |= {scheduler: (*SIMPLE, f"scheduler={scheduler}") for scheduler in choices("scheduler") if scheduler != "none"}
 CASES |= {
     "augmentation": (*SIMPLE, "optim=sgd", "data.augment.shift=2", "data.augment.rotate=15"),
+    "flips, crops and erasing": (
+        *SIMPLE,
+        "optim=sgd",
+        "++data.augment.flip=0.5",
+        "++data.augment.crop=3",
+        "++data.augment.erase=0.5",
+    ),
     "clipped gradients": (*SIMPLE, "optim=sgd", "++trainer.gradient_clip_val=0.5"),
     "clipped loss": (*SIMPLE, "loss=clipped_cross_entropy", "data.normalize=false"),
     "no dropout": (*SIMPLE, "model.dropout=false"),

@@ -64,7 +64,11 @@ class CrashError(Exception):
     [
         ("adam", ["scheduler=one_cycle"]),
         pytest.param("sgd", ["early_stopping.patience=3", "optim.lr=0.5"], marks=pytest.mark.slow),
-        pytest.param("adadelta", ["scheduler=cosine", "data.augment.shift=2"], marks=pytest.mark.slow),
+        pytest.param(
+            "adadelta",
+            ["scheduler=cosine", "data.augment.shift=2", "++data.augment.flip=0.5", "++data.augment.erase=0.5"],
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_failed_run_is_resumed_with_bit_identical_results(harness, optim, extra, monkeypatch):

@@ -21,6 +21,7 @@ REPORTS_HYDRA_KEYS = ("hydra.verbose",)
 # Keys of free text, which is taken as it stands.
 TEXTS = (
     "data.root",
+    "data.file",
     "tracking.uri",
     "tracking.experiment",
     "sweep.name",
@@ -34,12 +35,16 @@ TEXTS = (
 )
 # Keys of the schema that no file of conf/ gives, so that a run without them keeps its fingerprint.
 UNGIVEN = (
+    "data.file",
     "data.mean",
     "data.std",
     "data.shuffle",
     "data.folds",
     "data.fold",
     "data.drop_last",
+    "data.augment.flip",
+    "data.augment.crop",
+    "data.augment.erase",
     "monitor",
     "optim.bias",
     "model.output",

@@ -13,6 +13,7 @@ Accuracy = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(min_length=1, strict=False, coerce_numbers_to_str=True)]
 Text = Annotated[str, Field(strict=False, coerce_numbers_to_str=True)]
 Pixels = Annotated[float, Field(ge=0, le=28, json_schema_extra={"unit": "pixels"})]
+Margin = Annotated[int, Field(ge=0, le=28, json_schema_extra={"unit": "pixels"})]
 Time = Annotated[
     str,
     Field(
@@ -31,6 +32,7 @@ Several = Annotated[
     ),
 ]
 Metric = Annotated[str, Field(pattern=r"^metrics\.[^,]*[^,\s]$", json_schema_extra={"form": "metrics.NAME"})]
+Probability = Annotated[float, Field(ge=0, le=1)]
 Degrees = Annotated[float, Field(ge=0, le=180, json_schema_extra={"unit": "degrees"})]
 
 

@@ -10,11 +10,13 @@ from digitlab.config.fields import (
     Count,
     Degrees,
     Keys,
+    Margin,
     Metric,
     Name,
     Natural,
     Pixels,
     Positive,
+    Probability,
     Recorded,
     Seed,
     Several,
@@ -69,6 +71,13 @@ class Scheduler(Built):
 class Augment(Keys):
     shift: Pixels = Field(default=0, description="shift each training image at random by up to so many pixels")
     rotate: Degrees = Field(default=0, description="turn each training image at random by up to so many degrees")
+    flip: Probability = Field(default=0, description="mirror a training image, left to right, with this probability")
+    crop: Margin = Field(
+        default=0, description="put so many pixels of black around each training image, and cut its size out at random"
+    )
+    erase: Probability = Field(
+        default=0, description="set a random rectangle to 0 with this probability, of torchvision's default sizes"
+    )
 
 
 class Data(Built):
@@ -78,6 +87,7 @@ class Data(Built):
     root: str | None = Field(
         default=None, description="folder of the files; null: the repository's data/; $DIGITLAB_DATA by default"
     )
+    file: str | None = Field(default=None, description="file of the images, of data=arrays and sources that take one")
     size: Count | None = Field(
         default=None,
         description="width and height of the images in pixels; null: their own, of a folder at most 64",

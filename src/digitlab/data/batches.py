@@ -1,14 +1,14 @@
 """Iterate over a split that lies on one device, in an order that is a function of (seed, epoch)."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from digitlab.data.augment import affine_augment
+from digitlab.data.augment import Augment
 from digitlab.data.preprocess import Preprocess
 from digitlab.data.sources import Pairs
 
@@ -38,7 +38,7 @@ class Batches:
 
     `split` is uint8 images (N, H, W) or (N, H, W, C) with int64 labels (N,). Images come in the `order` of each epoch,
     or as they lie without one; the last batch may be smaller, and a last image by itself comes in the batch before it
-    where `joins_last`; with `drop_last` a smaller one is left out. `augment` holds the keywords of `affine_augment`.
+    where `joins_last`; with `drop_last` a smaller one is left out.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Batches:
         preprocess: Preprocess,
         batch_size: int,
         order: EpochOrder | None = None,
-        augment: Mapping[str, float] | None = None,
+        augment: Augment | None = None,
         joins_last: bool = False,
         drop_last: bool = False,
     ):
@@ -55,7 +55,7 @@ class Batches:
         self.preprocess, self.batch_size = preprocess.to(self.labels.device), batch_size
         self.joins_last = joins_last and len(self.labels) > batch_size > 1 == len(self.labels) % batch_size
         self.drop_last = drop_last and len(self.labels) > batch_size
-        self.augment = augment if augment and any(augment.values()) else None
+        self.augment = augment or Augment()
         self.sampler, self.batch_sampler = order, None  # where Lightning looks for set_epoch
 
     def __len__(self) -> int:
@@ -64,8 +64,8 @@ class Batches:
 
     def __iter__(self) -> Iterator[Pairs]:
         for rows in self._rows():
-            images = self.preprocess(self.images[rows])
-            yield affine_augment(images, **self.augment) if self.augment else images, self.labels[rows]
+            images = self.preprocess(self.augment.stored(self.images[rows]))
+            yield self.augment.input(images), self.labels[rows]
 
     def _rows(self) -> Iterable[Tensor | slice]:
         # Draw at the first batch, not when the iterator is made: Lightning sets the epoch in between.

@@ -10,10 +10,12 @@ import pytorch_lightning as pl
 import torch
 
 from digitlab import REPOSITORY
+from digitlab.data.augment import Augment
 from digitlab.data.batches import Batches, Chunks, EpochOrder
+from digitlab.data.download import UnavailableError
 from digitlab.data.preprocess import Preprocess
 from digitlab.data.resize import resize
-from digitlab.data.sources import Images, Pairs, UnavailableError, check_images, warn_of_identical
+from digitlab.data.sources import Images, Pairs, check_images, warn_of_identical
 from digitlab.data.splits import Division, Splits
 
 # By device: the evaluation batch, small enough for a CPU's cache, and the optimizer steps in one Lightning batch.
@@ -26,13 +28,13 @@ class ImageData(pl.LightningDataModule):
 
     Batches are float32 (B, C, H, W) and int64 (B,) on the training device, where the whole set lies as uint8.
 
-    - `source` is called with those of `root`, `size`, `color` that it takes; `fallback` is used if it is unavailable.
+    - `source` is called with those of `root`, `file`, `size`, `color` that it takes; `fallback` if it is unavailable.
     - `size` of the images in pixels, which become squares, and whether they have `color`; None: as the source has them.
     - `split`, `val_fraction`, `test_fraction`, `skip_first`, `split_seed`, `folds`, `fold`: see `Division`.
     - `normalize`, `mean`, `std`: see `Preprocess`.
     - `seed` determines the order of each epoch; without `shuffle` it is the source's.
     - `drop_last` leaves out a last training batch that is smaller.
-    - `augment` holds the keywords of `affine_augment`, which is applied to training images.
+    - `augment` holds the keywords of `Augment`, which changes training images.
     - `steps_per_execution` above 1 gives training batches in `Chunks` of that many, for a module that takes them; None
       chooses by the device. It changes no number.
     """
@@ -41,6 +43,7 @@ class ImageData(pl.LightningDataModule):
         self,
         source: Callable[..., Images],
         root: str | None = None,
+        file: str | None = None,
         size: int | None = None,
         color: bool | None = None,
         fallback: Callable[[], Images] | bool | None = None,
@@ -64,12 +67,12 @@ class ImageData(pl.LightningDataModule):
         super().__init__()
         if fallback and not callable(fallback):
             raise ValueError(f"fallback={json.dumps(fallback)}: must be false, null or a source")
-        self.source, self.root, self.fallback = source, root, fallback or None
+        self.source, self.root, self.file, self.fallback = source, root, file, fallback or None
         self.form = {name: value for name, value in {"size": size, "color": color}.items() if value is not None}
         self.batch_size, self.steps_per_execution, self.seed = batch_size, steps_per_execution, seed
         self.division = Division(split, val_fraction, test_fraction, skip_first, split_seed, folds, fold)
         self.preprocess = Preprocess(normalize, mean, std)
-        self.augment = dict(augment or {})
+        self.augment = Augment(**(augment or {}))
         self.shuffle, self.drop_last = shuffle, drop_last
         self.joins_last = False  # for a network that cannot train on a single image: see Batches
         self.loaded: Splits | None = None
@@ -154,9 +157,11 @@ class ImageData(pl.LightningDataModule):
         root = Path(self.root).expanduser() if self.root else REPOSITORY / "data"
         parameters = inspect.signature(self.source).parameters
         takes_any = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values())
-        if self.root and "root" not in parameters and not takes_any:
-            raise ValueError(f"root={self.root}: the source takes none; allowed: null")
-        told = {name: value for name, value in ({"root": root} | self.form).items() if name in parameters or takes_any}
+        for name, value in {"root": self.root, "file": self.file}.items():
+            if value and name not in parameters and not takes_any:
+                raise ValueError(f"{name}={value}: the source takes none; allowed: null")
+        places = {"root": root} | ({"file": Path(self.file).expanduser()} if self.file else {})
+        told = {name: value for name, value in (places | self.form).items() if name in parameters or takes_any}
         try:
             return resize(check_images(self.source(**told)), **self.form)
         except UnavailableError as error:

@@ -58,7 +58,7 @@ def read_pictures(files: Sequence[Path | BinaryIO], size: int | None = None, col
     pixels = []
     for each in read:
         if each.pixels.dtype == np.float32:
-            gray = np.clip((each.pixels - shift) * scale, 0, 255).round().astype(np.uint8)
+            gray = to_bytes(each.pixels, scale, shift)
             pixels.append(np.repeat(gray[..., None], 3, axis=2))
         else:
             pixels.append(each.on_black if ground_is_black and each.on_black is not None else each.pixels)
@@ -90,8 +90,7 @@ def read_picture(file: Path | BinaryIO, longest: int) -> np.ndarray:
         image = ImageOps.exif_transpose(image)
         if image.mode[0] in "IF":
             values = _finite(image)
-            scale, shift = _depth([_Picture(values, None, values.min(), values.max(), True, False, False)], [])
-            image = Image.fromarray(np.clip((values - shift) * scale, 0, 255).round().astype(np.uint8))
+            image = Image.fromarray(to_bytes(values, *depth(values.min(), values.max(), [])))
         if not image.has_transparency_data:
             return _within(image, longest)
         image = image.convert("RGBA")
@@ -181,7 +180,11 @@ def _depth(deep: Sequence[_Picture], remarks: list[str]) -> tuple[float, float]:
     """Return the factor that makes 0..255 of the values of all `deep` images, and what is subtracted before."""
     if not deep:
         return 1.0, 0.0
-    low, high = min(each.lowest for each in deep), max(each.highest for each in deep)
+    return depth(min(each.lowest for each in deep), max(each.highest for each in deep), remarks)
+
+
+def depth(low: float, high: float, remarks: list[str]) -> tuple[float, float]:
+    """Return the factor that makes 0..255 of values from `low` to `high`, and what is subtracted before."""
     if low < 0:
         remarks.append(f"values from {low:g} to {high:g} scaled to 0..255")
         return 255 / max(high - low, 1e-30), low
@@ -191,6 +194,11 @@ def _depth(deep: Sequence[_Picture], remarks: list[str]) -> tuple[float, float]:
     bits = next((bits for bits in DEPTHS if high < 2**bits), None)
     remarks.append(f"values up to {high:g} " + (f"taken as {bits} bits" if bits else "scaled to 0..255"))
     return 255 / (2**bits - 1 if bits else high), 0.0
+
+
+def to_bytes(values: np.ndarray, scale: float, shift: float) -> np.ndarray:
+    """Return values as bytes, by the factor of `depth` and what is subtracted before."""
+    return np.clip((values - shift) * scale, 0, 255).round().astype(np.uint8)
 
 
 def _shows_on_black(read: Sequence[_Picture], remarks: list[str]) -> bool:

@@ -1,25 +1,19 @@
 """Read labelled images: MNIST and others in its format, and the embedded set."""
 
-import gzip
-import math
 import re
-import sys
 import warnings
-from http.client import HTTPException
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.request import urlopen
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from digitlab.platform.process import is_running, this_process
+from digitlab.data.download import UnavailableError
+from digitlab.data.idx import fetch_idx
 
-DOWNLOAD_TIMEOUT = 20  # seconds without a byte
-
+IN_MNISTS_FORMAT = ("MNIST", "FashionMNIST", "KMNIST", "QMNIST")
 
 Pairs = tuple[Tensor, Tensor]  # uint8 or float32 images (N, ...), int64 labels (N,)
 
@@ -35,10 +29,6 @@ class Images(NamedTuple):
     train: Pairs
     test: Pairs | None = None
     val: Pairs | None = None
-
-
-class UnavailableError(OSError):
-    """The data is neither on disk nor can be downloaded."""
 
 
 def check_images(found: Any) -> Images:
@@ -95,22 +85,33 @@ def warn_of_identical(images: Images) -> None:
 
 
 def torchvision_mnist(root: Path, dataset: str = "MNIST", name: str = "mnist") -> Images:
-    """Read one of torchvision's data sets in MNIST's format: MNIST, FashionMNIST or KMNIST.
+    """Read one of torchvision's data sets in MNIST's format: MNIST, FashionMNIST, KMNIST or QMNIST.
 
-    The files are in `root`/`dataset`/raw, where torchvision puts them; missing ones are downloaded. Raises
-    UnavailableError where a missing file cannot be downloaded, OSError where a corrupt one cannot be replaced.
+    The files are in `root`/`dataset`/raw, where torchvision puts them, packed or not; missing ones are downloaded.
+    Raises UnavailableError where a missing file cannot be downloaded, OSError where a corrupt one cannot be replaced.
     """
+    if dataset not in IN_MNISTS_FORMAT:
+        raise ValueError(f"source.dataset={dataset}: must be one of {', '.join(IN_MNISTS_FORMAT)}")
     from torchvision import datasets
 
     source = getattr(datasets, dataset)
-    folder = Path(root) / dataset / "raw"
-    files = [folder / file for file, _ in source.resources]
-    for file, (_, md5) in zip(files, source.resources, strict=True):
-        _ensure(file, md5, source.mirrors)
-    train_images, train_labels, test_images, test_labels = map(read_idx, files)
+    resources = source.resources
+    if isinstance(resources, dict):  # QMNIST's, with whole addresses
+        resources, mirrors = [*resources["train"], *resources["test"]], [""]
+    else:
+        mirrors = source.mirrors
+    folder, found = Path(root) / dataset / "raw", []
+    for file, md5 in resources:
+        found.append(fetch_idx(folder / Path(file).name, md5, [mirror + file for mirror in mirrors]))
+    train_images, train_labels, test_images, test_labels = found
     # torchvision names MNIST's classes "0 - zero".
     classes = tuple(label.split(" - ")[0] for label in source.classes)
-    return Images(name, classes, (train_images, train_labels.long()), (test_images, test_labels.long()))
+    return Images(name, classes, (train_images, _digits(train_labels)), (test_images, _digits(test_labels)))
+
+
+def _digits(labels: Tensor) -> Tensor:
+    """Return labels as int64 (N,); QMNIST's have the writer and more beside the digit."""
+    return labels.reshape(len(labels), -1)[:, 0].long()
 
 
 def mnist5k(root: Path | None = None) -> Images:
@@ -125,58 +126,3 @@ def mnist5k(root: Path | None = None) -> Images:
     table = torch.from_numpy(np.loadtxt(file, delimiter=",", dtype=np.uint8))
     images, labels = table[:, :-1].reshape(-1, 28, 28), table[:, -1].long()
     return Images("mnist5k", tuple("0123456789"), (images.contiguous(), labels))
-
-
-def read_idx(file: Path) -> Tensor:
-    """Read a gzipped idx file of bytes into a uint8 tensor of the shape in its header.
-
-    Format: http://yann.lecun.com/exdb/mnist. Raises ValueError for anything else.
-    """
-    content = gzip.decompress(file.read_bytes())
-    if content[:3] != b"\0\0\x08":  # two zeros, then the type: 8 is unsigned byte
-        raise ValueError(f"{file} is not an idx file of bytes")
-    shape = np.frombuffer(content, ">i4", count=content[3], offset=4).tolist()
-    values = np.frombuffer(content, np.uint8, offset=4 + 4 * len(shape))
-    if len(values) != math.prod(shape):
-        raise ValueError(f"{file} holds {len(values)} bytes where its header says {shape}")
-    return torch.from_numpy(values.reshape(shape).copy())
-
-
-def _ensure(file: Path, md5: str, mirrors: list[str]) -> None:
-    """Make sure that `file` is there with the checksum `md5`; download it where it is missing or corrupt."""
-    from torchvision.datasets.utils import check_md5
-
-    corrupt = file.exists()
-    if corrupt:
-        if check_md5(str(file), md5):
-            return
-        warnings.warn(f"{file} is corrupt (its md5 is not {md5}); fetching it again", stacklevel=2)
-    part = file.with_suffix(f".{this_process()}.part")  # an incomplete download never has the final name
-    for left in file.parent.glob(f"{file.stem}.*.part"):
-        if not is_running(left.name.removeprefix(f"{file.stem}.").removesuffix(".part")):
-            left.unlink(missing_ok=True)
-    reasons = []
-    for mirror in mirrors:
-        try:
-            _download(mirror + file.name, part)
-            if check_md5(str(part), md5):
-                part.replace(file)
-                return
-            reasons.append(f"{mirror}: wrong md5")
-        except (OSError, HTTPException) as error:
-            reasons.append(f"{mirror}: {error}")
-        finally:
-            part.unlink(missing_ok=True)
-    if corrupt:
-        raise OSError(f"{file} is corrupt and cannot be fetched again ({'; '.join(reasons)})")
-    raise UnavailableError(f"{file} is missing and cannot be downloaded ({'; '.join(reasons)})")
-
-
-def _download(url: str, file: Path) -> None:
-    with urlopen(url, timeout=DOWNLOAD_TIMEOUT) as response:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        bar = tqdm(total=response.length, unit="B", unit_scale=True, desc=url, disable=not sys.stderr.isatty())
-        with file.open("wb") as out, bar:
-            while chunk := response.read(1 << 16):
-                out.write(chunk)
-                bar.update(len(chunk))

@@ -57,7 +57,7 @@ def describe(run: Run, job: Job) -> None:
         run.log_bytes(patch, "uncommitted.patch")
     run.log_text(layers, "model_summary.txt")
     _say_without_model(run)
-    run.log_dataset(data.ready.name, data.digest, data.sizes, source=str(data.root or data.ready.name))
+    run.log_dataset(data.ready.name, data.digest, data.sizes, source=str(data.root or data.file or data.ready.name))
     some = np.random.default_rng(0).permutation(data.sizes["train"])[:40]  # the first 40 may be of one class
     images, labels = (tensor[some].numpy() for tensor in data.splits["train"])
     figure = run_figures.samples(images, labels, data.classes, f"{data.ready.name}: training images")

@@ -94,8 +94,10 @@ def set_up(cfg: DictConfig) -> Job:
     """Build what `cfg` describes; raise UserError for whatever is wrong with it."""
     withheld = from_environment(cfg)
     cfg, data, identity = identify(cfg)
-    if "data.root" in withheld and data.ready.name in str(cfg.data.root):
-        hide(data.ready.name)
+    if any(
+        key in withheld and data.ready.name in str(OmegaConf.select(cfg, key)) for key in ("data.root", "data.file")
+    ):
+        hide(data.ready.name)  # made of the path
     return Job(cfg, identity, name_parts(cfg, data), data, *assemble(cfg, data), withheld)
 
 

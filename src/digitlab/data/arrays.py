@@ -1,0 +1,119 @@
+"""Read labelled images from a NumPy archive, .npz."""
+
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from digitlab.data.pictures import depth, to_bytes
+from digitlab.data.sources import Images
+from digitlab.platform import console
+
+# The names of images and labels: Keras's, then others that archives are written with.
+NAMES = {
+    "train": (("x_train", "y_train"), ("train_images", "train_labels"), ("x", "y"), ("images", "labels")),
+    "test": (("x_test", "y_test"), ("test_images", "test_labels")),
+    "val": (("x_val", "y_val"), ("val_images", "val_labels")),
+}
+
+
+def arrays(file: Path) -> Images:
+    """Read an .npz file, and say what was found in it.
+
+    It holds `x_train` and `y_train`, and `x_test` `y_test`, `x_val` `y_val` where there are such sets; or
+    `train_images` and so on; or `x` and `y`. Images are (N, H, W), (N, H, W, 1 or 3) or (N, 1 or 3, H, W): bytes are
+    taken as they are, other numbers scaled as `read_pictures` does. Labels are numbers or texts (N,) or (N, 1), or
+    one-hot (N, classes); the classes are those of the training images, in order. Nothing pickled is loaded. Raises
+    ValueError for all else.
+    """
+    found = _load(file)
+    keys = {part: pair for part, names in NAMES.items() for pair in names if pair[0] in found and pair[1] in found}
+    if "train" not in keys:
+        has = ", ".join(found) or "nothing"
+        raise ValueError(f"file={file}: has {has}; must have {_choices('train')}, and may have {_choices('test')}")
+    pixels = {part: _channels_last(found[images], f"{file}: {images}") for part, (images, _) in keys.items()}
+    if len(kinds := {str(each.dtype) for each in pixels.values()}) > 1:
+        raise ValueError(f"file={file}: has images of {' and '.join(sorted(kinds))}; must be of one kind")
+    remarks: list[str] = []
+    if pixels["train"].dtype != np.uint8:
+        pixels = {part: each.astype(np.float32) for part, each in pixels.items()}
+        low = float(np.min([each.min(initial=0) for each in pixels.values()]))
+        high = float(np.max([each.max(initial=0) for each in pixels.values()]))
+        if not np.isfinite([low, high]).all():
+            raise ValueError(f"file={file}: has values that are no numbers in its images")
+        scale = depth(low, high, remarks)
+        pixels = {part: to_bytes(each, *scale) for part, each in pixels.items()}
+    labels = {part: _flat(found[name], f"{file}: {name}") for part, (_, name) in keys.items()}
+    classes = np.unique(labels["train"])
+    pairs = {}
+    for part, each in labels.items():
+        images, name = keys[part]
+        if len(each) != len(pixels[part]):
+            raise ValueError(f"file={file}: has {len(pixels[part])} images in {images}, {len(each)} labels in {name}")
+        if len(unknown := np.setdiff1d(each, classes)):
+            raise ValueError(f"file={file}: {name} has the class {unknown[0]}, which no training image has")
+        pairs[part] = torch.from_numpy(pixels[part]), torch.from_numpy(np.searchsorted(classes, each))
+    height, width, *channels = pixels["train"].shape[1:]
+    remarks.insert(0, f"{width} x {height}, {'in colour' if channels else 'gray'}")
+    counts = ", ".join(f"{len(each):,} {part}" for part, each in labels.items())
+    unused = [name for name in found if not any(name in pair for pair in keys.values())]
+    console.say(f"data: {counts} images of {len(classes)} classes in {file}, {'; '.join(remarks)}"
+                + (f"; left out: {', '.join(unused)}" if unused else ""))  # fmt: skip
+    return Images(Path(file).stem, tuple(str(name) for name in classes), **pairs)
+
+
+def _choices(part: str) -> str:
+    return " or ".join(f"{images} and {labels}" for images, labels in NAMES[part])
+
+
+def _load(file: Path) -> Mapping[str, np.ndarray]:
+    """Return the arrays of an .npz file by name; ValueError for what is none or would be unpickled."""
+    if not Path(file).is_file():
+        raise ValueError(f"file={file}: there is no such file")
+    if not zipfile.is_zipfile(file):
+        raise ValueError(f"file={file}: is no .npz file; numpy.savez writes one")
+    found, name = {}, ""
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            for name in archive.files:
+                found[name] = archive[name]
+    except (ValueError, EOFError, OSError, zlib.error, zipfile.BadZipFile) as error:
+        reason = "holds objects, which are not loaded; give it numbers or texts" if "pickle" in str(error) else error
+        raise ValueError(f"file={file}: {name}: {reason}") from error
+    return {name: each for name, each in found.items() if isinstance(each, np.ndarray)}
+
+
+def _channels_last(images: np.ndarray, name: str) -> np.ndarray:
+    """Return images as (N, H, W) or (N, H, W, 3)."""
+    if images.dtype.kind not in "buif":
+        raise ValueError(f"file={name} is of {images.dtype}; must be numbers")
+    if images.ndim == 4 and images.shape[3] not in (1, 3) and images.shape[1] in (1, 3):
+        images = images.transpose(0, 2, 3, 1)
+    if images.ndim == 4 and images.shape[3] == 1:
+        images = images[..., 0]
+    if images.ndim not in (3, 4) or images.shape[3:] not in ((), (3,)):
+        wanted = "(N, H, W), (N, H, W, 1 or 3) or (N, 1 or 3, H, W)"
+        raise ValueError(f"file={name} has the shape {images.shape}; must be {wanted}")
+    return np.ascontiguousarray(images)
+
+
+def _flat(labels: np.ndarray, name: str) -> np.ndarray:
+    """Return labels as numbers or texts (N,)."""
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.dtype.kind == "S":
+        labels = np.char.decode(labels, "utf-8")
+    if labels.ndim == 2 and labels.dtype.kind in "buif":
+        if not (np.isin(labels, (0, 1)).all() and (labels.sum(axis=1) == 1).all()):
+            raise ValueError(f"file={name} has the shape {labels.shape}, and its rows are not one-hot: one 1, else 0")
+        return labels.argmax(axis=1)
+    if labels.ndim != 1 or labels.dtype.kind not in "buifU":
+        raise ValueError(f"file={name} is of {labels.dtype} and shape {labels.shape}; must be numbers or texts of (N,)")
+    if labels.dtype.kind == "f":
+        if not (labels == np.floor(labels)).all():
+            raise ValueError(f"file={name} has labels that are no whole numbers")
+        return labels.astype(np.int64)
+    return labels

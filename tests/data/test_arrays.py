@@ -1,0 +1,144 @@
+"""NumPy archives: what is read, how it is scaled, what is said."""
+
+import numpy as np
+import pytest
+import torch
+
+from digitlab.data.arrays import arrays
+from digitlab.training.setup import identify
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (12, 9, 8), dtype=np.uint8)
+LABELS = np.arange(12) % 3
+
+
+def read(folder, **content):
+    np.savez(folder / "made.npz", **content)
+    return arrays(folder / "made.npz")
+
+
+def test_kerass_archive_of_mnist(tmp_path, capsys):
+    found = read(tmp_path, x_train=PIXELS[:8], y_train=LABELS[:8], x_test=PIXELS[8:], y_test=LABELS[8:])
+    assert (found.name, found.classes, found.val) == ("made", ("0", "1", "2"), None)
+    np.testing.assert_array_equal(found.train[0], PIXELS[:8])
+    np.testing.assert_array_equal(found.test[0], PIXELS[8:])
+    np.testing.assert_array_equal(found.test[1], LABELS[8:])
+    assert (found.train[0].dtype, found.train[1].dtype) == (torch.uint8, torch.int64)
+    line = f"data: 8 train, 4 test images of 3 classes in {tmp_path / 'made.npz'}, 8 x 9, gray\n"
+    assert capsys.readouterr().out == line
+
+
+@pytest.mark.parametrize("names", [("x", "y"), ("images", "labels"), ("train_images", "train_labels")])
+def test_other_names(tmp_path, names):
+    found = read(tmp_path, **dict(zip(names, (PIXELS, LABELS), strict=True)))
+    np.testing.assert_array_equal(found.train[0], PIXELS)
+    assert found.test is None
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        PIXELS[..., None],
+        PIXELS[:, None],
+        PIXELS / 255,
+        (PIXELS / 255).astype(np.float32),
+        (PIXELS / 255).astype(np.float16),
+        PIXELS.astype(np.int64),
+        PIXELS.astype(np.float64),
+        PIXELS.astype(np.uint16) * 257,
+        PIXELS.astype(np.float32) / 127.5 - 1,
+    ],
+    ids=["nhwc", "nchw", "float64", "float32", "float16", "int64", "0..255", "16 bits", "-1..1"],
+)
+def test_pixels_in_every_shape_and_depth_are_the_same(tmp_path, stored):
+    assert {PIXELS.min(), PIXELS.max()} == {0, 255}
+    np.testing.assert_array_equal(read(tmp_path, x=stored, y=LABELS).train[0], PIXELS)
+
+
+def test_colour_in_both_orders(tmp_path):
+    colour = np.random.default_rng(1).integers(0, 256, (6, 9, 8, 3), dtype=np.uint8)
+    for stored in (colour, colour.transpose(0, 3, 1, 2)):
+        np.testing.assert_array_equal(read(tmp_path, x=stored, y=LABELS[:6]).train[0], colour)
+
+
+def test_train_and_test_are_scaled_alike(tmp_path):
+    dim, bright = np.full((6, 4, 4), 1000, np.uint16), np.full((6, 4, 4), 4000, np.uint16)
+    found = read(tmp_path, x_train=dim, y_train=LABELS[:6], x_test=bright, y_test=LABELS[:6])
+    assert (int(found.train[0][0, 0, 0]), int(found.test[0][0, 0, 0])) == (62, 249)  # of 12 bits: 255 * 1000 / 4095
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        (LABELS.reshape(-1, 1), ("0", "1", "2")),
+        (LABELS.astype(np.float32), ("0", "1", "2")),
+        (np.eye(3)[LABELS], ("0", "1", "2")),
+        (np.eye(3, dtype=bool)[LABELS], ("0", "1", "2")),
+        (np.array(["cat", "dog", "éléphant"])[LABELS], ("cat", "dog", "éléphant")),
+        (np.array([b"cat", b"dog", b"eel"])[LABELS], ("cat", "dog", "eel")),
+        (np.array([5, 7, 30])[LABELS], ("5", "7", "30")),
+    ],
+)
+def test_labels_of_every_kind(tmp_path, labels, classes):
+    found = read(tmp_path, x=PIXELS, y=labels)
+    assert found.classes == classes
+    assert found.train[1].tolist() == LABELS.tolist()
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        ({"a": PIXELS}, "has a; must have x_train and y_train or train_images and train_labels or x and y or "),
+        ({"x": PIXELS, "y": np.array([{}] * 12)}, "y: holds objects, which are not loaded; give it numbers or texts"),
+        ({"x": PIXELS, "y": LABELS[:5]}, "has 12 images in x, 5 labels in y"),
+        ({"x": PIXELS[..., None].repeat(4, 3), "y": LABELS}, "x has the shape (12, 9, 8, 4); must be (N, H, W), "),
+        ({"x": PIXELS.reshape(12, 72), "y": LABELS}, "x has the shape (12, 72); must be (N, H, W), "),
+        ({"x": PIXELS.astype(str), "y": LABELS}, "x is of <U3; must be numbers"),
+        ({"x": np.where(PIXELS > 9, PIXELS, np.nan), "y": LABELS}, "has values that are no numbers in its images"),
+        ({"x": PIXELS, "y": LABELS + 0.5}, "y has labels that are no whole numbers"),
+        ({"x": PIXELS, "y": np.ones((12, 3))}, "y has the shape (12, 3), and its rows are not one-hot: one 1, else 0"),
+        ({"x": PIXELS, "y": LABELS * 1j}, "y is of complex128 and shape (12,); must be numbers or texts of (N,)"),
+        (
+            {"x_train": PIXELS, "y_train": LABELS, "x_test": PIXELS, "y_test": LABELS + 1},
+            "y_test has the class 3, which no training image has",
+        ),
+        (
+            {"x_train": PIXELS, "y_train": LABELS, "x_test": PIXELS / 255, "y_test": LABELS},
+            "has images of float64 and uint8; must be of one kind",
+        ),
+    ],
+)
+def test_a_mistake_in_the_archive_is_one_line(harness, tmp_path, content, error):
+    file = tmp_path / "made.npz"
+    np.savez(file, **content)
+    said = str(harness.main("data=arrays", f"data.file={file}"))
+    assert said.startswith(f"error: data: file={file}: {error}"), said
+    assert "\n" not in said
+
+
+def test_what_is_no_archive_is_one_line(harness, tmp_path):
+    file = tmp_path / "an archive, mine.npz"
+    told = ("data=arrays", f"data.file={file}")
+    assert harness.main(*told) == f"error: data: file={file}: there is no such file"
+    np.save(tmp_path / "x.npy", PIXELS)
+    (tmp_path / "x.npy").rename(file)
+    assert harness.main(*told) == f"error: data: file={file}: is no .npz file; numpy.savez writes one"
+    np.savez(file, x=PIXELS, y=LABELS)
+    content = bytearray(file.read_bytes())
+    content[200] ^= 1  # in the pixels
+    file.write_bytes(content)
+    assert str(harness.main(*told)).startswith(f"error: data: file={file}: x: Bad CRC-32")
+    assert harness.main("data=arrays") == "error: data.file: has no default; give it as data.file=VALUE"
+    assert harness.main("data=mnist5k", "data.file=x.npz").startswith("error: data: file=x.npz: the source takes none")
+    assert harness.main("data=arrays", f"data.file={file}", "data.root=x").startswith("error: data: root=x: the source")
+
+
+def test_a_run_is_known_by_what_the_archive_holds(harness, tmp_path):
+    def identity(**content) -> str:
+        np.savez(tmp_path / "some.npz", **content)
+        file = (tmp_path / "some.npz").rename(tmp_path / f"{len(list(tmp_path.iterdir()))}.npz")
+        return identify(harness.compose("model=mlp", "data=arrays", f"data.file={file}"))[2]
+
+    many, labels = np.tile(PIXELS, (10, 1, 1)), np.tile(LABELS, 10)
+    first = identity(x=many, y=labels)
+    assert identity(images=many / 255, labels=labels, more=LABELS) == first
+    assert identity(x=many, y=labels[::-1]) != first
