@@ -40,6 +40,7 @@ UNGIVEN = (
     "data.folds",
     "data.fold",
     "data.drop_last",
+    "metrics",
     "monitor",
     "optim.bias",
     "model.output",
