@@ -182,6 +182,7 @@ def test_callbacks_do_what_they_are_for_and_go_on_exactly(harness, monkeypatch, 
         [use("EarlyStopping", "monitor: train/acc, mode: max, patience: 1"), "optim.lr=0.3"],
         ["+scheduler={_target_: torch.optim.lr_scheduler.ReduceLROnPlateau, _partial_: true, patience: 0}"],
         ["++monitor=val/acc", "early_stopping.patience=1"],
+        ["++metrics=[auroc,f1_macro]", "evaluate_on=last"],
         [
             "+scheduler={_target_: torch.optim.lr_scheduler.SequentialLR, _partial_: true, milestones: [7], schedulers:"
             " [{_target_: torch.optim.lr_scheduler.LinearLR, _partial_: true, total_iters: 7},"

@@ -91,6 +91,12 @@ class Cell:
         return mean(losses) if losses and not self.diverged else nan
 
     @property
+    def metrics(self) -> dict[str, list[float]]:
+        """What else was measured of the test by the runs that did not fail, by name."""
+        sound = [run.metrics for run in self.runs if not run.has_failed]
+        return {name: [of[name] for of in sound if name in of] for name in sorted(set().union(*sound))}
+
+    @property
     def diverged(self) -> int:
         return sum(run.has_diverged for run in self.runs)
 

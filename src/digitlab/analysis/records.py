@@ -42,6 +42,7 @@ class Result:
     train_accuracy: float = nan  # of the last epoch, while it trained
     train_images: int = 0  # 0 where unknown
     is_exclusive: bool = True  # it had its machine to itself, so that its seconds can be compared
+    metrics: Mapping[str, float] = field(default_factory=dict)  # of the test, by name, beside accuracy and loss
     has_collapsed: bool = False  # its accuracy is one that naming a single class for every image can give
 
     @property

@@ -45,6 +45,7 @@ UNGIVEN = (
     "data.augment.flip",
     "data.augment.crop",
     "data.augment.erase",
+    "metrics",
     "monitor",
     "optim.bias",
     "model.output",

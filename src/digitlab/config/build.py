@@ -39,7 +39,7 @@ REFUSED = {
 }  # fmt: skip
 TAKEN_OVER = ("callbacks", "gradient_clip_val", "max_epochs", "max_steps")  # a run reads them itself
 # Where `_target_` may lead, besides to modules of SOURCES, where a user's own code lies.
-PACKAGES = ("digitlab", "torch", "pytorch_lightning", "torchvision")
+PACKAGES = ("digitlab", "torch", "pytorch_lightning", "torchvision", "torchmetrics")
 IMAGE_SOURCES = ("data.source", "data.fallback")
 
 
@@ -55,7 +55,7 @@ def build(cfg: DictConfig, key: str, *args: Any, **kwargs: Any) -> Any:
                 _check_source(OmegaConf.select(cfg, inner), inner)
     _check_keywords(node, key, len(args), kwargs)
     kept = [str(name) for name in node if name not in kwargs]  # Hydra would merge, not replace
-    if key == "model":  # which need not ask for what it is told
+    if key == "model" or _kind(key) is _kinds()["metrics"]:  # which need not ask for what it is told
         kwargs = {name: value for name, value in kwargs.items() if _takes(node._target_, name)}
     node = OmegaConf.masked_copy(node, kept)
     with user_errors(key):
@@ -139,6 +139,8 @@ def _is_allowed(key: str, target: str, found: Any, wanted: type | None) -> bool:
     A user's own module is trusted with all of its functions, and with the classes that it imports from elsewhere.
     """
     if inspect.isclass(found):
+        if found.__module__.startswith("torchmetrics."):  # whose other classes download models
+            return wanted is _kinds()["metrics"] and found.__module__.startswith("torchmetrics.classification.")
         is_ours = _is_ours(f"{found.__module__}.x") or _is_own(target)
         return is_ours and key not in IMAGE_SOURCES and issubclass(found, wanted or tuple(_kinds().values()))
     return inspect.isfunction(found) and (_is_own(f"{found.__module__}.x") or _is_factory(key, found))
@@ -156,10 +158,12 @@ def _is_factory(key: str, function: Any) -> bool:
 def _kinds() -> dict[str, type]:
     import pytorch_lightning as pl  # where this is called they are loaded already, and the door must not wait for them
     from torch import nn, optim
+    from torchmetrics import Metric
 
     return {
         "model": nn.Module,
         "loss": nn.Module,
+        "metrics": Metric,
         "optim": optim.Optimizer,
         "scheduler": optim.lr_scheduler.LRScheduler,
         "trainer": pl.Trainer,

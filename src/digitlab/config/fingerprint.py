@@ -32,8 +32,8 @@ IRRELEVANT = (
 # What decides which images are trained, validated and tested on: the digest of the splits stands for it.
 IN_DIGEST = ("source", "root", "file", "size", "color", "fallback",
              "split", "val_fraction", "test_fraction", "skip_first", "split_seed", "folds", "fold")  # fmt: skip
-# What may differ between runs that are fair to compare: names, and what the digest of the data stands for.
-NO_SETTINGS = ("model", "optim", "data", "scheduler", "trainer", "counterpart", "seed", "parameters")
+# What may differ between runs that are fair to compare: names, what is measured beside, and what the digest stands for.
+NO_SETTINGS = ("model", "optim", "data", "scheduler", "trainer", "counterpart", "seed", "parameters", "metrics")
 NO_SETTING_NODES = (*IRRELEVANT, "data.root", "data.file", "data.fallback", "data.source")
 SETTLED = ("auto", "???")  # defaults that are settled by the machine or by other keys, and so no choice
 

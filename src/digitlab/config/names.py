@@ -9,16 +9,8 @@ from digitlab.config.fingerprint import IRRELEVANT
 from digitlab.config.leaves import is_within
 
 GROUPS = ("model", "optim", "data", "scheduler", "trainer")
-NAMED = (
-    "model",
-    "optim",
-    "data",
-    "trainer",
-    "seed",
-    "data.root",
-    "data.file",
-    "data.fallback",
-)  # in a run's name already, or not; fmt: skip
+# In a run's name already, or not.
+NAMED = ("model", "optim", "data", "trainer", "seed", "data.root", "data.file", "data.fallback", "metrics")
 PLAIN_TRAINERS = ("default", "cpu", "gpu")  # not worth a word in it
 
 

@@ -33,7 +33,7 @@ def named(cfg: DictConfig) -> DictConfig:
         {group: _read(file) if file else nodes[group] for group, file in files.items()},
         _read(claim) if claim else {},
     )
-    named_already = ("seed", "data.root", "data.file", "data.fallback", *IRRELEVANT)
+    named_already = ("seed", "data.root", "data.file", "data.fallback", "metrics", *IRRELEVANT)
     changes = [f"{key}={value}" for key, value in differences(cfg, base).items() if not is_within(key, named_already)]
     if groups["trainer"] not in PLAIN_TRAINERS:
         changes.insert(0, groups["trainer"])

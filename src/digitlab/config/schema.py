@@ -234,6 +234,14 @@ class Run(Keys):
         description="test with the weights of the best epoch by monitor, or of the last one; "
         "none: the test images are not read",
     )
+    metrics: list[
+        Literal["f1_macro", "precision_macro", "recall_macro", "top2", "top3", "top5", "auroc", "mcc", "kappa", "ece"]
+        | Built
+    ] = Field(
+        default=[],
+        description="measured beside loss and accuracy, in validation and test: names, or {_target_}: a class of "
+        "torchmetrics.classification or yours",
+    )
     monitor: Literal["val/loss", "val/acc"] = Field(
         default="val/loss",
         description="what an epoch is judged by, in evaluate_on=best, early_stopping and ReduceLROnPlateau: "

@@ -16,7 +16,7 @@ from digitlab.documents.origin import origin
 from digitlab.platform.text import are
 from digitlab.plots import report_figures
 from digitlab.report.decision import differences, legend, networks
-from digitlab.report.tables import cells, matrix, matrix_entry, runs
+from digitlab.report.tables import cells, matrix, matrix_entry, metrics, runs
 
 
 def sections(
@@ -41,6 +41,7 @@ def sections(
         Section(matrix(comparison).title, [*warnings, *shown]),
         Section("How this was decided", differences(comparison), is_folded=True),
         Section("All cells, the best first", [cells(comparison), _cells_note(comparison)]),
+        Section("Other metrics", [*metrics(comparison), *_metrics_note(comparison)]),
         Section("Runs", [runs(comparison, address)]),
         Section(f"{optimizer}s over {network}s".capitalize(), networks(comparison), not comparison.aggregates.rows),
         Section("Time to target", reaches, is_folded=len(reaches) < 2),
@@ -60,6 +61,13 @@ def _cells_note(comparison: Comparison) -> str:
         "Test loss is the mean over seeds; s/epoch, training passes only, and the number of epochs are medians. – is "
         "for what was not recorded or, for seconds, where no run had its machine to itself."
     )
+
+
+def _metrics_note(comparison: Comparison) -> list[str]:
+    note = (
+        "Means over the seeds that did not fail, ± half of their 95 % t-interval. No ranking and no mark goes by them."
+    )
+    return [note] if metrics(comparison) else []
 
 
 def _reaches(comparison: Comparison) -> list[str | Table]:

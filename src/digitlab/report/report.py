@@ -138,7 +138,7 @@ def _describe(
     differing, notes = confounders(comparison), [*notes, *caveats(comparison)]
     best = comparison.best.runs if comparison.best else ()
     predictions = [found for run in best if (found := predict(run.run_id))]
-    shown = [tables.matrix(comparison), tables.cells(comparison)]
+    shown = [tables.matrix(comparison), tables.cells(comparison), *tables.metrics(comparison)]
     (models, arms), (network, optimizer) = (comparison.models, comparison.arms), comparison.axes
     size = count(len(models), network) + (f" × {count(len(arms), optimizer)}" if optimizer else "")
     document = Document(

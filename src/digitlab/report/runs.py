@@ -108,7 +108,18 @@ def read_results(runs: Iterable[Any]) -> Iterator[Result]:
             ended=run.info.end_time,
             train_accuracy=metrics.get("train/acc", math.nan),
             train_images=sizes["train"],
+            metrics=_others(metrics),
         )
+
+
+def _others(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return what was measured of the test images beside accuracy and loss, by name."""
+    known = ("test/acc", "test/loss")
+    return {
+        key.removeprefix("test/"): value
+        for key, value in sorted(metrics.items())
+        if key.startswith("test/") and key not in known
+    }
 
 
 def _steps(images: int, params: Mapping[str, str]) -> int:

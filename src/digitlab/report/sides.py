@@ -70,6 +70,22 @@ def kinds(a: Sequence[Result], b: Sequence[Result]) -> list[dict[tuple, Result]]
     ]
 
 
+def matched(a: Sequence[Result], b: Sequence[Result]) -> list[tuple[Result, Result]]:
+    """Return the runs that agree in seed and in what varies within a side; none where each side is of one kind.
+
+    Raises ValueError where sides of several kinds have runs without a counterpart.
+    """
+    keyed = kinds(a, b)
+    if all(len({key[:-1] for key in side}) == 1 for side in keyed):
+        return []
+    alone = keyed[0].keys() ^ keyed[1].keys()
+    if alone:
+        key = min(alone)
+        name = (keyed[0] | keyed[1])[key].name
+        raise ValueError(f"{name} is in only one of A and B: sides of several kinds of runs are compared run by run")
+    return [(keyed[0][key], keyed[1][key]) for key in sorted(keyed[0])]
+
+
 def is_alike(one: Result, other: Result) -> bool:
     """Say whether two runs differ in nothing but their seed and their machine."""
     return _identity(one) == _identity(other)

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from math import isnan, nan
+from statistics import mean
 
 from digitlab.analysis.cells import ALPHA, Cell
 from digitlab.analysis.compare import TARGETS, Comparison
+from digitlab.analysis.statistics import t_interval
 from digitlab.documents.document import BEST, TIED, Linked, Table
 from digitlab.documents.format import mean_of, number, p_value, share, signed
 from digitlab.platform.text import count
@@ -45,6 +47,20 @@ def cells(comparison: Comparison) -> Table:
     return Table(headings, rows, "All cells, the best first", text_columns=3).compact()
 
 
+def metrics(comparison: Comparison) -> list[Table]:
+    """Return a table of what else was measured of the test, a row for each cell; none where nothing was."""
+    names = sorted({name for cell in comparison.cells for name in cell.metrics})
+    rows = [[cell.model, cell.arm, *(_measured(cell, name) for name in names)] for cell in comparison.cells]
+    return [Table([*comparison.axes, *names], rows, "Other metrics of the test", text_columns=2)] if names else []
+
+
+def _measured(cell: Cell, name: str) -> str:
+    """Write the mean of a metric with its interval over seeds, and of how many runs it is if not of all."""
+    values = cell.metrics.get(name, [])
+    partly = f" ({len(values)} of {cell.n})" if len(values) < cell.n else ""
+    return f"{mean_of(values)}{partly}" if values else "–"
+
+
 def against_best(comparison: Comparison) -> Table:
     """Return a table of the difference of each other cell to the best."""
     assert comparison.best
@@ -78,7 +94,9 @@ def csv_of_cells(comparison: Comparison) -> tuple[list[str], list[list[object]]]
                 "p_best", "p_new_images", "p_equivalent", "expected_rank", "rank_low", "rank_high", "prob_best",
                 "test_loss", "diverged", "collapsed", "parameters", "epoch_s", "seconds",
                 "epochs", "lr", "rates_tried"]  # fmt: skip
+    others = sorted({name for cell in comparison.cells for name in cell.metrics})
     headings += [f"{what}_to_{target:g}" for target in TARGETS for what in ("reached", "epochs", "steps", "seconds")]
+    headings += [f"test_{name}{end}" for name in others for end in ("", "_low", "_high")]
     rows = []
     for cell in comparison.cells:
         interval = "t over seeds" if len(cell.accuracies) > 1 else "Wilson over images"
@@ -91,6 +109,9 @@ def csv_of_cells(comparison: Comparison) -> tuple[list[str], list[list[object]]]
         for reach in comparison.reaches:
             if reach.cell is cell:
                 row += [reach.reached, reach.epochs, reach.steps, reach.seconds]
+        for values in (cell.metrics.get(name, []) for name in others):
+            ends = t_interval(values) if len(values) > 1 else (nan, nan)
+            row += [mean(values) if values else nan, *ends]
         rows.append(row)
     return headings, rows
 

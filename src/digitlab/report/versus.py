@@ -14,7 +14,8 @@ from digitlab.analysis.statistics import fails_more_often, mcnemar
 from digitlab.platform import console
 from digitlab.platform.text import are, count
 from digitlab.report import runs
-from digitlab.report.sides import describe, describe_code, differences, find_side, is_alike, kinds
+from digitlab.report.measured import show_metrics
+from digitlab.report.sides import describe, describe_code, differences, find_side, is_alike, kinds, matched
 from digitlab.report.withstood import show_withstood
 from digitlab.tracking.store import Store
 
@@ -55,6 +56,7 @@ def show(store: Store, a: Sequence[Result], b: Sequence[Result], margin: float) 
     if all(is_alike(run, side[0]) for side in (a, b) for run in side):
         show_withstood(store, a, b)
     verdict = judge(a, b, predict, margin)
+    show_metrics(a, b)
     console.say(verdict.sentence)
     return verdict
 
@@ -83,7 +85,7 @@ def judge(a: Sequence[Result], b: Sequence[Result], predict: Predict, margin: fl
         return Verdict("The same to the bit: every prediction of A is that of B with the same seed.", False)
     if any(run.has_failed for run in (*a, *b)):
         return _judge_failed(a, b, predict, margin)
-    return _judge_sound(a, b, _matched(a, b), predict, margin)
+    return _judge_sound(a, b, matched(a, b), predict, margin)
 
 
 def _judge_repeated(a: Sequence[Result], b: Sequence[Result], predict: Predict) -> Verdict:
@@ -113,7 +115,7 @@ def _judge_failed(a: Sequence[Result], b: Sequence[Result], predict: Predict, ma
         return Verdict(f"{said}. B fails more often (Fisher's exact test: p = {p_value:.2g}).", True)
     if not all(sound):
         return Verdict(f"{said}. Cannot tell more: run both with other seeds, then compare again.", None)
-    pairs = [pair for pair in _matched(a, b) if not any(run.has_failed for run in pair)]
+    pairs = [pair for pair in matched(a, b) if not any(run.has_failed for run in pair)]
     verdict = _judge_sound(sound[0], sound[1], pairs, predict, margin)
     fails_more = failures[1][0] * failures[0][1] > failures[0][0] * failures[1][1]
     is_worse = None if fails_more and verdict.is_worse is False else verdict.is_worse
@@ -175,22 +177,6 @@ def _judge_two(a: Result, b: Result, predict: Predict) -> Verdict:
         f"{int(np.sum(one & ~other))} of {len(one):,} (McNemar's test: p = {p_value:.2g}"
     )
     return Verdict(f"{found}). {told}", None)
-
-
-def _matched(a: Sequence[Result], b: Sequence[Result]) -> list[tuple[Result, Result]]:
-    """Return the runs that agree in seed and in what varies within a side; none where each side is of one kind.
-
-    Raises ValueError where sides of several kinds have runs without a counterpart.
-    """
-    keyed = kinds(a, b)
-    if all(len({key[:-1] for key in side}) == 1 for side in keyed):
-        return []
-    alone = keyed[0].keys() ^ keyed[1].keys()
-    if alone:
-        key = min(alone)
-        name = (keyed[0] | keyed[1])[key].name
-        raise ValueError(f"{name} is in only one of A and B: sides of several kinds of runs are compared run by run")
-    return [(keyed[0][key], keyed[1][key]) for key in sorted(keyed[0])]
 
 
 def _sentence(found: Difference, margin: float, paired: int) -> str:

@@ -3,7 +3,8 @@
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import pytorch_lightning as pl
@@ -13,7 +14,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
-from torchmetrics import MeanMetric
+from torchmetrics import MeanMetric, Metric
 
 from digitlab.data.batches import Chunk
 from digitlab.data.sources import Pairs
@@ -42,7 +43,8 @@ class Classifier(pl.LightningModule):
     as one Lightning batch, which changes no number. Norms of gradients above `clip` are cut to it. On a GPU the steps
     replay a CUDA graph, unless a callback has hooks around steps: those are called as in automatic optimization.
     `scheduler` steps with the optimizer, a ReduceLROnPlateau by `monitor` each epoch. `max_steps` end the training.
-    Metrics go to the logger with step = finished epochs (0 = untrained), `train/loss_step` with step = optimizer
+    Of `metrics`, by name, each is of probabilities (N, C) and labels (N,) of a whole split, and gives one number.
+    All go to the logger with step = finished epochs (0 = untrained), `train/loss_step` with step = optimizer
     steps. After a test, `probabilities` (N, C) and `labels` (N,) hold what was predicted of what.
     """
 
@@ -55,6 +57,7 @@ class Classifier(pl.LightningModule):
         clip: float | None = None,
         max_steps: int | None = None,
         monitor: str = "val/loss",
+        metrics: Mapping[str, Metric] = MappingProxyType({}),
     ):
         super().__init__()
         self.automatic_optimization = False
@@ -66,6 +69,7 @@ class Classifier(pl.LightningModule):
         self.steps: list[tuple[Tensor, list[int]]] = []  # of this epoch: (loss, number correct) and images of each
         # double: an accuracy is a fraction of counts and should read like one; a nan is a result, not to be left out
         self.mean_loss, self.mean_acc = (MeanMetric(nan_strategy="disable").set_dtype(torch.float64) for _ in range(2))
+        self.metrics: Any = nn.ModuleDict(metrics)
         self.predicted: list[tuple[Tensor, Tensor]] = []
         self.returns_results = True  # from trainer.test and validate; a run records them itself, in double precision
 
@@ -73,7 +77,8 @@ class Classifier(pl.LightningModule):
     def logged(self) -> list[str]:
         """The names of what every epoch logs."""
         rate = ["lr"] if self.scheduler else []
-        return ["train/loss", "train/acc", "val/loss", "val/acc", "time/epoch_s", LAST_POINT, *rate]
+        measured = [f"val/{name}" for name in self.metrics]
+        return ["train/loss", "train/acc", "val/loss", "val/acc", *measured, "time/epoch_s", LAST_POINT, *rate]
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images)
@@ -201,14 +206,16 @@ class Classifier(pl.LightningModule):
         # One value an image: torchmetrics 1.9 forgets weights where nan_strategy is "disable".
         self.mean_loss.update(self.loss(logits, labels).expand(len(labels)))
         self.mean_acc.update((probabilities.argmax(1) == labels).double())
+        for metric in self.metrics.values():
+            metric.update(probabilities, labels)
         return probabilities
 
     def _means(self, stage: str) -> dict[str, float]:
-        means = {f"{stage}/loss": self.mean_loss, f"{stage}/acc": self.mean_acc}
-        values = {name: float(mean.compute()) for name, mean in means.items()}
+        measured = {"loss": self.mean_loss, "acc": self.mean_acc, **self.metrics}
+        values = {f"{stage}/{name}": float(metric.compute()) for name, metric in measured.items()}
         with torch.inference_mode(False):  # else validate() leaves states behind that fit() may not write to
-            for mean in means.values():
-                mean.reset()
+            for metric in measured.values():
+                metric.reset()
         return values
 
     def _publish(self, values: dict[str, float], step: int) -> None:

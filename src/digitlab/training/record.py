@@ -126,6 +126,7 @@ def summarize(run: Run, job: Job, weights: str, directions: str) -> None:
     if not np.isfinite(results["test/loss"]):
         console.warn("the test loss is not finite: the run diverged; a lower optim.lr may help")
     accuracy = _accuracy(job)
+    others = [f"{name} {results[f'test/{name}']:.4f}" for name in job.classifier.metrics]
     if job.is_cell:
         console.say(f"{run.name}: test accuracy {accuracy}")
         return
@@ -137,6 +138,7 @@ def summarize(run: Run, job: Job, weights: str, directions: str) -> None:
             "data": f"{data.ready.name}: {data.num_classes} classes, {sizes}",
             "test accuracy": accuracy,
             "test loss": f"{results['test/loss']:.4f}",
+            **({"test metrics": ", ".join(others)} if others else {}),
             "weights": f"{weights} ({job.cfg.evaluate_on})",
             "time": f"{sum(seconds):.1f} s in training passes, {np.median(rates):,.0f} images/s",
             "run": run.id,

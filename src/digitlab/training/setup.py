@@ -13,12 +13,14 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from torch import nn
 from torch.optim import Optimizer
+from torchmetrics import Metric
 
 from digitlab.config.build import build
 from digitlab.config.check import check, check_claimed_data
 from digitlab.config.environment import from_environment
 from digitlab.config.errors import UserError, user_errors
 from digitlab.config.fingerprint import IN_DIGEST, fingerprint
+from digitlab.config.leaves import as_text
 from digitlab.config.names import deviations, groups
 from digitlab.config.recognize import named
 from digitlab.data.datamodule import ImageData
@@ -29,6 +31,7 @@ from digitlab.training import trial
 from digitlab.training.callbacks import check_monitors, refuse_unsupported, sees_steps
 from digitlab.training.checkpoint import DurableCheckpointIO, EpochCheckpoint, ReseedEveryEpoch
 from digitlab.training.classifier import Classifier
+from digitlab.training.metrics import check_metric, named_metric
 from digitlab.training.monitor import MODES
 from digitlab.training.parameter_groups import check_keys
 from digitlab.training.parameter_groups import groups as groups_of
@@ -41,6 +44,10 @@ def identify(cfg: DictConfig) -> tuple[DictConfig, ImageData, str]:
     with user_errors(f"trainer.accelerator={cfg.trainer.accelerator}"):
         cfg.trainer.accelerator = machine.accelerator(cfg.trainer.accelerator)
     cfg.trainer.precision = machine.precision(cfg.trainer.precision, cfg.trainer.accelerator)
+    if "metrics" in cfg:  # in whichever order they are asked for, the run is the same
+        cfg.metrics = sorted(cfg.metrics, key=as_text)
+        if not cfg.metrics:
+            del cfg["metrics"]
     data = build(cfg, "data")
     if not isinstance(data, ImageData):
         raise UserError(f"data._target_={cfg.data._target_}: must be digitlab.data.datamodule.ImageData or made of it")
@@ -158,7 +165,8 @@ def _classifier(cfg: DictConfig, data: ImageData, network: nn.Module) -> Classif
         scheduler = build(cfg, "scheduler", optimizer)
     ends = {"clip": cfg.trainer.get("gradient_clip_val"), "max_steps": cfg.trainer.get("max_steps")}
     loss = cfg.loss if isinstance(cfg.loss, str) else build(cfg, "loss")
-    classifier = Classifier(network, optimizer, scheduler, loss, **ends, monitor=_monitor(cfg))
+    metrics = _metrics(cfg, data.num_classes)
+    classifier = Classifier(network, optimizer, scheduler, loss, **ends, monitor=_monitor(cfg), metrics=metrics)
     classifier.returns_results = False
     classifier.example_input_array = torch.zeros(2, *data.input_shape)
     return classifier
@@ -171,6 +179,21 @@ def _optimizer(cfg: DictConfig, network: nn.Module) -> Optimizer:
     with user_errors("optim"):
         check_keys(optimizer, bias)
     return optimizer
+
+
+def _metrics(cfg: DictConfig, num_classes: int) -> dict[str, Metric]:
+    """Build what is measured beside loss and accuracy, by name; a class goes by its own."""
+    found: dict[str, Metric] = {}
+    for number, each in enumerate(cfg.get("metrics", ())):
+        key, is_named = f"metrics.{number}", isinstance(each, str)
+        name = each if is_named else str(each._target_).rpartition(".")[2]
+        metric = None if is_named else build(cfg, key, num_classes=num_classes)
+        with user_errors(f"{key}={name}"):
+            if name in (*found, "loss", "acc"):
+                raise ValueError("is measured already")
+            found[name] = metric or named_metric(name, num_classes)
+            check_metric(found[name], num_classes)
+    return found
 
 
 def _callbacks(cfg: DictConfig) -> dict[str, Callback]:
