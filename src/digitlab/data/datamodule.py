@@ -5,6 +5,7 @@ import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -62,7 +63,7 @@ class ImageData(pl.LightningDataModule):
         normalize: bool = True,
         mean: float | Sequence[float] | None = None,
         std: float | Sequence[float] | None = None,
-        augment: Mapping[str, float] | None = None,
+        augment: Mapping[str, Any] | None = None,
     ):
         super().__init__()
         if fallback and not callable(fallback):
