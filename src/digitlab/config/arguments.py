@@ -34,6 +34,7 @@ TEXTS = (
 )
 # Keys of the schema that no file of conf/ gives, so that a run without them keeps its fingerprint.
 UNGIVEN = (
+    "averaging",
     "data.mean",
     "data.std",
     "data.shuffle",
