@@ -63,6 +63,7 @@ class Scheduler(Built):
         default="???", description="steps of half a cosine, of cosine; ???: those of the run"
     )
     total_steps: Count | Literal["???"] = Field(default="???", description="steps of one_cycle; ???: those of the run")
+    steps: Count | Literal["???"] = Field(default="???", description="steps of warmup_cosine; ???: those of the run")
 
 
 class Trainer(Built):
