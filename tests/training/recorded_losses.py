@@ -94,6 +94,13 @@ CASES |= {
         "{channels: 8, dropout: 0.1, batch_norm: {place: after, eps: 1e-3, momentum: 0.01, weights: uniform}}]",
         "+model.hidden=[{units: 16, batch_norm: {place: after, track_running_stats: false}}]",
     ),
+    "averaged weights": (*SIMPLE, "optim=sgd_momentum", "++averaging={kind: ema, decay: 0.8}"),
+    "the mean of the last weights": (
+        *SIMPLE,
+        "optim=sgd_momentum",
+        "model.blocks=[{channels: 8, pool: 2, batch_norm: before, dropout: 0.1}]",
+        "++averaging={kind: swa, start: 0.0}",
+    ),
     "another seed": (*SIMPLE, "seed=1"),
     "last images": (*SIMPLE, "data.split=last", "data.skip_first=10"),
     "in the folder's order": (*SIMPLE, "++data.shuffle=false", "++data.drop_last=true", "data.split=first"),

@@ -20,6 +20,7 @@ from digitlab.data.preprocess import Preprocess
 from digitlab.models.networks import ConvNet
 from digitlab.training import classifier as training
 from digitlab.training import cuda_graph
+from digitlab.training.averaging import Average
 from digitlab.training.checkpoint import ReseedEveryEpoch
 from digitlab.training.classifier import Classifier
 from digitlab.training.cuda_graph import Graph, make_capturable
@@ -90,7 +91,10 @@ def lint(network: str, optim: str, is_plain: bool = False) -> None:
             images, labels = torch.empty(64, 1, 28, 28), torch.empty(64, dtype=torch.int64)
         optimizer = optimizer_of(built, optim, is_plain)
         scheduler = None if is_plain else CosineAnnealingLR(optimizer, T_max=50)
-        classifier = Classifier(built, optimizer, scheduler, clip=None if is_plain else 1.0).train()
+        average = None if is_plain else Average("ema", 0.9)
+        classifier = Classifier(built, optimizer, scheduler, clip=None if is_plain else 1.0, average=average).train()
+        if average:
+            average.follow(built)
         if saved:
             optimizer.load_state_dict(saved)
         assert training.make_capturable(optimizer, moves=not is_plain)
@@ -119,7 +123,7 @@ def cases() -> list:
 
 @pytest.mark.table
 @pytest.mark.parametrize(("network", "optim"), cases())
-@pytest.mark.parametrize("is_plain", [True, False], ids=["plain", "scheduler, clip, biases apart, batch norm"])
+@pytest.mark.parametrize("is_plain", [True, False], ids=["plain", "scheduler, clip, biases apart, batch norm, average"])
 def test_every_step_can_be_captured(network, optim, is_plain, monkeypatch):
     stand_in(monkeypatch, "meta")
     monkeypatch.setattr(cuda_graph, "WARM_UP", 1)
@@ -180,7 +184,8 @@ def train(graph: type[Graph], batches: Batches, optim: str, is_plain: bool = Fal
         )
         optimizer = optimizer_of(network, optim, is_plain)
         scheduler = None if is_plain else CosineAnnealingLR(optimizer, T_max=EPOCHS * len(batches))
-        classifier = Classifier(network, optimizer, scheduler, clip=None if is_plain else 0.5)
+        average = None if is_plain else Average("ema", 0.9)
+        classifier = Classifier(network, optimizer, scheduler, clip=None if is_plain else 0.5, average=average)
         trainer = pl.Trainer(
             accelerator="cpu", precision=precision, max_epochs=epochs, logger=False, enable_checkpointing=False,
             enable_progress_bar=False, enable_model_summary=False, callbacks=[ReseedEveryEpoch(0), HostCheckpoint()],
@@ -196,7 +201,7 @@ def train(graph: type[Graph], batches: Batches, optim: str, is_plain: bool = Fal
 
 @pytest.mark.table
 @pytest.mark.parametrize("optim", OPTIMIZERS)
-@pytest.mark.parametrize("is_plain", [True, False], ids=["plain", "scheduler, clip, biases apart, batch norm"])
+@pytest.mark.parametrize("is_plain", [True, False], ids=["plain", "scheduler, clip, biases apart, batch norm, average"])
 def test_replays_equal_plain_steps_to_the_last_bit(optim, is_plain, batches, tmp_path, monkeypatch):
     stand_in(monkeypatch, "cpu")
     plain = train(Plainly, batches, optim, is_plain)

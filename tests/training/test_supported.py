@@ -183,6 +183,8 @@ def test_callbacks_do_what_they_are_for_and_go_on_exactly(harness, monkeypatch, 
         ["+scheduler={_target_: torch.optim.lr_scheduler.ReduceLROnPlateau, _partial_: true, patience: 0}"],
         ["++monitor=val/acc", "early_stopping.patience=1"],
         ["++metrics=[auroc,f1_macro]", "evaluate_on=last"],
+        ["++averaging={kind: ema, decay: 0.9}", "evaluate_on=last"],
+        ["++averaging={kind: swa, start: 0.1}", "model.hidden=[{units: 8, dropout: 0.2, batch_norm: before}]"],
         [
             "+scheduler={_target_: torch.optim.lr_scheduler.SequentialLR, _partial_: true, milestones: [7], schedulers:"
             " [{_target_: torch.optim.lr_scheduler.LinearLR, _partial_: true, total_iters: 7},"

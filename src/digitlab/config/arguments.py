@@ -35,6 +35,7 @@ TEXTS = (
 )
 # Keys of the schema that no file of conf/ gives, so that a run without them keeps its fingerprint.
 UNGIVEN = (
+    "averaging",
     "data.file",
     "data.mean",
     "data.std",

@@ -28,7 +28,7 @@ REFUSED = {
     lightning.OnExceptionCheckpoint: "every epoch is saved, and a run that broke off goes on by itself",
     lightning.SpikeDetection: "the batches that it wants left out would not be; early_stopping.patience ends a run",
     lightning.StochasticWeightAveraging: "it changes the weights after the last checkpoint, so that what is tested "
-    "would not be what it made; pytorch_lightning.callbacks.EMAWeightAveraging averages in every checkpoint",
+    "would not be what it made; averaging.kind=swa averages in every checkpoint",
     lightning.ThroughputMonitor: "it needs functions, which no file can give; images_per_s is recorded",
     lightning.Timer: "how far a run gets would depend on the machine; time/epoch_s is recorded",
 }
@@ -52,6 +52,13 @@ def refuse_unsupported(callback: Callback) -> None:
             raise ValueError(f"{kind.__name__} cannot work: {reason}")
     if type(callback) in EMPTY:
         raise ValueError(f"{type(callback).__name__} does nothing by itself; name a class made of it")
+
+
+def check_one_average(callbacks: Mapping[str, Callback]) -> None:
+    """Raise UserError for a callback that averages the weights too."""
+    for key, callback in callbacks.items():
+        if isinstance(callback, lightning.WeightAveraging):
+            raise UserError(f"{key}: averages the weights, as averaging.kind does; allowed: one of the two")
 
 
 def check_monitors(callbacks: Mapping[str, Callback], logged: Collection[str]) -> None:

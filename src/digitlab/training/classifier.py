@@ -3,7 +3,7 @@
 import sys
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -18,6 +18,7 @@ from torchmetrics import MeanMetric, Metric
 
 from digitlab.data.batches import Chunk
 from digitlab.data.sources import Pairs
+from digitlab.training.averaging import Average
 from digitlab.training.callbacks import sees_steps
 from digitlab.training.cuda_graph import Graph, make_capturable
 from digitlab.training.lightning_internals import callbacks_of, count_optimizer_steps
@@ -42,10 +43,11 @@ class Classifier(pl.LightningModule):
     Batches are float (B, C, H, W) and int64 (B,), of any loader; each is one optimizer step. A `Chunk` of them is taken
     as one Lightning batch, which changes no number. Norms of gradients above `clip` are cut to it. On a GPU the steps
     replay a CUDA graph, unless a callback has hooks around steps: those are called as in automatic optimization.
-    `scheduler` steps with the optimizer, a ReduceLROnPlateau by `monitor` each epoch. `max_steps` end the training.
-    Of `metrics`, by name, each is of probabilities (N, C) and labels (N,) of a whole split, and gives one number.
-    All go to the logger with step = finished epochs (0 = untrained), `train/loss_step` with step = optimizer
-    steps. After a test, `probabilities` (N, C) and `labels` (N,) hold what was predicted of what.
+    `scheduler` steps with the optimizer, a ReduceLROnPlateau by `monitor` each epoch. `max_steps` end the training. In
+    validation, checkpoints and after training the weights are their `average`, if there is one. Of `metrics` each is
+    called with probabilities (N, C) and labels (N,), and gives one number. All go to the logger with step = finished
+    epochs (0 = untrained), `train/loss_step` with step = optimizer steps. After a test, `probabilities` (N, C) and
+    `labels` (N,) hold what was predicted of what.
     """
 
     def __init__(
@@ -58,12 +60,13 @@ class Classifier(pl.LightningModule):
         max_steps: int | None = None,
         monitor: str = "val/loss",
         metrics: Mapping[str, Metric] = MappingProxyType({}),
+        average: Average | None = None,
     ):
         super().__init__()
         self.automatic_optimization = False
         self.network, self.optimizer, self.scheduler = network, optimizer, scheduler
         self.loss = LOSSES[loss] if isinstance(loss, str) else loss
-        self.clip, self.max_steps, self.monitor = clip, max_steps, monitor
+        self.clip, self.max_steps, self.monitor, self.average = clip, max_steps, monitor, average
         self.graph: Graph | None = None
         self.observers: list[pl.Callback] = []  # of every step
         self.steps: list[tuple[Tensor, list[int]]] = []  # of this epoch: (loss, number correct) and images of each
@@ -91,6 +94,8 @@ class Classifier(pl.LightningModule):
 
     def on_train_start(self) -> None:
         self.observers = [callback for callback in callbacks_of(self.trainer) if sees_steps(callback)]
+        if self.average:
+            self.average.follow(self.network)
         if not self.observers and make_capturable(self.optimizer, moves=self.scheduler is not None):
             self.graph = Graph(self._step, self.optimizer)
 
@@ -124,6 +129,8 @@ class Classifier(pl.LightningModule):
         if self.clip:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.clip)
         self.optimizer.step()
+        if self.average:
+            self.average.end_step()
         return torch.stack((loss.detach().float(), (logits.detach().argmax(1) == labels).sum().float()))
 
     def _tell(self, hook: str, *arguments: Any) -> None:
@@ -134,6 +141,11 @@ class Classifier(pl.LightningModule):
     def images_seen(self) -> int:
         """How many images this epoch has trained on so far."""
         return sum(sum(sizes) for _, sizes in self.steps)
+
+    @property
+    def is_fitting(self) -> bool:
+        """Say whether this is training, or the validation of an epoch of it."""
+        return self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking
 
     def recent(self, count: int | None = None) -> tuple[float, float]:
         """Return loss and accuracy over the last `count` Lightning batches of this epoch, or over all of them."""
@@ -148,6 +160,16 @@ class Classifier(pl.LightningModule):
 
     def on_train_end(self) -> None:
         self.release()
+        if self.average:
+            self.average.lend()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.average:
+            self.average.save(checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.average and self.is_fitting:
+            self.average.load(checkpoint)
 
     def on_train_epoch_start(self) -> None:
         self.steps.clear()
@@ -171,12 +193,19 @@ class Classifier(pl.LightningModule):
     def on_validation_epoch_start(self) -> None:
         if self.steps:
             self._stop_clock()
+        if self.average and self.is_fitting:
+            progress = (self.current_epoch + 1) / (self.trainer.max_epochs or 1)
+            with self.trainer.precision_plugin.forward_context():
+                self.average.end_epoch(progress, self.network, self._training_images())
+            self.average.lend()
 
     def on_validation_epoch_end(self) -> None:
         values = self._means("val")
         if self.trainer.sanity_checking:  # of some batches, for Lightning's sake
             return
-        is_fitting = self.trainer.state.fn == TrainerFn.FITTING
+        is_fitting = self.is_fitting
+        if self.average:
+            self.average.take_back()
         if is_fitting and isinstance(self.scheduler, ReduceLROnPlateau):
             self.scheduler.step(loss_of(values, self.monitor))  # pyright: ignore[reportArgumentType]  its stub
         if is_fitting or not self.returns_results:
@@ -209,6 +238,11 @@ class Classifier(pl.LightningModule):
         for metric in self.metrics.values():
             metric.update(probabilities, labels)
         return probabilities
+
+    def _training_images(self) -> Iterator[Tensor]:
+        for batch in self.trainer.train_dataloader or ():
+            for images, _ in batch if isinstance(batch, Chunk) else [batch]:
+                yield images.to(self.device)
 
     def _means(self, stage: str) -> dict[str, float]:
         measured = {"loss": self.mean_loss, "acc": self.mean_acc, **self.metrics}

@@ -28,7 +28,8 @@ from digitlab.data.splits import Splits
 from digitlab.platform import machine
 from digitlab.platform.secrets import hide
 from digitlab.training import trial
-from digitlab.training.callbacks import check_monitors, refuse_unsupported, sees_steps
+from digitlab.training.averaging import Average
+from digitlab.training.callbacks import check_monitors, check_one_average, refuse_unsupported, sees_steps
 from digitlab.training.checkpoint import DurableCheckpointIO, EpochCheckpoint, ReseedEveryEpoch
 from digitlab.training.classifier import Classifier
 from digitlab.training.metrics import check_metric, named_metric
@@ -44,10 +45,7 @@ def identify(cfg: DictConfig) -> tuple[DictConfig, ImageData, str]:
     with user_errors(f"trainer.accelerator={cfg.trainer.accelerator}"):
         cfg.trainer.accelerator = machine.accelerator(cfg.trainer.accelerator)
     cfg.trainer.precision = machine.precision(cfg.trainer.precision, cfg.trainer.accelerator)
-    if "metrics" in cfg:  # in whichever order they are asked for, the run is the same
-        cfg.metrics = sorted(cfg.metrics, key=as_text)
-        if not cfg.metrics:
-            del cfg["metrics"]
+    _settle(cfg)
     data = build(cfg, "data")
     if not isinstance(data, ImageData):
         raise UserError(f"data._target_={cfg.data._target_}: must be digitlab.data.datamodule.ImageData or made of it")
@@ -56,6 +54,20 @@ def identify(cfg: DictConfig) -> tuple[DictConfig, ImageData, str]:
         data.loaded = _load(OmegaConf.to_yaml(deciding))
     check_claimed_data(cfg, data.ready.name)
     return cfg, data, fingerprint(cfg, data.digest)
+
+
+def _settle(cfg: DictConfig) -> None:
+    """Write in one way what `cfg` may say in several and means the same run."""
+    if "metrics" in cfg:
+        cfg.metrics = sorted(cfg.metrics, key=as_text)
+        if not cfg.metrics:
+            del cfg["metrics"]
+    told = {key: value for key, value in (cfg.pop("averaging", None) or {}).items() if value is not None}
+    if told:
+        for key, kind in {"decay": "ema", "start": "swa"}.items():
+            if key in told and told.get("kind") != kind:
+                raise UserError(f"averaging.{key}={told[key]}: is of averaging.kind={kind}")
+        cfg.averaging = {**({"decay": 0.999} if told["kind"] == "ema" else {"start": 0.75}), **told}
 
 
 @lru_cache(maxsize=2)
@@ -140,6 +152,8 @@ def assemble(cfg: DictConfig, data: ImageData) -> tuple[Classifier, pl.Trainer]:
     trial.try_network(network, data, trainer)
     classifier = _classifier(cfg, data, network)
     check_monitors(callbacks, classifier.logged)
+    if classifier.average:
+        check_one_average(callbacks)
     trial.try_step(classifier, data, trainer)
     trial.try_scheduler(classifier, fixed["max_epochs"], steps)
     trial.try_checkpoint(classifier, callbacks)
@@ -167,6 +181,7 @@ def _classifier(cfg: DictConfig, data: ImageData, network: nn.Module) -> Classif
     loss = cfg.loss if isinstance(cfg.loss, str) else build(cfg, "loss")
     metrics = _metrics(cfg, data.num_classes)
     classifier = Classifier(network, optimizer, scheduler, loss, **ends, monitor=_monitor(cfg), metrics=metrics)
+    classifier.average = Average(**cfg.averaging) if "averaging" in cfg else None
     classifier.returns_results = False
     classifier.example_input_array = torch.zeros(2, *data.input_shape)
     return classifier
