@@ -24,14 +24,14 @@ class Augment:
     """
 
     flip: float = 0
-    crop: int = 0
+    crop: float = 0
     shift: float = 0
     rotate: float = 0
     erase: float = 0
 
     def stored(self, pixels: Tensor) -> Tensor:
         """Flip and crop pixels as they are stored, uint8 (B, H, W) or (B, H, W, C), where black is 0."""
-        pixels = _crop(pixels, self.crop) if self.crop else pixels
+        pixels = _crop(pixels, int(self.crop)) if self.crop else pixels
         return _flip(pixels, self.flip) if self.flip else pixels
 
     def input(self, images: Tensor) -> Tensor:

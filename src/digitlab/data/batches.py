@@ -10,7 +10,7 @@ from torch import Tensor
 
 from digitlab.data.augment import Augment
 from digitlab.data.preprocess import Preprocess
-from digitlab.data.sources import Pairs
+from digitlab.data.sources import Pairs, StoredPairs
 
 
 class EpochOrder:
@@ -43,7 +43,7 @@ class Batches:
 
     def __init__(
         self,
-        split: Pairs,
+        split: StoredPairs,
         preprocess: Preprocess,
         batch_size: int,
         order: EpochOrder | None = None,

@@ -16,7 +16,7 @@ from digitlab.data.batches import Batches, Chunks, EpochOrder
 from digitlab.data.download import UnavailableError
 from digitlab.data.preprocess import Preprocess
 from digitlab.data.resize import resize
-from digitlab.data.sources import Images, Pairs, check_images, warn_of_identical
+from digitlab.data.sources import Images, StoredPairs, check_images, warn_of_identical
 from digitlab.data.splits import Division, Splits
 
 # By device: the evaluation batch, small enough for a CPU's cache, and the optimizer steps in one Lightning batch.
@@ -101,7 +101,7 @@ class ImageData(pl.LightningDataModule):
         return len(self.ready.classes)
 
     @property
-    def splits(self) -> Mapping[str, Pairs]:
+    def splits(self) -> Mapping[str, StoredPairs]:
         """The stored images and labels of `train`, `val` and `test`: uint8 (N, H, W) or (N, H, W, 3), int64 (N,)."""
         return self.ready.pairs
 
@@ -172,7 +172,7 @@ class ImageData(pl.LightningDataModule):
             warnings.warn(f"{error}. Using the embedded {images.name} instead", stacklevel=2)
             return resize(images, **self.form)
 
-    def _on_device(self, stage: str) -> Pairs:
+    def _on_device(self, stage: str) -> StoredPairs:
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         images, labels = self.splits[stage]
         return images.to(device), labels.to(device)

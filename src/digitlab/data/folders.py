@@ -7,7 +7,9 @@ from pathlib import Path
 
 import torch
 
-from digitlab.data.pictures import extensions, read_pictures
+from digitlab.data.decoded import read_decoded
+from digitlab.data.on_disk import choose
+from digitlab.data.pictures import extensions
 from digitlab.data.sources import Images
 from digitlab.platform import console
 
@@ -21,7 +23,7 @@ def image_folder(root: Path, size: int | None = None, color: bool | None = None)
 
     All images below a class's folder are of that class. Where the classes' folders are in `train` and `test` or `val`,
     these are the splits. `size` and `color` are by default what the files have: see `read_pictures`. Hidden folders
-    and files that are no images are left out.
+    and files that are no images are left out. A folder of many images is decoded once: see `read_decoded`.
 
     Raises OSError for an unreadable folder or image, ValueError for a missing folder, for fewer than two classes, for a
     class without images, and for a class that `train` does not have.
@@ -43,7 +45,7 @@ def image_folder(root: Path, size: int | None = None, color: bool | None = None)
         for name in sorted(found)
         for file in found[name]
     ]
-    pictures = read_pictures([file for *_, file in labelled], size, color)
+    pictures = read_decoded(root, [file for *_, file in labelled], size, color)
     counts = ", ".join(f"{count} {name}" for name, count in sorted(left_out.items()))
     console.say(
         f"data: {len(labelled):,} images of {len(classes)} classes in {root}, {'; '.join(pictures.remarks)}"
@@ -52,7 +54,7 @@ def image_folder(root: Path, size: int | None = None, color: bool | None = None)
     pairs = {}
     for part in parts:
         rows = torch.tensor([row for row, (each, *_) in enumerate(labelled) if each == part])
-        pairs[part] = pictures.pixels[rows], torch.tensor([labelled[row][1] for row in rows])
+        pairs[part] = choose(pictures.pixels, rows), torch.tensor([labelled[row][1] for row in rows])
     return Images(root.resolve().name, classes, **pairs)
 
 

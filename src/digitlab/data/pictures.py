@@ -10,28 +10,31 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+
+from digitlab.data.on_disk import Stored
 
 LARGEST = 64  # pixels: the default size of larger images, which small networks on a CPU take time for
 GRAY = 24  # of 255: what JPEG makes of gray differs less between the channels
 DEPTHS = (8, 10, 12, 14, 16)  # bits that scanners, cameras and microscopes give
+AT_ONCE = 512  # images
 CONSTANT = 2  # of 255: values of an image that differ less show nothing
 
 
 class Pictures(NamedTuple):
     """Pixels, uint8 (N, size, size) or in colour (N, size, size, 3), and what is to be said of them."""
 
-    pixels: Tensor
+    pixels: Stored
     remarks: list[str]
 
 
-class _Picture(NamedTuple):
-    """One image: its pixels, uint8 (H, W, 3) or float32 (H, W) where a value has more than 8 bits."""
+class Seen(NamedTuple):
+    """What is known of one image beside its pixels."""
 
-    pixels: np.ndarray
-    on_black: np.ndarray | None  # where it has transparent pixels, which are white in `pixels`
     lowest: float
     highest: float
+    is_deep: bool  # a value has more than 8 bits
+    shows: tuple[bool, bool] | None  # on white, on black, where it has transparent pixels
+    is_coloured: bool
     is_square: bool
     is_turned: bool
     has_frames: bool
@@ -47,34 +50,58 @@ def read_pictures(files: Sequence[Path | BinaryIO], size: int | None = None, col
     Transparent pixels become white, or black where most shapes show only so. Raises OSError for a file that cannot be
     read.
     """
-    if size is None:
-        size = min(int(np.median([min(measure(file)) for file in files])), LARGEST)
+    size = size or usual_size(files)
+    whole, seen = np.empty((len(files), size, size, 3), np.uint8), []
+    for pixels, some in decode(files, size):
+        whole[len(seen) : len(seen) + len(some)] = pixels
+        seen += some
+    color, remarks = settle(files, whole, seen, color)
+    return Pictures(torch.from_numpy(whole if color else to_gray(whole)), remarks)
+
+
+def usual_size(files: Sequence[Path | BinaryIO]) -> int:
+    """Return the size that images are read in by default."""
+    return min(int(np.median([min(measure(file)) for file in files])), LARGEST)
+
+
+def decode(files: Sequence[Path | BinaryIO], size: int) -> Iterator[tuple[np.ndarray, list[Seen]]]:
+    """Yield images some at a time, uint8 (n, size, size, 3): transparent ones on white, deep ones not yet."""
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # decoders release Python's lock
-        read = list(pool.map(lambda file: _read(file, size), files))
+        for start in range(0, len(files), AT_ONCE):
+            read = list(pool.map(lambda file: _read(file, size), files[start : start + AT_ONCE]))
+            blank = np.zeros((size, size, 3), np.uint8)
+            pixels = [blank if each.seen.is_deep else each.pixels for each in read]
+            yield np.stack(pixels), [each.seen for each in read]
+
+
+def settle(
+    files: Sequence[Path | BinaryIO], whole: np.ndarray, seen: Sequence[Seen], color: bool | None
+) -> tuple[bool, list[str]]:
+    """Read again, into `whole`, what depends on all images; return whether they have colour, and what is to be said."""
     remarks: list[str] = []
-    deep = [each for each in read if each.pixels.dtype == np.float32]
-    scale, shift = _depth(deep, remarks)
-    ground_is_black = _shows_on_black(read, remarks)
-    pixels = []
-    for each in read:
-        if each.pixels.dtype == np.float32:
-            gray = to_bytes(each.pixels, scale, shift)
-            pixels.append(np.repeat(gray[..., None], 3, axis=2))
-        else:
-            pixels.append(each.on_black if ground_is_black and each.on_black is not None else each.pixels)
-    whole = np.stack(pixels)
-    coloured = int(np.sum(np.ptp(whole, axis=3).max(axis=(1, 2)) > GRAY))
+    size, seen = whole.shape[1], list(seen)
+    scale = _depth([each for each in seen if each.is_deep], remarks)
+    on_black = _shows_on_black(seen, remarks)
+    for row, each in enumerate(seen):
+        if each.is_deep or (each.shows and on_black):
+            again = _read(files[row], size)
+            if each.is_deep:
+                whole[row] = to_bytes(again.pixels, *scale)[..., None]
+            elif again.on_black is not None:
+                whole[row] = again.on_black
+            seen[row] = each._replace(is_coloured=_is_coloured(whole[row]))
+    coloured = sum(each.is_coloured for each in seen)
     color = coloured > 0 if color is None else color
     gray_of = f", {coloured} turned gray" if coloured and not color else ""
     remarks.insert(0, f"{size} x {size}, {'in colour' if color else 'gray'}{gray_of}")
     for words, count in {
-        "not square: stretched": sum(not each.is_square for each in read),
-        "turned by their orientation tag": sum(each.is_turned for each in read),
-        "with several frames: the first of each": sum(each.has_frames for each in read),
+        "not square: stretched": sum(not each.is_square for each in seen),
+        "turned by their orientation tag": sum(each.is_turned for each in seen),
+        "with several frames: the first of each": sum(each.has_frames for each in seen),
     }.items():
         if count:
             remarks.append(f"{count:,} {words}")
-    return Pictures(torch.from_numpy(whole if color else to_gray(whole)), remarks)
+    return color, remarks
 
 
 def read_picture(file: Path | BinaryIO, longest: int) -> np.ndarray:
@@ -143,24 +170,37 @@ def _readable(file: Path | BinaryIO) -> Iterator[None]:
         raise OSError(f"{file} is not a readable image: {error}") from error
 
 
-def _read(file: Path | BinaryIO, size: int) -> _Picture:
+class _Read(NamedTuple):
+    pixels: np.ndarray  # uint8 (size, size, 3), or float32 (size, size) of a deep image
+    on_black: np.ndarray | None  # where it has transparent pixels, which are white in `pixels`
+    seen: Seen
+
+
+def _read(file: Path | BinaryIO, size: int) -> _Read:
     from PIL import Image, ImageOps
 
     with _readable(file), Image.open(file) as image:
         has_frames = getattr(image, "n_frames", 1) > 1
         is_turned = image.getexif().get(0x0112, 1) != 1
-        is_square = image.width == image.height
+        rest = (image.width == image.height, is_turned, has_frames)
         image = ImageOps.exif_transpose(image)
         if image.mode[0] in "IF":
             values = _finite(image)
             pixels = np.asarray(Image.fromarray(values).resize((size, size), Image.Resampling.BILINEAR))
-            return _Picture(pixels, None, values.min(), values.max(), is_square, is_turned, has_frames)
-        on_black = None
+            return _Read(pixels, None, Seen(float(values.min()), float(values.max()), True, None, False, *rest))
+        on_black = shows = None
         if image.has_transparency_data:
             image = image.convert("RGBA")
             on_black = _small(Image.alpha_composite(Image.new("RGBA", image.size, "black"), image), size)
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        return _Picture(_small(image, size), on_black, 0, 255, is_square, is_turned, has_frames)
+        pixels = _small(image, size)
+        if on_black is not None:
+            shows = bool(np.ptp(pixels) > CONSTANT), bool(np.ptp(on_black) > CONSTANT)
+        return _Read(pixels, on_black, Seen(0, 255, False, shows, _is_coloured(pixels), *rest))
+
+
+def _is_coloured(pixels: np.ndarray) -> bool:
+    return bool(np.ptp(pixels, axis=2).max() > GRAY)
 
 
 def _finite(image) -> np.ndarray:
@@ -176,7 +216,7 @@ def _small(image, size: int) -> np.ndarray:
     return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))
 
 
-def _depth(deep: Sequence[_Picture], remarks: list[str]) -> tuple[float, float]:
+def _depth(deep: Sequence[Seen], remarks: list[str]) -> tuple[float, float]:
     """Return the factor that makes 0..255 of the values of all `deep` images, and what is subtracted before."""
     if not deep:
         return 1.0, 0.0
@@ -201,17 +241,20 @@ def to_bytes(values: np.ndarray, scale: float, shift: float) -> np.ndarray:
     return np.clip((values - shift) * scale, 0, 255).round().astype(np.uint8)
 
 
-def _shows_on_black(read: Sequence[_Picture], remarks: list[str]) -> bool:
+def _shows_on_black(seen: Sequence[Seen], remarks: list[str]) -> bool:
     """Say whether more of the transparent images show only on black than only on white."""
-    grounds = [(each.pixels, each.on_black) for each in read if each.on_black is not None]
-    if not grounds:
+    shows = [each.shows for each in seen if each.shows]
+    if not shows:
         return False
-    shows = [(np.ptp(white) > CONSTANT, np.ptp(black) > CONSTANT) for white, black in grounds]
     is_black = shows.count((False, True)) > shows.count((True, False))
-    remarks.append(f"{len(grounds):,} with transparent pixels, now {'black' if is_black else 'white'}")
+    remarks.append(f"{len(shows):,} with transparent pixels, now {'black' if is_black else 'white'}")
     return is_black
 
 
 def to_gray(pixels: np.ndarray) -> np.ndarray:
     """Turn RGB into luminance as Pillow does (ITU-R 601-2), which leaves gray pixels as they are."""
-    return (pixels.astype(np.uint32) @ np.array([19595, 38470, 7471], np.uint32) + 0x8000 >> 16).astype(np.uint8)
+    gray = np.empty(pixels.shape[:-1], np.uint8)
+    for start in range(0, len(pixels), AT_ONCE):  # as integers of 32 bits they take four times the memory
+        some = pixels[start : start + AT_ONCE].astype(np.uint32)
+        gray[start : start + AT_ONCE] = some @ np.array([19595, 38470, 7471], np.uint32) + 0x8000 >> 16
+    return gray

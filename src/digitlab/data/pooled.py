@@ -14,5 +14,5 @@ def pooled(root: Path, dataset: str = "MNIST", name: str = "mnist_pooled") -> Im
     """
     images = torchvision_mnist(root, dataset, name)
     assert images.test  # which MNIST's format has
-    pixels, labels = (torch.cat(pair) for pair in zip(images.train, images.test, strict=True))
+    pixels, labels = (torch.cat([a.cpu(), b.cpu()]) for a, b in zip(images.train, images.test, strict=True))
     return Images(name, images.classes, (pixels, labels))

@@ -3,18 +3,25 @@
 import torch
 from torch import Tensor
 
+from digitlab.data.on_disk import OnDisk, Stored
 from digitlab.data.pictures import to_gray
-from digitlab.data.sources import Images, Pairs
+from digitlab.data.sources import Images, StoredPairs
 
 
 def resize(images: Images, size: int | None = None, color: bool | None = None) -> Images:
     """Return `images` as squares of `size` pixels, in colour or gray; None leaves either as it is."""
 
-    def convert(pair: Pairs | None) -> Pairs | None:
-        return pair and (resize_pixels(recolor(pair[0], color), size), pair[1])
+    def convert(pair: StoredPairs | None) -> StoredPairs | None:
+        return pair and (_convert(pair[0], size, color), pair[1])
 
     parts = {part: convert(getattr(images, part)) for part in ("train", "test", "val")}
     return images._replace(**parts)
+
+
+def _convert(pixels: Stored, size: int | None, color: bool | None) -> Stored:
+    if isinstance(pixels, OnDisk):  # its source has seen to both
+        return pixels
+    return resize_pixels(recolor(pixels, color), size)
 
 
 def recolor(pixels: Tensor, color: bool | None) -> Tensor:

@@ -12,10 +12,15 @@ from torch import Tensor
 
 from digitlab.data.download import UnavailableError
 from digitlab.data.idx import fetch_idx
+from digitlab.data.on_disk import OnDisk, Stored
 
+AT_ONCE = 512  # images
 IN_MNISTS_FORMAT = ("MNIST", "FashionMNIST", "KMNIST", "QMNIST")
 
 Pairs = tuple[Tensor, Tensor]  # uint8 or float32 images (N, ...), int64 labels (N,)
+
+
+StoredPairs = tuple[Stored, Tensor]  # uint8 images (N, H, W) or (N, H, W, 3), int64 labels (N,)
 
 
 class Images(NamedTuple):
@@ -26,9 +31,9 @@ class Images(NamedTuple):
 
     name: str
     classes: tuple[str, ...]
-    train: Pairs
-    test: Pairs | None = None
-    val: Pairs | None = None
+    train: StoredPairs
+    test: StoredPairs | None = None
+    val: StoredPairs | None = None
 
 
 def check_images(found: Any) -> Images:
@@ -55,7 +60,7 @@ def _check_pair(pair: Any, classes: int, shape: tuple[int, ...]) -> None:
     """Raise ValueError for what is wrong with images and labels; the images are to have the `shape` of train."""
     images, labels = pair
     for each in (images, labels):
-        if not isinstance(each, Tensor):
+        if not isinstance(each, Tensor | OnDisk):
             raise ValueError(f"has a {type(each).__module__}.{type(each).__name__}")
     if images.dtype != torch.uint8 or labels.dtype != torch.int64:
         raise ValueError(f"is of {images.dtype} and {labels.dtype}")
@@ -76,7 +81,7 @@ def warn_of_identical(images: Images) -> None:
     for label, name in enumerate(images.classes):
         rows = (labels == label).nonzero().flatten()
         first = pixels[rows[:1]]
-        if len(rows) > 1 and torch.equal(pixels[rows[1:2]], first) and bool((pixels[rows] == first).all()):
+        if len(rows) > 1 and all(bool((pixels[some] == first).all()) for some in rows.split(AT_ONCE)):
             same.append(name)
     if len(same) == len(images.classes):
         warnings.warn(f"{images.name}: the images of each class are all the same", stacklevel=2)

@@ -9,7 +9,8 @@ from itertools import islice
 import numpy as np
 from torch import Tensor
 
-from digitlab.data.sources import Images, Pairs
+from digitlab.data.on_disk import choose
+from digitlab.data.sources import AT_ONCE, Images, StoredPairs
 
 SPLITS = ("auto", "first", "last", "random", "stratified", "test")
 
@@ -20,7 +21,7 @@ class Splits:
 
     name: str
     classes: tuple[str, ...]
-    pairs: Mapping[str, Pairs]
+    pairs: Mapping[str, StoredPairs]
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -41,7 +42,8 @@ class Splits:
         for stage in stages:
             for tensor in self.pairs[stage]:
                 content.update(f"{stage}{tuple(tensor.shape)}".encode())
-                content.update(tensor.contiguous().numpy().data)
+                for start in range(0, len(tensor), AT_ONCE):
+                    content.update(tensor[start : start + AT_ONCE].contiguous().numpy().data)
         return content.hexdigest()[:32]
 
 
@@ -70,7 +72,8 @@ class Division:
         """Split `images`; raise ValueError where a part would be empty, or a class too small to be divided."""
         if self.split not in SPLITS:
             raise ValueError(f"split={self.split}: must be one of {', '.join(SPLITS)}")
-        pixels, labels = (tensor[self.skip_first :] for tensor in images.train)
+        pixels, labels = (choose(each, slice(self.skip_first, None)) for each in images.train)
+        assert isinstance(labels, Tensor)
         if not len(labels):
             raise ValueError(f"skip_first={self.skip_first}: leaves none of {len(images.train[1])} images")
         rest, test, split = np.arange(len(labels)), images.test, self.split
@@ -79,7 +82,7 @@ class Division:
             split = "stratified" if images.test is None or is_sorted else "last"
         if self.folds:
             rest, held_out = self._fold(rest, self.folds)
-            test = pixels[held_out], labels[held_out]
+            test = choose(pixels, held_out), labels[held_out]
         elif test is None:
             count = round(self.test_fraction * len(labels))
             if not 0 < count < len(labels):
@@ -87,7 +90,7 @@ class Division:
                     f"test_fraction={self.test_fraction}: gives {count} of {len(labels)} images to the test"
                 )
             rest, held_out = self._stratify(images, labels, rest, "test_fraction", count)
-            test = pixels[held_out], labels[held_out]
+            test = choose(pixels, held_out), labels[held_out]
         if images.val is not None and self.split != "auto":
             raise ValueError(f"split={self.split}: the data has its own validation set; only auto is possible")
         if images.val is not None:
@@ -107,8 +110,8 @@ class Division:
                 rest, held_out = np.sort(drawn[count:]), np.sort(drawn[:count])
             else:
                 rest, held_out = self._stratify(images, labels, rest, "val_fraction", count)
-            val = pixels[held_out], labels[held_out]
-        pairs = {"train": (pixels[rest], labels[rest]), "val": val, "test": test}
+            val = choose(pixels, held_out), labels[held_out]
+        pairs = {"train": (choose(pixels, rest), labels[rest]), "val": val, "test": test}
         return Splits(images.name, images.classes, pairs)
 
     def _fold(self, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

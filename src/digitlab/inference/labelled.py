@@ -47,7 +47,7 @@ def load(store: Store, model: TrackedModel, overrides: Sequence[str], whole: boo
             is_own = data.digest.startswith(model.data_digest)
     if whole and is_own:
         raise UserError(f"--all: {model.name} was trained on some of these; leave it out to take its test images")
-    images, labels = (torch.cat([pair[part] for pair in pairs]) for part in range(2))
+    images, labels = (torch.cat([pair[part].cpu() for pair in pairs]) for part in range(2))
     if unknown := [each for each in found.classes if each not in model.classes]:
         raise UserError(
             f"data: has the class {unknown[0]}, unknown to {model.name}; its classes: {', '.join(model.classes)}"

@@ -1,0 +1,118 @@
+"""Decode the image files of a large folder once, into a file that batches are read from."""
+
+import fcntl
+import hashlib
+import json
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+from tqdm import tqdm
+
+from digitlab import REPOSITORY
+from digitlab.data.on_disk import OnDisk
+from digitlab.data.pictures import AT_ONCE, LARGEST, Pictures, Seen, decode, read_pictures, settle, to_gray, usual_size
+
+LARGEST_IN_MEMORY = 2**28  # bytes of pixels
+FOLDER = REPOSITORY / "data" / "decoded"
+
+
+def read_decoded(root: Path, files: Sequence[Path], size: int | None, color: bool | None) -> Pictures:
+    """Read image files below `root` as `read_pictures` does; where their pixels are many, from a file of them.
+
+    It is in a folder of FOLDER, and is written at the first call. A call that was killed is continued by the next one.
+    The file is written again where a name, a size or a time of the image files is another, or its own digest. One of
+    several processes writes it. Raises OSError for an image that cannot be read.
+    """
+    if len(files) * (size or LARGEST) ** 2 * 3 <= LARGEST_IN_MEMORY:
+        return read_pictures(files, size, color)
+    asked = hashlib.sha256(f"{root.resolve()} {size} {color}".encode()).hexdigest()[:12]
+    folder = FOLDER / f"{root.resolve().name}-{asked}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with _lock(folder):
+        of = _signature(root, files)
+        about = _read_about(folder)
+        if about.get("of") == of and _digest(folder / "pixels") != about["digest"]:
+            warnings.warn(f"{folder / 'pixels'} is damaged; decoding the images again", stacklevel=2)
+            about = {}
+        if about.get("of") != of:
+            about = _write(folder, files, size, color, of)
+        return Pictures(OnDisk.open(folder / "pixels", about["shape"]), about["remarks"])
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    with (folder / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # which ends with the process, whatever becomes of it
+        yield
+
+
+def _signature(root: Path, files: Sequence[Path]) -> str:
+    """Return a hash of what tells whether image files have changed, and of the decoder's version."""
+    content = hashlib.sha256(PIL.__version__.encode())
+    for file in files:
+        found = file.stat()
+        content.update(f"{file.relative_to(root)} {found.st_size} {found.st_mtime_ns}\n".encode())
+    return content.hexdigest()
+
+
+def _read_about(folder: Path) -> dict[str, Any]:
+    about = folder / "about.json"
+    return json.loads(about.read_text()) if about.is_file() and (folder / "pixels").is_file() else {}
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _write(folder: Path, files: Sequence[Path], size: int | None, color: bool | None, of: str) -> dict[str, Any]:
+    """Decode the files into `folder`; what says that they are whole comes last."""
+    part, gray, journal = folder / "pixels.part", folder / "gray.part", folder / "journal.part"
+    (folder / "about.json").unlink(missing_ok=True)
+    lines = journal.read_text().splitlines() if journal.is_file() and part.is_file() else []
+    head: dict[str, Any] = json.loads(lines[0]) if lines else {}
+    if head.get("of") != of:
+        head, lines = {"of": of, "size": size or usual_size(files)}, []
+        journal.write_text(json.dumps(head) + "\n")
+        part.write_bytes(b"")
+    size = int(head["size"])
+    shape = (len(files), size, size, 3)
+    seen = [Seen(*each) for line in lines[1:] for each in json.loads(line)]
+    bar = tqdm(total=len(files), initial=len(seen), desc="decoding", unit="image", disable=not sys.stderr.isatty())
+    with part.open("r+b") as pixels, journal.open("a") as done, bar:
+        pixels.seek(len(seen) * size * size * 3)
+        for some, of_them in decode(files[len(seen) :], size):
+            pixels.write(some.data)
+            _sync(pixels)
+            done.write(json.dumps(of_them) + "\n")
+            _sync(done)
+            seen += of_them
+            bar.update(len(of_them))
+    whole = np.memmap(part, np.uint8, "r+", shape=shape)
+    is_coloured, remarks = settle(files, whole, seen, color)
+    whole.flush()
+    if not is_coloured:
+        with part.open("rb") as colours, gray.open("wb") as pixels:
+            while some := colours.read(AT_ONCE * size * size * 3):
+                pixels.write(to_gray(np.frombuffer(some, np.uint8).reshape(-1, size, size, 3)).data)
+            _sync(pixels)
+        shape = shape[:3]
+    (part if is_coloured else gray).replace(folder / "pixels")
+    about = {"of": of, "shape": shape, "remarks": remarks, "digest": _digest(folder / "pixels")}
+    (folder / "about.part").write_text(json.dumps(about))
+    (folder / "about.part").replace(folder / "about.json")
+    for left in (part, journal):
+        left.unlink(missing_ok=True)
+    return about
+
+
+def _sync(file: Any) -> None:
+    file.flush()
+    os.fsync(file.fileno())
