@@ -94,6 +94,7 @@ CASES |= {
         "{channels: 8, dropout: 0.1, batch_norm: {place: after, eps: 1e-3, momentum: 0.01, weights: uniform}}]",
         "+model.hidden=[{units: 16, batch_norm: {place: after, track_running_stats: false}}]",
     ),
+    "gradients added up": (*SIMPLE, "optim=sgd", "++trainer.accumulate_grad_batches=2"),
     "averaged weights": (*SIMPLE, "optim=sgd_momentum", "++averaging={kind: ema, decay: 0.8}"),
     "the mean of the last weights": (
         *SIMPLE,

@@ -173,7 +173,7 @@ def batches() -> Batches:
 
 
 def train(graph: type[Graph], batches: Batches, optim: str, is_plain: bool = False, precision: str = "32-true",
-          resume_in: Path | None = None) -> list[Tensor]:  # fmt: skip
+          resume_in: Path | None = None, accumulate: int = 1) -> list[Tensor]:  # fmt: skip
     """Train for two epochs, the second resumed from a checkpoint in a folder, if given; return all values."""
     checkpoint, EmulatedGraph.replays = None, 0
     for epochs in (1, EPOCHS) if resume_in else (EPOCHS,):
@@ -185,7 +185,8 @@ def train(graph: type[Graph], batches: Batches, optim: str, is_plain: bool = Fal
         optimizer = optimizer_of(network, optim, is_plain)
         scheduler = None if is_plain else CosineAnnealingLR(optimizer, T_max=EPOCHS * len(batches))
         average = None if is_plain else Average("ema", 0.9)
-        classifier = Classifier(network, optimizer, scheduler, clip=None if is_plain else 0.5, average=average)
+        ends = {"clip": None if is_plain else 0.5, "average": average, "accumulate": accumulate}
+        classifier = Classifier(network, optimizer, scheduler, **ends)
         trainer = pl.Trainer(
             accelerator="cpu", precision=precision, max_epochs=epochs, logger=False, enable_checkpointing=False,
             enable_progress_bar=False, enable_model_summary=False, callbacks=[ReseedEveryEpoch(0), HostCheckpoint()],
@@ -207,6 +208,15 @@ def test_replays_equal_plain_steps_to_the_last_bit(optim, is_plain, batches, tmp
     plain = train(Plainly, batches, optim, is_plain)
     replayed = train(EmulatedGraph, batches, optim, is_plain, resume_in=tmp_path)
     assert EmulatedGraph.replays == EPOCHS * (STEPS - cuda_graph.WARM_UP)
+    assert all(map(torch.equal, plain, replayed))
+
+
+def test_replays_of_several_batches_equal_plain_steps(batches, tmp_path, monkeypatch):
+    stand_in(monkeypatch, "cpu")
+    monkeypatch.setattr(cuda_graph, "WARM_UP", 1)
+    plain = train(Plainly, batches, "adam", accumulate=2)
+    replayed = train(EmulatedGraph, batches, "adam", resume_in=tmp_path, accumulate=2)
+    assert EmulatedGraph.replays == EPOCHS * (STEPS // 2 - 1)
     assert all(map(torch.equal, plain, replayed))
 
 

@@ -29,7 +29,8 @@ WORKING_CALLBACKS = {
     "ModelSummary", "RichModelSummary", "RichProgressBar", "TQDMProgressBar", "WeightAveraging",
 }  # fmt: skip
 WORKING_ARGUMENTS = {
-    "accelerator", "callbacks", "detect_anomaly", "deterministic", "enable_model_summary", "enable_progress_bar",
+    "accelerator", "accumulate_grad_batches", "callbacks", "detect_anomaly", "deterministic", "enable_model_summary",
+    "enable_progress_bar",
     "gradient_clip_val", "inference_mode", "max_epochs", "max_steps", "num_sanity_val_steps", "precision",
     "profiler",
 }  # fmt: skip
@@ -184,6 +185,7 @@ def test_callbacks_do_what_they_are_for_and_go_on_exactly(harness, monkeypatch, 
         ["++monitor=val/acc", "early_stopping.patience=1"],
         ["++metrics=[auroc,f1_macro]", "evaluate_on=last"],
         ["++averaging={kind: ema, decay: 0.9}", "evaluate_on=last"],
+        ["++trainer.accumulate_grad_batches=2", "++trainer.max_steps=8"],
         ["++averaging={kind: swa, start: 0.1}", "model.hidden=[{units: 8, dropout: 0.2, batch_norm: before}]"],
         [
             "+scheduler={_target_: torch.optim.lr_scheduler.SequentialLR, _partial_: true, milestones: [7], schedulers:"

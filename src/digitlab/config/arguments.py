@@ -50,6 +50,7 @@ UNGIVEN = (
     "monitor",
     "optim.bias",
     "model.output",
+    "trainer.accumulate_grad_batches",
     "trainer.gradient_clip_val",
     "trainer.max_steps",
     "trainer.profiler",

@@ -28,7 +28,6 @@ REFUSED = {
     | dict.fromkeys(UNREAD, "nothing here reads it")
     | {
         "max_time": "how far a run gets would depend on the machine; trainer.max_epochs limits it",
-        "accumulate_grad_batches": "every batch is an optimizer step; data.batch_size makes it larger",
         "gradient_clip_algorithm": "trainer.gradient_clip_val limits the norm",
         "benchmark": "cuDNN would choose other algorithms after an interruption, and so give other numbers",
         "enable_checkpointing": "every epoch is saved, so that a run that broke off goes on",
@@ -37,7 +36,13 @@ REFUSED = {
         "plugins": "precision and checkpoints have theirs",
     },
 }  # fmt: skip
-TAKEN_OVER = ("callbacks", "gradient_clip_val", "max_epochs", "max_steps")  # a run reads them itself
+TAKEN_OVER = (
+    "accumulate_grad_batches",
+    "callbacks",
+    "gradient_clip_val",
+    "max_epochs",
+    "max_steps",
+)  # a run reads them itself
 # Where `_target_` may lead, besides to modules of SOURCES, where a user's own code lies.
 PACKAGES = ("digitlab", "torch", "pytorch_lightning", "torchvision", "torchmetrics")
 IMAGE_SOURCES = ("data.source", "data.fallback")

@@ -77,6 +77,9 @@ class Trainer(Built):
     max_steps: Count | None = Field(
         default=None, description="end after so many optimizer steps, if they are fewer; the last epoch is then shorter"
     )
+    accumulate_grad_batches: Count | None = Field(
+        default=None, description="batches whose gradients make one optimizer step, of all their images; null: 1"
+    )
     gradient_clip_val: Annotated[float, Field(ge=0)] | None = Field(
         default=None, description="largest norm of the gradient; null: any"
     )

@@ -76,6 +76,7 @@ class ImageData(pl.LightningDataModule):
         self.augment = Augment(**(augment or {}))
         self.shuffle, self.drop_last = shuffle, drop_last
         self.joins_last = False  # for a network that cannot train on a single image: see Batches
+        self.batches_per_step = 1  # whose gradients a module adds up
         self.loaded: Splits | None = None
 
     def setup(self, stage: str | None = None) -> None:
@@ -120,7 +121,7 @@ class ImageData(pl.LightningDataModule):
 
     @property
     def steps_per_epoch(self) -> int:
-        return len(self._training())
+        return -(-len(self._training()) // self.batches_per_step)
 
     def batch_sizes(self, stage: str, device: torch.device) -> list[int]:
         """Return how many images the batches of a split have on `device`: the most, and what is left for the last."""
@@ -133,6 +134,7 @@ class ImageData(pl.LightningDataModule):
     def train_dataloader(self) -> Batches | Chunks:
         batches = self._training()
         steps = self.steps_per_execution or _of_device(STEPS_PER_EXECUTION, batches.labels.device)
+        steps *= self.batches_per_step
         return Chunks(batches, steps) if steps > 1 else batches
 
     def val_dataloader(self) -> Batches:

@@ -124,7 +124,9 @@ def _others(metrics: Mapping[str, float]) -> dict[str, float]:
 
 def _steps(images: int, params: Mapping[str, str]) -> int:
     batch = int(params["data.batch_size"])
-    return max(images // batch, 1) if params.get("data.drop_last") == "true" else math.ceil(images / batch)
+    batches = max(images // batch, 1) if params.get("data.drop_last") == "true" else math.ceil(images / batch)
+    together = params.get("trainer.accumulate_grad_batches", "null")
+    return math.ceil(batches / (1 if together == "null" else int(together)))
 
 
 def _settings(params: Mapping[str, str]) -> dict[str, str]:

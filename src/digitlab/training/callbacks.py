@@ -22,7 +22,7 @@ REFUSED = {
     "requires_grad",
     lightning.BasePredictionWriter: "nothing is predicted; predictions.npz has those on the test images",
     lightning.BatchSizeFinder: f"it changes data.batch_size {FINGERPRINT}",
-    lightning.GradientAccumulationScheduler: "every batch is an optimizer step here; data.batch_size makes it larger",
+    lightning.GradientAccumulationScheduler: "trainer.accumulate_grad_batches is the same in every epoch",
     lightning.LearningRateFinder: f"it changes optim.lr {FINGERPRINT}; sweep=tune tries rates",
     lightning.ModelPruning: "a checkpoint does not hold its masks, so that a run that broke off would end otherwise",
     lightning.OnExceptionCheckpoint: "every epoch is saved, and a run that broke off goes on by itself",

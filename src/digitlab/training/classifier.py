@@ -4,6 +4,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from types import MappingProxyType
 from typing import Any
 
@@ -40,14 +41,14 @@ class Classifier(pl.LightningModule):
 
     `loss` is a name of LOSSES, or a module of logits (B, C) and labels (B,) whose value is a mean over the batch.
 
-    Batches are float (B, C, H, W) and int64 (B,), of any loader; each is one optimizer step. A `Chunk` of them is taken
-    as one Lightning batch, which changes no number. Norms of gradients above `clip` are cut to it. On a GPU the steps
-    replay a CUDA graph, unless a callback has hooks around steps: those are called as in automatic optimization.
-    `scheduler` steps with the optimizer, a ReduceLROnPlateau by `monitor` each epoch. `max_steps` end the training. In
-    validation, checkpoints and after training the weights are their `average`, if there is one. Of `metrics` each is
-    called with probabilities (N, C) and labels (N,), and gives one number. All go to the logger with step = finished
-    epochs (0 = untrained), `train/loss_step` with step = optimizer steps. After a test, `probabilities` (N, C) and
-    `labels` (N,) hold what was predicted of what.
+    Batches are float (B, C, H, W) and int64 (B,), of any loader; each is one optimizer step, or `accumulate` of them
+    are. A `Chunk` of them is taken as one Lightning batch, which changes no number. Norms of gradients above `clip` are
+    cut to it. On a GPU the steps replay a CUDA graph, unless a callback has hooks around steps: those are called as in
+    automatic optimization. `scheduler` steps with the optimizer, a ReduceLROnPlateau by `monitor` each epoch.
+    `max_steps` end the training. In validation, checkpoints and after training the weights are their `average`, if
+    there is one. Of `metrics` each is called with probabilities (N, C) and labels (N,), and gives one number. All go to
+    the logger with step = finished epochs (0 = untrained), `train/loss_step` with step = optimizer steps. After a test,
+    `probabilities` (N, C) and `labels` (N,) hold what was predicted of what.
     """
 
     def __init__(
@@ -61,12 +62,14 @@ class Classifier(pl.LightningModule):
         monitor: str = "val/loss",
         metrics: Mapping[str, Metric] = MappingProxyType({}),
         average: Average | None = None,
+        accumulate: int = 1,
     ):
         super().__init__()
         self.automatic_optimization = False
         self.network, self.optimizer, self.scheduler = network, optimizer, scheduler
         self.loss = LOSSES[loss] if isinstance(loss, str) else loss
         self.clip, self.max_steps, self.monitor, self.average = clip, max_steps, monitor, average
+        self.accumulate = accumulate
         self.graph: Graph | None = None
         self.observers: list[pl.Callback] = []  # of every step
         self.steps: list[tuple[Tensor, list[int]]] = []  # of this epoch: (loss, number correct) and images of each
@@ -102,11 +105,13 @@ class Classifier(pl.LightningModule):
     def training_step(self, batch: Pairs | Chunk, index: int) -> dict[str, Tensor]:
         batches = batch if isinstance(batch, Chunk) else [batch]
         left = self.max_steps - self.global_step if self.max_steps else sys.maxsize
-        results, sizes = torch.empty(min(left, len(batches)), 2, device=self.device), []
-        step = self.graph or self._step
-        for result, (images, labels) in zip(results, batches, strict=False):
-            result.copy_(step(images.to(self.device), labels.to(self.device)))
-            sizes.append(len(labels))
+        results = torch.empty(min(left, -(-len(batches) // self.accumulate)), 2, device=self.device)
+        step, sizes, batches = self.graph or self._step, [], iter(batches)
+        for result in results:
+            pairs = islice(batches, self.accumulate)
+            tensors = [each.to(self.device) for pair in pairs for each in pair]
+            result.copy_(step(*tensors))
+            sizes.append(sum(map(len, tensors[1::2])))
             if self.scheduler and not isinstance(self.scheduler, ReduceLROnPlateau):
                 self.scheduler.step()
         self.steps.append((results, sizes))
@@ -115,23 +120,31 @@ class Classifier(pl.LightningModule):
             self.trainer.should_stop = True  # which ends the epoch here, validated as any
         return {"loss": results[-1, 0]}
 
-    def _step(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Take one optimizer step; return its loss and how many images it got right, float32 (2,)."""
+    def _step(self, *tensors: Tensor) -> Tensor:
+        """Take one optimizer step; return its loss and how many images it got right, float32 (2,).
+
+        `tensors` are images and labels of a batch, or of several in turn, whose gradients are those of one whole batch.
+        """
         self._tell("on_before_zero_grad", self.optimizer)
         self.optimizer.zero_grad()
-        logits = self.network(images)
-        loss = self.loss(logits, labels)
-        self._tell("on_before_backward", loss)
-        with torch.autocast(images.device.type, enabled=False):
-            loss.backward()
-        self._tell("on_after_backward")
+        total, results = sum(map(len, tensors[1::2])), []
+        for images, labels in zip(tensors[::2], tensors[1::2], strict=True):
+            logits = self.network(images)
+            loss = self.loss(logits, labels)
+            if len(tensors) > 2:
+                loss = loss * (len(labels) / total)
+            self._tell("on_before_backward", loss)
+            with torch.autocast(images.device.type, enabled=False):
+                loss.backward()
+            self._tell("on_after_backward")
+            results.append(torch.stack((loss.detach().float(), (logits.detach().argmax(1) == labels).sum().float())))
         self._tell("on_before_optimizer_step", self.optimizer)
         if self.clip:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.clip)
         self.optimizer.step()
         if self.average:
             self.average.end_step()
-        return torch.stack((loss.detach().float(), (logits.detach().argmax(1) == labels).sum().float()))
+        return torch.stack(results).sum(0) if len(results) > 1 else results[0]
 
     def _tell(self, hook: str, *arguments: Any) -> None:
         for callback in self.observers:

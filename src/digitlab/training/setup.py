@@ -144,6 +144,8 @@ def assemble(cfg: DictConfig, data: ImageData) -> tuple[Classifier, pl.Trainer]:
     fixed["plugins"] = [DurableCheckpointIO(), LightningEnvironment()]
     fixed["gradient_clip_val"] = None  # the classifier's work: Lightning clips only where it takes the steps itself
     fixed["log_every_n_steps"] = 1  # what callbacks log; points are buffered
+    fixed["accumulate_grad_batches"] = 1  # that too: in manual optimization Lightning does not
+    data.batches_per_step = cfg.trainer.get("accumulate_grad_batches") or 1
     fixed["max_steps"] = -1  # the classifier's work too: Lightning would end the last epoch without validation
     steps = total_steps(cfg, data)
     fixed["max_epochs"] = -(-steps // data.steps_per_epoch)
@@ -177,7 +179,11 @@ def _classifier(cfg: DictConfig, data: ImageData, network: nn.Module) -> Classif
         for key in OmegaConf.missing_keys(cfg):
             OmegaConf.update(cfg, key, total_steps(cfg, data))
         scheduler = build(cfg, "scheduler", optimizer)
-    ends = {"clip": cfg.trainer.get("gradient_clip_val"), "max_steps": cfg.trainer.get("max_steps")}
+    ends = {
+        "accumulate": data.batches_per_step,
+        "clip": cfg.trainer.get("gradient_clip_val"),
+        "max_steps": cfg.trainer.get("max_steps"),
+    }
     loss = cfg.loss if isinstance(cfg.loss, str) else build(cfg, "loss")
     metrics = _metrics(cfg, data.num_classes)
     classifier = Classifier(network, optimizer, scheduler, loss, **ends, monitor=_monitor(cfg), metrics=metrics)
