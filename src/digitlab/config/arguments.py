@@ -45,6 +45,8 @@ UNGIVEN = (
     "model.output",
     "trainer.gradient_clip_val",
     "trainer.max_steps",
+    "trainer.devices",
+    "trainer.num_nodes",
     "trainer.profiler",
 )
 LONGEST = 10_000  # characters of an argument

@@ -3,7 +3,8 @@
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import pytorch_lightning as pl
@@ -15,11 +16,13 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import MeanMetric
 
-from digitlab.data.batches import Chunk
+from digitlab.config.errors import UserError
+from digitlab.data.batches import Batches, Chunk
 from digitlab.data.sources import Pairs
 from digitlab.training.callbacks import sees_steps
 from digitlab.training.cuda_graph import Graph, make_capturable
-from digitlab.training.lightning_internals import callbacks_of, count_optimizer_steps
+from digitlab.training.distributed import Team
+from digitlab.training.lightning_internals import callbacks_of, count_optimizer_steps, datamodule_of
 from digitlab.training.monitor import loss_of
 
 
@@ -62,6 +65,7 @@ class Classifier(pl.LightningModule):
         self.loss = LOSSES[loss] if isinstance(loss, str) else loss
         self.clip, self.max_steps, self.monitor = clip, max_steps, monitor
         self.graph: Graph | None = None
+        self.team: Team | None = None  # the processes that take every step with this one, each with a part of its batch
         self.observers: list[pl.Callback] = []  # of every step
         self.steps: list[tuple[Tensor, list[int]]] = []  # of this epoch: (loss, number correct) and images of each
         # double: an accuracy is a fraction of counts and should read like one; a nan is a result, not to be left out
@@ -86,19 +90,20 @@ class Classifier(pl.LightningModule):
 
     def on_train_start(self) -> None:
         self.observers = [callback for callback in callbacks_of(self.trainer) if sees_steps(callback)]
-        if not self.observers and make_capturable(self.optimizer, moves=self.scheduler is not None):
+        if self.team:  # each step of which speaks to others, which no graph can
+            self.team.meet()
+        elif not self.observers and make_capturable(self.optimizer, moves=self.scheduler is not None):
             self.graph = Graph(self._step, self.optimizer)
 
     def training_step(self, batch: Pairs | Chunk, index: int) -> dict[str, Tensor]:
         batches = batch if isinstance(batch, Chunk) else [batch]
         left = self.max_steps - self.global_step if self.max_steps else sys.maxsize
-        results, sizes = torch.empty(min(left, len(batches)), 2, device=self.device), []
+        results, sizes = torch.empty(min(left, len(batches)), 3 if self.team else 2, device=self.device), []
         step = self.graph or self._step
         for result, (images, labels) in zip(results, batches, strict=False):
             result.copy_(step(images.to(self.device), labels.to(self.device)))
             sizes.append(len(labels))
-            if self.scheduler and not isinstance(self.scheduler, ReduceLROnPlateau):
-                self.scheduler.step()
+            self._step_scheduler()
         self.steps.append((results, sizes))
         count_optimizer_steps(self.trainer, len(sizes))
         if len(sizes) == left:
@@ -106,20 +111,62 @@ class Classifier(pl.LightningModule):
         return {"loss": results[-1, 0]}
 
     def _step(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Take one optimizer step; return its loss and how many images it got right, float32 (2,)."""
+        """Take one optimizer step; return its loss and how many images it got right, of a team's also how many."""
         self._tell("on_before_zero_grad", self.optimizer)
         self.optimizer.zero_grad()
-        logits = self.network(images)
-        loss = self.loss(logits, labels)
-        self._tell("on_before_backward", loss)
-        with torch.autocast(images.device.type, enabled=False):
-            loss.backward()
+        if self.team:
+            results = self._propagate(images, labels) if len(labels) else torch.zeros(2, device=self.device)
+            results = self.team.add_up(self.network.parameters(), results, len(labels))
+        else:
+            results = self._propagate(images, labels)
         self._tell("on_after_backward")
         self._tell("on_before_optimizer_step", self.optimizer)
         if self.clip:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.clip)
         self.optimizer.step()
+        return results
+
+    def _propagate(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Compute the gradients of a batch; return its loss and how many images are right, float32 (2,)."""
+        logits = self.network(images)
+        loss = self.loss(logits, labels)
+        self._tell("on_before_backward", loss)
+        with torch.autocast(images.device.type, enabled=False):
+            loss.backward()
         return torch.stack((loss.detach().float(), (logits.detach().argmax(1) == labels).sum().float()))
+
+    def _step_scheduler(self) -> None:
+        if self.scheduler and not isinstance(self.scheduler, ReduceLROnPlateau):
+            self.scheduler.step()
+
+    def follow(self, epoch: Mapping[str, Any], batches: Batches) -> None:
+        """Take the steps of an epoch that the first process of the team begins, in the state that it is in."""
+        self.load_state_dict(epoch["weights"])
+        self.optimizer.load_state_dict(epoch["optimizer"])
+        if self.scheduler:
+            self.scheduler.load_state_dict(epoch["scheduler"])
+        for parameter, is_trained in zip(self.network.parameters(), epoch["is_trained"], strict=True):
+            parameter.requires_grad = is_trained
+        if batches.sampler:
+            batches.sampler.set_epoch(epoch["number"])
+        for images, labels in islice(batches, epoch["steps"]):
+            self._step(images, labels)
+            self._step_scheduler()
+
+    def _lead(self, team: Team) -> None:
+        """Have the others of the team take the steps of this epoch too."""
+        steps = datamodule_of(self.trainer).steps_per_epoch
+        self.shared = min(steps, self.max_steps - self.global_step) if self.max_steps else steps
+        team.tell(
+            {
+                "number": self.current_epoch,
+                "steps": self.shared,
+                "weights": self.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "scheduler": self.scheduler and self.scheduler.state_dict(),
+                "is_trained": [each.requires_grad for each in self.network.parameters()],
+            }
+        )
 
     def _tell(self, hook: str, *arguments: Any) -> None:
         for callback in self.observers:
@@ -127,8 +174,8 @@ class Classifier(pl.LightningModule):
 
     @property
     def images_seen(self) -> int:
-        """How many images this epoch has trained on so far."""
-        return sum(sum(sizes) for _, sizes in self.steps)
+        """How many images this epoch has trained on so far, about, where a team shares them."""
+        return sum(sum(sizes) for _, sizes in self.steps) * (self.team.place.size if self.team else 1)
 
     def recent(self, count: int | None = None) -> tuple[float, float]:
         """Return loss and accuracy over the last `count` Lightning batches of this epoch, or over all of them."""
@@ -148,10 +195,15 @@ class Classifier(pl.LightningModule):
         self.steps.clear()
         self.seconds: float | None = None
         self.started = time.perf_counter()
+        if self.team:
+            self._lead(self.team)
 
     def on_train_epoch_end(self) -> None:
         seconds = self.seconds or self._stop_clock()  # which validation stops, where there is one
         losses, _, sizes = self._stack()
+        if self.team and len(losses) != self.shared:  # the others wait within a step for this process
+            raise UserError(f"trainer.callbacks: an epoch ended after {len(losses)} of {self.shared} steps; "
+                            "allowed with trainer.devices=1")  # fmt: skip
         if self.logger:
             for step, loss in enumerate(losses.tolist(), self.global_step - len(losses) + 1):
                 self.logger.log_metrics({"train/loss_step": loss}, step)
@@ -230,6 +282,9 @@ class Classifier(pl.LightningModule):
     def _stack(self, count: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Return loss, number correct and images of each step of the last `count` batches, or all: float64 (steps,)."""
         taken = self.steps[-count:] if count else self.steps
-        losses, correct = torch.cat([results for results, _ in taken]).double().cpu().T
-        sizes = [size for _, sizes in taken for size in sizes]
-        return losses, correct, torch.tensor(sizes, dtype=torch.float64)
+        columns = torch.cat([results for results, _ in taken]).double().cpu().T
+        sizes = torch.tensor([size for _, sizes in taken for size in sizes], dtype=torch.float64)
+        losses, correct, sizes = (
+            columns if self.team else (*columns, sizes)
+        )  # a team's batches are larger than seen here
+        return losses, correct, sizes
