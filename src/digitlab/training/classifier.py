@@ -140,7 +140,7 @@ class Classifier(pl.LightningModule):
             self.scheduler.step()
 
     def follow(self, epoch: Mapping[str, Any], batches: Batches) -> None:
-        """Take the steps of an epoch that the first process of the team begins, in the state that it is in."""
+        """Take the steps of an epoch that the first process of the team begins, by its `handover`."""
         self.load_state_dict(epoch["weights"])
         self.optimizer.load_state_dict(epoch["optimizer"])
         if self.scheduler:
@@ -153,20 +153,16 @@ class Classifier(pl.LightningModule):
             self._step(images, labels)
             self._step_scheduler()
 
-    def _lead(self, team: Team) -> None:
-        """Have the others of the team take the steps of this epoch too."""
-        steps = datamodule_of(self.trainer).steps_per_epoch
-        self.shared = min(steps, self.max_steps - self.global_step) if self.max_steps else steps
-        team.tell(
-            {
-                "number": self.current_epoch,
-                "steps": self.shared,
-                "weights": self.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "scheduler": self.scheduler and self.scheduler.state_dict(),
-                "is_trained": [each.requires_grad for each in self.network.parameters()],
-            }
-        )
+    def handover(self, number: int, steps: int) -> dict[str, Any]:
+        """Return all that another process needs to take the first `steps` steps of an epoch, counted from 0."""
+        return {
+            "number": number,
+            "steps": steps,
+            "weights": self.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler and self.scheduler.state_dict(),
+            "is_trained": [each.requires_grad for each in self.network.parameters()],
+        }
 
     def _tell(self, hook: str, *arguments: Any) -> None:
         for callback in self.observers:
@@ -196,7 +192,9 @@ class Classifier(pl.LightningModule):
         self.seconds: float | None = None
         self.started = time.perf_counter()
         if self.team:
-            self._lead(self.team)
+            left = self.max_steps - self.global_step if self.max_steps else sys.maxsize
+            self.shared = min(left, datamodule_of(self.trainer).steps_per_epoch)
+            self.team.tell(self.handover(self.current_epoch, self.shared))
 
     def on_train_epoch_end(self) -> None:
         seconds = self.seconds or self._stop_clock()  # which validation stops, where there is one

@@ -1,35 +1,26 @@
-"""Several processes that share a run: how they start, meet, speak, add up their gradients, and end."""
+"""Several processes that share a run: how they meet, speak, and add up their gradients."""
 
 import io
-import json
 import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
-from tempfile import TemporaryFile
-from threading import Event, Thread
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.distributed import PrefixStore, ProcessGroupGloo, Store, TCPStore, Work  # pyright: ignore[reportPrivateImportUsage]
 
 from digitlab.config.errors import UserError
 from digitlab.config.fingerprint import processes
 from digitlab.platform.environment import started
-from digitlab.platform.signals import say_last
+from digitlab.training.launch import Others
 
-FOLLOWER = "digitlab.training.follow"  # the program of a process that the first one starts
 COME = timedelta(minutes=10)  # until all have loaded their libraries and data
 SPEAK = timedelta(days=7)  # until the first has saved, or waited for a server: that it lives shows its connection
-DIE = 20  # seconds in which the first process meets by itself that another one has ended
 
 
 class ProcessEndedError(UserError):
@@ -64,8 +55,7 @@ class Team:
         self.is_given = started() is not None
         self.words: Any = None  # the connection by which the first tells the others what to do
         self.sums: Any = None  # the one by which all add up their gradients
-        self.others: list[tuple[subprocess.Popen, IO]] = []  # that this process started, and what they complain of
-        self.over = Event()
+        self.others: Others | None = None  # those that this process has started
 
     def __enter__(self) -> "Team":
         if self.place.size > 1 and self.is_given:
@@ -80,26 +70,7 @@ class Team:
             return
         served = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         self.store: Store = PrefixStore("attempt 0", served)
-        self.threads = torch.get_num_threads()
-        torch.set_num_threads(max(1, self.threads // self.place.size))
-        told = {"path": sys.path, "parent": os.getpid(), "cfg": OmegaConf.to_container(cfg, resolve=True)}
-        for rank in range(1, self.place.size):
-            place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": self.place.size}
-            place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": served.port, "PYTHONPATH": _sources()}
-            place |= {"OMP_NUM_THREADS": torch.get_num_threads()}
-            process = subprocess.Popen(
-                [sys.executable, "-m", FOLLOWER],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=(complaints := TemporaryFile()),  # noqa: SIM115  it is read when the process has ended
-                env=os.environ | {name: str(value) for name, value in place.items()},
-                start_new_session=True,  # a Ctrl-C is for the first, which ends the others
-            )
-            self.others.append((process, complaints))
-            assert process.stdin
-            with suppress(BrokenPipeError), process.stdin as pipe:
-                pipe.write(json.dumps(told).encode())
-        Thread(target=self._watch, daemon=True).start()
+        self.others = Others(cfg, self.place.size, served.port)
 
     def meet(self) -> None:
         """Wait for all to be there, for the same run, and connect them; do nothing where they are."""
@@ -111,7 +82,7 @@ class Team:
             names = [f"fingerprint/{each}" for each in range(count)]
             began = time.monotonic()
             while not self.store.check(names):  # not by a wait, during which no signal would be heard
-                if any(process.poll() is not None for process, _ in self.others):
+                if self.others and self.others.have_ended():
                     raise self._lost()
                 if time.monotonic() - began > COME.total_seconds():
                     raise ProcessEndedError(f"{count} processes share the run, and not all of them came within {COME}")
@@ -171,15 +142,10 @@ class Team:
         self._close() if kind else self.end()
 
     def _close(self) -> None:
-        self.over.set()
-        for process, complaints in self.others:
-            process.kill()  # it holds nothing that is not here too
-            process.wait()
-            complaints.close()
-        if self.others:
-            torch.set_num_threads(self.threads)
-        self.others.clear()
         self.words = self.sums = None
+        if self.others:
+            self.others.end()
+            self.others = None
 
     def _wait(self, begin: Callable[[], Work]) -> None:
         """Speak and listen, and hear signals meanwhile."""
@@ -198,32 +164,8 @@ class Team:
             raise self._lost() from error
 
     def _lost(self) -> ProcessEndedError:
-        """Say which of the others has ended, and why."""
-        until = time.monotonic() + 5
-        while self.others and time.monotonic() < until:
-            for rank, (process, complaints) in enumerate(self.others, 1):
-                if process.poll() is not None:
-                    complaints.seek(0)
-                    lines = complaints.read().decode(errors="replace").split("\n")
-                    said = next((line for line in reversed(lines) if line.strip()), "") or _cause(process.returncode)
-                    return ProcessEndedError(
-                        f"process {rank + 1} of {self.place.size} ended: {said.removeprefix('error: ')}"
-                    )
-            time.sleep(0.05)
-        return ProcessEndedError(f"another of the {self.place.size} processes of the run has ended")
-
-    def _watch(self) -> None:
-        """End this process where one of the others has ended and it does not meet that itself, as in a GPU's work."""
-        while not self.over.wait(1):
-            if any(process.poll() is not None for process, _ in self.others):
-                if not self.over.wait(DIE):
-                    say_last(f"error: {self._lost()}")
-                    os._exit(1)
-                return
-
-
-def _cause(code: int) -> str:
-    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        cause = self.others.cause() if self.others else ""
+        return ProcessEndedError(cause or f"another of the {self.place.size} processes of the run has ended")
 
 
 def _board(rank: int) -> Store:
@@ -245,7 +187,3 @@ def _nccl(store: Store, rank: int, count: int, device: torch.device) -> Any:
     options = ProcessGroupNCCL.Options()
     options._timeout = SPEAK
     return ProcessGroupNCCL(store, rank, count, options)
-
-
-def _sources() -> str:
-    return str(Path(__file__).parents[2])

@@ -8,7 +8,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from digitlab.config.errors import UserError
+from digitlab.config.errors import UserError, user_errors
 from digitlab.platform import machine
 from digitlab.training.callbacks import sees_steps
 
@@ -33,8 +33,9 @@ def check_parts(network: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], cl
             raise UserError(f"model: {name}: {type(layer).__name__} would see the rows of one process, not the batch; "
                             "allowed with trainer.devices=1")  # fmt: skip
     logits, labels = torch.randn(classes, classes, generator=torch.Generator().manual_seed(0)), torch.arange(classes)
-    whole = loss(logits, labels)
-    parts = torch.stack([loss(logits[[place]], labels[[place]]) for place in range(classes)])
+    with user_errors("loss"):
+        whole = loss(logits, labels)
+        parts = torch.stack([loss(logits[[place]], labels[[place]]) for place in range(classes)])
     if not torch.allclose(whole, parts.mean(), rtol=1e-4):
         raise UserError("loss: of a batch it is not the mean of its images' losses, so processes cannot share a batch; "
                         "allowed with trainer.devices=1")  # fmt: skip
