@@ -126,10 +126,10 @@ class Team:
         self._wait(lambda: self.sums.allreduce([flat]))
         flat[: size + 1] /= flat[size + 2]
         found = flat[size + 3 :].tolist() if any(lacking) else [1] * len(parameters)
-        views = flat[:size].split([each.numel() for each in parameters])
-        for parameter, view, is_there in zip(parameters, views, found, strict=True):
-            if is_there:
-                parameter.grad = view.view_as(parameter).to(parameter.dtype)
+        views = flat[:size].split([each.numel() for each in gradients])
+        for parameter, gradient, view, is_there in zip(parameters, gradients, views, found, strict=True):
+            if is_there:  # copied, for a fused optimizer wants a gradient to lie in memory as its weight does
+                parameter.grad = gradient.copy_(view.view_as(gradient))
         return flat[size : size + 3].clone()
 
     def end(self) -> None:
