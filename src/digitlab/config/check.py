@@ -50,11 +50,11 @@ def check_process(cfg: DictConfig) -> None:
     if found is None:
         if nodes > 1:
             raise UserError(f"trainer.num_nodes={nodes}: torchrun or srun must start the processes of each machine")
-    elif found.by not in ("torchrun", "srun"):
-        raise UserError(f"{found}; allowed: torchrun, srun, or none of them")
     elif count == 1:
         several = "several runs at once: digitlab sweep with hydra/launcher=joblib or slurm"
         raise UserError(f"{found}, and a run is one; start it without, or share it: trainer=ddp ({several})")
+    elif found.by not in ("torchrun", "srun"):
+        raise UserError(f"{found}; allowed: torchrun, srun, or none of them")
     elif count != found.size:
         raise UserError(f"{found}, and trainer.devices={count // nodes} x trainer.num_nodes={nodes} makes {count}")
 
