@@ -15,6 +15,7 @@ from measure import configure, in_turn, seconds, show, verdict
 from digitlab.platform import console, machine
 from digitlab.tracking.run import begin
 from digitlab.tracking.store import Store
+from digitlab.training.distributed import ALONE, Team
 from digitlab.training.run import fit
 from digitlab.training.setup import Job, assemble, identify
 
@@ -36,7 +37,8 @@ def pipeline(model: str) -> float:
     def train() -> None:
         classifier, trainer = assemble(cfg, data)
         with begin(store, "benchmark", {}) as run:
-            fit(run, Job(cfg, "", {}, data, classifier, trainer))
+            team = Team(ALONE, "", trainer.strategy.root_device)
+            fit(run, Job(cfg, "", {}, data, classifier, trainer, team, {}))
 
     return seconds(train)
 

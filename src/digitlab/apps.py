@@ -21,7 +21,7 @@ from digitlab.config.check import check, check_process, check_single_run
 from digitlab.config.errors import job_errors, one_line_errors
 from digitlab.config.hydra_internals import check_flags
 from digitlab.config.names import record
-from digitlab.platform.environment import shielded
+from digitlab.platform.environment import shielded, started
 from digitlab.platform.secrets import mask_screen
 from digitlab.platform.signals import nothing_continues, stay_until_killed
 from digitlab.platform.startup import fast_exit, fast_imports
@@ -37,8 +37,6 @@ def start(app: str) -> None:
         sys.argv[1:] = check_flags(sys.argv[1:], is_one=is_report)
         if is_report:
             nothing_continues()
-        else:
-            check_process()
         check_slips(sys.argv[1:], is_one=is_report)
         check_arguments(sys.argv[1:], REPORTS_HYDRA_KEYS if is_report else HYDRA_KEYS)
         sys.argv[1:] = understood(without_password(sys.argv[1:]))
@@ -47,12 +45,17 @@ def start(app: str) -> None:
 
 
 def train(cfg: DictConfig) -> float:
-    """Do one run."""
+    """Do one run, or this process's part of it."""
     mask_screen()
     with stay_until_killed(), shielded(), job_errors(cfg):  # a worker of a cluster has an environment of its own
         record(cfg, HydraConfig.get())
         check(cfg)  # a slip of the hand is known at once, before torch takes its seconds to load
+        check_process(cfg)
         check_single_run(cfg)
+        if (found := started()) and found.rank:
+            with fast_imports():
+                from digitlab.training.follow import follow
+            return follow(cfg)
         with fast_imports():
             from digitlab.training.run import train
         if not cfg.vs:

@@ -75,6 +75,20 @@ def test_a_process_keeps_its_gpu_from_run_to_run(tmp_path, monkeypatch):
     machine._claimed.cache_clear()
 
 
+def test_the_processes_of_a_run_take_one_each_in_order_and_no_other_process_prefers_those(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpus, "CLAIMS", tmp_path)
+    seen(monkeypatch, "GPU-a", "GPU-b", "GPU-c")
+    held = []
+    for place in (0, 1):
+        machine._claimed.cache_clear()
+        assert machine.devices("gpu", place) == [place]
+        held.append(machine._claimed(("GPU-a", "GPU-b", "GPU-c")[place : place + 1]))  # as its own process would
+    machine._claimed.cache_clear()
+    assert machine.devices("gpu") == [2]
+    assert machine.count_devices("gpu") == (3, "GPUs")
+    machine._claimed.cache_clear()
+
+
 def test_one_gpu_or_none_is_not_claimed(tmp_path, monkeypatch):
     monkeypatch.setattr(gpus, "claim", None)
     seen(monkeypatch, "GPU-a")

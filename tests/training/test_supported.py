@@ -29,10 +29,9 @@ WORKING_CALLBACKS = {
     "ModelSummary", "RichModelSummary", "RichProgressBar", "TQDMProgressBar", "WeightAveraging",
 }  # fmt: skip
 WORKING_ARGUMENTS = {
-    "accelerator", "accumulate_grad_batches", "callbacks", "detect_anomaly", "deterministic", "enable_model_summary",
-    "enable_progress_bar",
-    "gradient_clip_val", "inference_mode", "max_epochs", "max_steps", "num_sanity_val_steps", "precision",
-    "profiler",
+    "accelerator", "accumulate_grad_batches", "callbacks", "detect_anomaly", "deterministic", "devices",
+    "enable_model_summary", "enable_progress_bar", "gradient_clip_val", "inference_mode", "max_epochs", "max_steps",
+    "num_nodes", "num_sanity_val_steps", "precision", "profiler",
 }  # fmt: skip
 ONLY_FALSE = {"use_distributed_sampler"}
 # What those callbacks need that are refused; the others need nothing.

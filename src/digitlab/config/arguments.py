@@ -53,6 +53,8 @@ UNGIVEN = (
     "trainer.accumulate_grad_batches",
     "trainer.gradient_clip_val",
     "trainer.max_steps",
+    "trainer.devices",
+    "trainer.num_nodes",
     "trainer.profiler",
 )
 LONGEST = 10_000  # characters of an argument

@@ -24,7 +24,8 @@ REFUSED = {
                               "limit_test_batches", "overfit_batches", "val_check_interval", "check_val_every_n_epoch",
                               "reload_dataloaders_every_n_epochs"), f"{EPOCHS}; trainer.max_epochs says how many")
     | dict.fromkeys(("fast_dev_run", "barebones"), f"{EPOCHS}; trainer=smoke is a quick look")
-    | dict.fromkeys(("strategy", "devices", "num_nodes", "sync_batchnorm"), "a run has one device")
+    | dict.fromkeys(("strategy", "sync_batchnorm"), "trainer.devices says how many processes share a run, and how "
+                    "they do is fixed")
     | dict.fromkeys(UNREAD, "nothing here reads it")
     | {
         "max_time": "how far a run gets would depend on the machine; trainer.max_epochs limits it",
@@ -39,9 +40,11 @@ REFUSED = {
 TAKEN_OVER = (
     "accumulate_grad_batches",
     "callbacks",
+    "devices",
     "gradient_clip_val",
     "max_epochs",
     "max_steps",
+    "num_nodes",
 )  # a run reads them itself
 # Where `_target_` may lead, besides to modules of SOURCES, where a user's own code lies.
 PACKAGES = ("digitlab", "torch", "pytorch_lightning", "torchvision", "torchmetrics")

@@ -11,10 +11,11 @@ from digitlab.config.arguments import UNGIVEN
 from digitlab.config.build import check_special, special_keys
 from digitlab.config.environment import from_environment
 from digitlab.config.errors import UserError
+from digitlab.config.fingerprint import processes
 from digitlab.config.leaves import as_text
 from digitlab.config.names import GROUPS
 from digitlab.config.published import current, rename_targets
-from digitlab.platform.environment import starter
+from digitlab.platform.environment import started
 from digitlab.platform.secrets import has_secret
 from digitlab.platform.startup import fast_imports
 
@@ -43,11 +44,34 @@ def check(cfg: DictConfig) -> DictConfig:
     return cfg
 
 
-def check_process() -> None:
-    """Raise UserError where this process was started as one of several that share a run."""
-    if found := starter():
+def check_process(cfg: DictConfig) -> None:
+    """Raise UserError where other processes were started with this one than those that share the run of `cfg`."""
+    found, count, nodes = started(), processes(cfg), cfg.trainer.get("num_nodes", 1)
+    if found is None:
+        if nodes > 1:
+            raise UserError(f"trainer.num_nodes={nodes}: torchrun or srun must start the processes of each machine")
+    elif count == 1:
         several = "several runs at once: digitlab sweep with hydra/launcher=joblib or slurm"
-        raise UserError(f"{found} started several processes, and a run is one; start it without ({several})")
+        raise UserError(f"{found}, and a run is one; start it without, or share it: trainer=ddp ({several})")
+    elif found.by not in ("torchrun", "srun"):
+        raise UserError(f"{found}; allowed: torchrun, srun, or none of them")
+    elif count != found.size:
+        raise UserError(f"{found}, and trainer.devices={count // nodes} x trainer.num_nodes={nodes} makes {count}")
+
+
+def check_alone(what: str) -> None:
+    """Raise UserError where this process is one of several, and `what` it is asked for is the work of one."""
+    if found := started():
+        raise UserError(f"{found}, and {what} is one; start it without: trainer.devices=N has the others started")
+
+
+def check_launcher(cfg: DictConfig, launcher: str) -> None:
+    """Raise UserError where the run of `cfg`, in several processes, would be one of several runs of a machine."""
+    if launcher == "joblib" and (count := processes(cfg)) > 1:
+        raise UserError(
+            f"trainer.devices={count}: not with hydra/launcher={launcher}, whose workers share the machine already; "
+            "leave out one of them"
+        )
 
 
 def check_report(cfg: DictConfig) -> None:
@@ -65,6 +89,7 @@ def check_report(cfg: DictConfig) -> None:
 
 def check_sweep(cfg: DictConfig) -> None:
     """Raise UserError for an unknown key or a bad value in the node `sweep`, which says what runs there are."""
+    check_alone("a sweep")
     _validate("Sweep", OmegaConf.to_container(cfg.sweep, resolve=True), "sweep")
     written = OmegaConf.to_yaml(OmegaConf.masked_copy(cfg, ["tracking"])) + OmegaConf.to_yaml(cfg.hydra.sweeper)
     if "://" in written and has_secret(written):

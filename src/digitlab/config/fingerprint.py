@@ -63,6 +63,11 @@ def deviations(recorded: Mapping[str, str], defaults: Mapping[str, str]) -> dict
     }
 
 
+def processes(cfg: DictConfig) -> int:
+    """Return how many processes share the run of `cfg`."""
+    return cfg.trainer.get("devices", 1) * cfg.trainer.get("num_nodes", 1)
+
+
 def fingerprint(cfg: DictConfig, digest: str) -> str:
     """Hash what in the resolved `cfg` can change a run's result, the data standing as the `digest` of its splits."""
     relevant = _relevant(cfg)
@@ -73,6 +78,8 @@ def fingerprint(cfg: DictConfig, digest: str) -> str:
         # Version 0.1 hashed the module of each target, under the target's name: a network in one file keeps its runs.
         code |= dict.fromkeys([each for each in targets if each.rpartition(".")[0] == name] or [name], hashed)
     results = {"results": RESULTS, **_partial_changes(settings)}
+    if (count := processes(cfg)) > 1:  # on how many machines they are changes nothing
+        results["processes"] = count
     content = json.dumps(settings | {"digest": digest, "code": code} | results, sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
@@ -91,7 +98,7 @@ def own_code(cfg: DictConfig) -> dict[str, Path]:
 
 
 def _relevant(cfg: DictConfig) -> dict[str, Any]:
-    skipped = (*IRRELEVANT, *(f"data.{name}" for name in IN_DIGEST))
+    skipped = (*IRRELEVANT, *(f"data.{name}" for name in IN_DIGEST), "trainer.devices", "trainer.num_nodes")
     return {key: value for key, value in leaves_of(cfg).items() if not is_within(key, skipped)}
 
 

@@ -73,6 +73,11 @@ class Trainer(Built):
     precision: Literal["auto", "32-true", "bf16-mixed"] = Field(
         default="32-true", description="bf16-mixed: faster, other numbers; auto: that where the hardware computes in it"
     )
+    devices: Count = Field(
+        default=1,
+        description="processes on a machine that share each batch, each with a GPU of its own or all on the CPU",
+    )
+    num_nodes: Count = Field(default=1, description="machines with so many processes, which torchrun or srun starts")
     max_epochs: Count = Field(default=12, description="passes over the training images")
     max_steps: Count | None = Field(
         default=None, description="end after so many optimizer steps, if they are fewer; the last epoch is then shorter"

@@ -39,6 +39,7 @@ class Batches:
     `split` is uint8 images (N, H, W) or (N, H, W, C) with int64 labels (N,). Images come in the `order` of each epoch,
     or as they lie without one; the last batch may be smaller, and a last image by itself comes in the batch before it
     where `joins_last`; with `drop_last` a smaller one is left out.
+    `share` is (rank, count): of each batch only the rank-th of so many parts, whose sizes differ by one at most.
     """
 
     def __init__(
@@ -50,12 +51,14 @@ class Batches:
         augment: Augment | None = None,
         joins_last: bool = False,
         drop_last: bool = False,
+        share: tuple[int, int] = (0, 1),
     ):
         self.images, self.labels = split
         self.preprocess, self.batch_size = preprocess.to(self.labels.device), batch_size
         self.joins_last = joins_last and len(self.labels) > batch_size > 1 == len(self.labels) % batch_size
         self.drop_last = drop_last and len(self.labels) > batch_size
         self.augment = augment or Augment()
+        self.share = share
         self.sampler, self.batch_sampler = order, None  # where Lightning looks for set_epoch
 
     def __len__(self) -> int:
@@ -63,7 +66,7 @@ class Batches:
         return whole + bool(rest and not (self.joins_last or self.drop_last))
 
     def __iter__(self) -> Iterator[Pairs]:
-        for rows in self._rows():
+        for rows in map(self._own, self._rows()):
             images = self.preprocess(self.augment.stored(self.images[rows]))
             yield self.augment.input(images), self.labels[rows]
 
@@ -77,6 +80,14 @@ class Batches:
         if self.joins_last:
             rows[-1] = slice(rows[-1].start, None)
         return rows
+
+    def _own(self, rows: Tensor | slice) -> Tensor | slice:
+        rank, count = self.share
+        if count == 1:
+            return rows
+        if isinstance(rows, slice):
+            rows = torch.arange(*rows.indices(len(self.labels)), device=self.labels.device)
+        return rows.tensor_split(count)[rank]
 
 
 class Chunk:

@@ -75,6 +75,7 @@ class ImageData(pl.LightningDataModule):
         self.preprocess = Preprocess(normalize, mean, std)
         self.augment = Augment(**(augment or {}))
         self.shuffle, self.drop_last = shuffle, drop_last
+        self.share: tuple[int, int] = (0, 1)  # of each training batch: see Batches
         self.joins_last = False  # for a network that cannot train on a single image: see Batches
         self.batches_per_step = 1  # whose gradients a module adds up
         self.loaded: Splits | None = None
@@ -121,18 +122,21 @@ class ImageData(pl.LightningDataModule):
 
     @property
     def steps_per_epoch(self) -> int:
-        return -(-len(self._training()) // self.batches_per_step)
+        return -(-len(self.training_batches()) // self.batches_per_step)
 
     def batch_sizes(self, stage: str, device: torch.device) -> list[int]:
         """Return how many images the batches of a split have on `device`: the most, and what is left for the last."""
         whole = self.batch_size if stage == "train" else _of_device(EVALUATION_BATCH, device)
         count = self.sizes[stage]
-        if stage == "train" and self.drop_last and count >= whole:
-            return [whole]
-        return sorted({min(whole, count), count % whole or whole} & set(range(1, count + 1)), reverse=True)
+        sizes = {min(whole, count), count % whole or whole}
+        if stage == "train":
+            sizes = {whole} if self.drop_last and count >= whole else sizes
+            processes = self.share[1]
+            sizes = {part for size in sizes for part in (size // processes, -(-size // processes))}
+        return sorted(sizes & set(range(1, count + 1)), reverse=True)
 
     def train_dataloader(self) -> Batches | Chunks:
-        batches = self._training()
+        batches = self.training_batches()
         steps = self.steps_per_execution or _of_device(STEPS_PER_EXECUTION, batches.labels.device)
         steps *= self.batches_per_step
         return Chunks(batches, steps) if steps > 1 else batches
@@ -146,10 +150,12 @@ class ImageData(pl.LightningDataModule):
     def predict_dataloader(self) -> Batches:
         return self._evaluation("test")
 
-    def _training(self) -> Batches:
+    def training_batches(self) -> Batches:
+        """Return the training images as single batches, of the whole set in an order of each epoch."""
         order = EpochOrder(self.sizes["train"], self.seed) if self.shuffle else None
         split = self._on_device("train")
-        return Batches(split, self.preprocess, self.batch_size, order, self.augment, self.joins_last, self.drop_last)
+        ends = {"joins_last": self.joins_last, "drop_last": self.drop_last}
+        return Batches(split, self.preprocess, self.batch_size, order, self.augment, **ends, share=self.share)
 
     def _evaluation(self, stage: str) -> Batches:
         split = self._on_device(stage)

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
+from typing import NamedTuple
 
 # What the variables of a library begin with, and those of them that it may read.
 READABLE: Mapping[str, tuple[str, ...]] = {
@@ -40,13 +41,14 @@ FIXED = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "GIT_PYTHON_REFRESH": "quiet",  # MLflow needs no git
 }
-# What starts several processes at once, by what tells each of them how many there are, and which it is.
+# What starts several processes at once, by what tells each of them how many there are, which it is, and which of those
+# on its machine.
 STARTERS = {
-    "torchrun": ("WORLD_SIZE", "RANK"),
-    "srun": ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
-    "mpirun": ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
-    "mpiexec": ("PMI_SIZE", "PMI_RANK"),
-    "jsrun": ("JSM_NAMESPACE_SIZE", "JSM_NAMESPACE_RANK"),
+    "torchrun": ("WORLD_SIZE", "RANK", "LOCAL_RANK"),
+    "srun": ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_LOCALID"),
+    "mpirun": ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", ""),
+    "mpiexec": ("PMI_SIZE", "PMI_RANK", ""),
+    "jsrun": ("JSM_NAMESPACE_SIZE", "JSM_NAMESPACE_RANK", ""),
 }
 RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")  # read by Lightning
 IN_ASCII = {"×": "x", "±": "+-", "–": "-", "−": "-", "…": "...", "≤": "<=", "≥": ">=", "→": "->"}
@@ -79,11 +81,25 @@ def shielded() -> Iterator[None]:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-def starter() -> str | None:
-    """Return the variable that makes this process one of several, and what started them; None where it is alone."""
-    for name, (count, rank) in STARTERS.items():
-        if os.environ.get(count, "").isdecimal() and int(os.environ[count]) > 1 and rank in os.environ:
-            return f"{count}={os.environ[count]}: {name}"
+class Started(NamedTuple):
+    """What started this process with others: the variable that says so, how many they are, and which one this is."""
+
+    by: str
+    variable: str
+    size: int
+    rank: int
+    local: int  # which of those on this machine
+
+    def __str__(self) -> str:
+        return f"{self.variable}={self.size}: {self.by} started several processes"
+
+
+def started() -> Started | None:
+    """Say what started this process as one of several; None where it is alone."""
+    for by, names in STARTERS.items():
+        count, rank, local = (int(text) if (text := os.environ.get(name, "")).isdecimal() else None for name in names)
+        if count and count > 1 and rank is not None:
+            return Started(by, names[0], count, rank, local or 0)
     return None
 
 
@@ -91,7 +107,7 @@ def _is_readable(name: str, value: str) -> bool:
     if name in FIXED:
         return True
     if name in RANKS:
-        return starter() is not None  # this process is to be refused, by what they say
+        return started() is not None  # this process is to be refused or to take part, by what they say
     if name == "OMP_NUM_THREADS":
         return bool(re.fullmatch(r"\s*[1-9]\d*(\s*,\s*[1-9]\d*)*\s*", value))  # libgomp complains of any other
     if name == "MPLBACKEND":  # in a notebook, what draws there

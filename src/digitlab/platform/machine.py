@@ -25,12 +25,23 @@ def accelerator(wanted: str) -> str:
     return ("gpu" if found else "cpu") if wanted == "auto" else wanted
 
 
-def devices(accelerator: str) -> int | list[int]:
-    """Return what Lightning takes as `devices`: one CPU, or the GPU that is this process's from now on."""
+def devices(accelerator: str, place: int | None = None) -> int | list[int]:
+    """Return what Lightning takes as `devices`: one CPU, or the GPU that is this process's from now on.
+
+    That is the one at `place`, where the processes of a run share the GPUs, else the one that the fewest have taken.
+    """
     if accelerator == "cpu":
         return 1
-    names = tuple(str(torch.cuda.get_device_properties(place).uuid) for place in range(torch.cuda.device_count()))
+    names = tuple(str(torch.cuda.get_device_properties(each).uuid) for each in range(torch.cuda.device_count()))
+    if place is not None:
+        _claimed(names[place : place + 1])
+        return [place]
     return [_claimed(names)[0] if len(names) > 1 else 0]
+
+
+def count_devices(accelerator: str) -> tuple[int, str]:
+    """Return how many processes of a run this machine has devices for, and what those are."""
+    return (torch.cuda.device_count(), "GPUs") if accelerator == "gpu" else (os.cpu_count() or 1, "processors")
 
 
 @cache  # which holds the claim
@@ -58,6 +69,14 @@ def computes_in_bf16(accelerator: str) -> bool:
     if accelerator == "gpu":
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     return "avx512_bf16" in _cpu_info("flags")
+
+
+def prepare_training() -> None:
+    """Set up memory, CUDA and cuDNN as a run needs them."""
+    disable_malloc_trim()
+    disable_nvml_check()
+    fix_cudnn_algorithms()
+    free_gpu_memory()
 
 
 def disable_malloc_trim() -> None:

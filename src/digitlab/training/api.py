@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from digitlab.config.arguments import check_arguments, understood
-from digitlab.config.check import check_process, check_single_run
+from digitlab.config.check import check_alone, check_process, check_single_run
 from digitlab.config.compose import compose, configuration
 from digitlab.config.errors import UserError, one_line
 from digitlab.tracking import queries
@@ -49,7 +49,7 @@ def train(*overrides: str, config_dir: str | Path | None = None, **keys: Any) ->
     for override in typed:
         if override.startswith("sweep="):
             raise UserError(f"{override}: is many runs, and this trains one; digitlab sweep does them")
-    check_process()
+    check_alone("digitlab.train")
     check_arguments(typed)
     typed = understood(typed)
     if config_dir:
@@ -60,6 +60,7 @@ def train(*overrides: str, config_dir: str | Path | None = None, **keys: Any) ->
     try:
         with configuration():
             cfg = compose(*typed)
+        check_process(cfg)
         check_single_run(cfg)
         if cfg.vs:
             raise UserError(

@@ -22,16 +22,21 @@ from digitlab.training.monitor import loss_of
 from digitlab.training.user_checkpoints import follow
 
 
+def reseed(seed: int, epoch: int, rank: int = 0) -> None:
+    """Seed every random generator with a function of (seed, epoch, rank), the rank of one process among several."""
+    # The 1 makes this stream differ from the one that orders the images (EpochOrder).
+    words = np.random.SeedSequence([seed, epoch, 1, rank]).generate_state(1)  # a last 0 is as good as nothing
+    pl.seed_everything(int(words[0]), verbose=False)
+
+
 class ReseedEveryEpoch(Callback):
-    """Seed every random generator at the start of each training epoch with a function of (seed, epoch)."""
+    """Seed every random generator at the start of each training epoch, so that it can be repeated by itself."""
 
     def __init__(self, seed: int):
         self.seed = seed
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # The trailing 1 makes this stream differ from the one that orders the images (EpochOrder).
-        words = np.random.SeedSequence([self.seed, trainer.current_epoch, 1]).generate_state(1)
-        pl.seed_everything(int(words[0]), verbose=False)
+        reseed(self.seed, trainer.current_epoch)
 
 
 class EpochCheckpoint(Checkpoint):

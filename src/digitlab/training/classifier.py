@@ -3,35 +3,31 @@
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from types import MappingProxyType
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-import torch.nn.functional as F
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import MeanMetric, Metric
 
-from digitlab.data.batches import Chunk
+from digitlab.config.errors import UserError
+from digitlab.data.batches import Batches, Chunk
 from digitlab.data.sources import Pairs
 from digitlab.training.averaging import Average
 from digitlab.training.callbacks import sees_steps
 from digitlab.training.cuda_graph import Graph, make_capturable
-from digitlab.training.lightning_internals import callbacks_of, count_optimizer_steps
+from digitlab.training.distributed import Team
+from digitlab.training.handover import hand_over, take_over
+from digitlab.training.lightning_internals import callbacks_of, count_optimizer_steps, datamodule_of
+from digitlab.training.losses import LOSSES
 from digitlab.training.monitor import loss_of
-
-
-def clipped_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Compute Keras <= 2.2's cross-entropy: softmax clipped to [1e-7, 1 - 1e-7]; what is clipped has no gradient."""
-    return F.nll_loss(logits.float().softmax(1).clamp(1e-7, 1 - 1e-7).log(), labels)
-
-
-LOSSES = {"cross_entropy": F.cross_entropy, "clipped_cross_entropy": clipped_cross_entropy}
+from digitlab.training.steps import Steps
 
 LAST_POINT = "images_per_s"  # the last metric that an epoch writes: where it is stored, so are the others
 
@@ -71,8 +67,9 @@ class Classifier(pl.LightningModule):
         self.clip, self.max_steps, self.monitor, self.average = clip, max_steps, monitor, average
         self.accumulate = accumulate
         self.graph: Graph | None = None
+        self.team: Team | None = None  # the processes that take every step with this one, each with a part of its batch
         self.observers: list[pl.Callback] = []  # of every step
-        self.steps: list[tuple[Tensor, list[int]]] = []  # of this epoch: (loss, number correct) and images of each
+        self.steps = Steps()  # of this epoch
         # double: an accuracy is a fraction of counts and should read like one; a nan is a result, not to be left out
         self.mean_loss, self.mean_acc = (MeanMetric(nan_strategy="disable").set_dtype(torch.float64) for _ in range(2))
         self.metrics: Any = nn.ModuleDict(metrics)
@@ -99,29 +96,35 @@ class Classifier(pl.LightningModule):
         self.observers = [callback for callback in callbacks_of(self.trainer) if sees_steps(callback)]
         if self.average:
             self.average.follow(self.network)
-        if not self.observers and make_capturable(self.optimizer, moves=self.scheduler is not None):
+        if self.team:  # each step of which speaks to others, which no graph can
+            self.team.meet()
+        elif not self.observers and make_capturable(self.optimizer, moves=self.scheduler is not None):
             self.graph = Graph(self._step, self.optimizer)
 
     def training_step(self, batch: Pairs | Chunk, index: int) -> dict[str, Tensor]:
         batches = batch if isinstance(batch, Chunk) else [batch]
         left = self.max_steps - self.global_step if self.max_steps else sys.maxsize
-        results = torch.empty(min(left, -(-len(batches) // self.accumulate)), 2, device=self.device)
-        step, sizes, batches = self.graph or self._step, [], iter(batches)
+        count = min(left, -(-len(batches) // self.accumulate))
+        results, sizes = torch.empty(count, 3 if self.team else 2, device=self.device), []
+        step, batches = self.graph or self._step, iter(batches)
         for result in results:
-            pairs = islice(batches, self.accumulate)
-            tensors = [each.to(self.device) for pair in pairs for each in pair]
-            result.copy_(step(*tensors))
-            sizes.append(sum(map(len, tensors[1::2])))
-            if self.scheduler and not isinstance(self.scheduler, ReduceLROnPlateau):
-                self.scheduler.step()
-        self.steps.append((results, sizes))
-        count_optimizer_steps(self.trainer, len(sizes))
-        if len(sizes) == left:
+            sizes.append(self._take(step, batches, result))
+        self.steps.add(results, sizes)
+        count_optimizer_steps(self.trainer, count)
+        if count == left:
             self.trainer.should_stop = True  # which ends the epoch here, validated as any
         return {"loss": results[-1, 0]}
 
+    def _take(self, step: Callable[..., Tensor], batches: Iterator[Pairs], result: Tensor) -> int:
+        """Take an optimizer step of the next batches, and the scheduler's; return how many images they have."""
+        tensors = [each.to(self.device) for pair in islice(batches, self.accumulate) for each in pair]
+        result.copy_(step(*tensors))
+        if self.scheduler and not isinstance(self.scheduler, ReduceLROnPlateau):
+            self.scheduler.step()
+        return sum(map(len, tensors[1::2]))
+
     def _step(self, *tensors: Tensor) -> Tensor:
-        """Take one optimizer step; return its loss and how many images it got right, float32 (2,).
+        """Take one optimizer step; return its loss and how many images it got right, of a team also how many it had.
 
         `tensors` are images and labels of a batch, or of several in turn, whose gradients are those of one whole batch.
         """
@@ -129,41 +132,48 @@ class Classifier(pl.LightningModule):
         self.optimizer.zero_grad()
         total, results = sum(map(len, tensors[1::2])), []
         for images, labels in zip(tensors[::2], tensors[1::2], strict=True):
-            logits = self.network(images)
-            loss = self.loss(logits, labels)
-            if len(tensors) > 2:
-                loss = loss * (len(labels) / total)
-            self._tell("on_before_backward", loss)
-            with torch.autocast(images.device.type, enabled=False):
-                loss.backward()
-            self._tell("on_after_backward")
-            results.append(torch.stack((loss.detach().float(), (logits.detach().argmax(1) == labels).sum().float())))
+            if len(labels):  # of the last batch some process of a team may have none
+                results.append(self._propagate(images, labels, total))
+                self._tell("on_after_backward")
+        result = results[0] if len(results) == 1 else sum(results, torch.zeros(2, device=self.device))
+        if self.team:
+            result = self.team.add_up(self.network.parameters(), result, total)
         self._tell("on_before_optimizer_step", self.optimizer)
         if self.clip:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.clip)
         self.optimizer.step()
         if self.average:
             self.average.end_step()
-        return torch.stack(results).sum(0) if len(results) > 1 else results[0]
+        return result
+
+    def _propagate(self, images: Tensor, labels: Tensor, total: int) -> Tensor:
+        """Add up the gradients of a batch, one of `total` images or a part of it; return loss and number correct."""
+        logits = self.network(images)
+        loss = self.loss(logits, labels)
+        if len(labels) < total:
+            loss = loss * (len(labels) / total)
+        self._tell("on_before_backward", loss)
+        with torch.autocast(images.device.type, enabled=False):
+            loss.backward()
+        return torch.stack((loss.detach().float(), (logits.detach().argmax(1) == labels).sum().float()))
+
+    def follow(self, epoch: Mapping[str, Any], batches: Batches) -> None:
+        """Take the steps of an epoch that the first process of the team has handed over."""
+        take_over(epoch, self, self.optimizer, self.scheduler)
+        if batches.sampler:
+            batches.sampler.set_epoch(epoch["number"])
+        some, result = iter(batches), torch.empty(3, device=self.device)
+        for _ in range(epoch["steps"]):
+            self._take(self._step, some, result)
 
     def _tell(self, hook: str, *arguments: Any) -> None:
         for callback in self.observers:
             getattr(callback, hook)(self.trainer, self, *arguments)
 
     @property
-    def images_seen(self) -> int:
-        """How many images this epoch has trained on so far."""
-        return sum(sum(sizes) for _, sizes in self.steps)
-
-    @property
     def is_fitting(self) -> bool:
         """Say whether this is training, or the validation of an epoch of it."""
         return self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking
-
-    def recent(self, count: int | None = None) -> tuple[float, float]:
-        """Return loss and accuracy over the last `count` Lightning batches of this epoch, or over all of them."""
-        losses, correct, sizes = self._stack(count)
-        return float(losses @ sizes / sizes.sum()), float(correct.sum() / sizes.sum())
 
     def release(self) -> None:
         """Give back what a GPU holds for replays. Lightning calls no hook of ours where training ends by an error."""
@@ -185,17 +195,25 @@ class Classifier(pl.LightningModule):
             self.average.load(checkpoint)
 
     def on_train_epoch_start(self) -> None:
-        self.steps.clear()
+        self.steps = Steps(self.team.place.size if self.team else 1)
         self.seconds: float | None = None
         self.started = time.perf_counter()
+        if self.team:
+            left = self.max_steps - self.global_step if self.max_steps else sys.maxsize
+            self.shared = min(left, datamodule_of(self.trainer).steps_per_epoch)
+            handed = hand_over(self, self.optimizer, self.scheduler)
+            self.team.tell({"number": self.current_epoch, "steps": self.shared, **handed})
 
     def on_train_epoch_end(self) -> None:
         seconds = self.seconds or self._stop_clock()  # which validation stops, where there is one
-        losses, _, sizes = self._stack()
+        losses, _, sizes = self.steps.stack()
+        if self.team and len(losses) != self.shared:  # the others wait within a step for this process
+            raise UserError(f"trainer.callbacks: an epoch ended after {len(losses)} of {self.shared} steps; "
+                            "allowed with trainer.devices=1")  # fmt: skip
         if self.logger:
             for step, loss in enumerate(losses.tolist(), self.global_step - len(losses) + 1):
                 self.logger.log_metrics({"train/loss_step": loss}, step)
-        loss, acc = self.recent()
+        loss, acc = self.steps.means()
         rates = {"time/epoch_s": seconds, LAST_POINT: float(sizes.sum()) / seconds}
         lr = {"lr": self.optimizer.param_groups[0]["lr"]} if self.scheduler else {}
         self._publish({"train/loss": loss, "train/acc": acc, **lr, **rates}, self.current_epoch + 1)
@@ -216,13 +234,12 @@ class Classifier(pl.LightningModule):
         values = self._means("val")
         if self.trainer.sanity_checking:  # of some batches, for Lightning's sake
             return
-        is_fitting = self.is_fitting
         if self.average:
             self.average.take_back()
-        if is_fitting and isinstance(self.scheduler, ReduceLROnPlateau):
+        if self.is_fitting and isinstance(self.scheduler, ReduceLROnPlateau):
             self.scheduler.step(loss_of(values, self.monitor))  # pyright: ignore[reportArgumentType]  its stub
-        if is_fitting or not self.returns_results:
-            self._publish(values, self.current_epoch + is_fitting)
+        if self.is_fitting or not self.returns_results:
+            self._publish(values, self.current_epoch + self.is_fitting)
         else:
             self._return(values)
 
@@ -277,13 +294,6 @@ class Classifier(pl.LightningModule):
             self.log_dict(values, logger=True)
 
     def _stop_clock(self) -> float:
-        self._stack(1)  # waits for the device, so that the time is of work done, not of work queued
+        self.steps.stack(1)  # waits for the device, so that the time is of work done, not of work queued
         self.seconds = time.perf_counter() - self.started
         return self.seconds
-
-    def _stack(self, count: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Return loss, number correct and images of each step of the last `count` batches, or all: float64 (steps,)."""
-        taken = self.steps[-count:] if count else self.steps
-        losses, correct = torch.cat([results for results, _ in taken]).double().cpu().T
-        sizes = [size for _, sizes in taken for size in sizes]
-        return losses, correct, torch.tensor(sizes, dtype=torch.float64)

@@ -3,10 +3,17 @@
 import pytorch_lightning as pl
 from pytorch_lightning.trainer.states import TrainerFn
 
+from digitlab.data.datamodule import ImageData
+
 
 def callbacks_of(trainer: pl.Trainer) -> list[pl.Callback]:
     """Return the callbacks of a trainer; the attribute is set from outside its class, where type checkers miss it."""
     return trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def datamodule_of(trainer: pl.Trainer) -> ImageData:
+    """Return what gives a trainer its batches; this attribute too is set from outside its class."""
+    return trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def count_optimizer_steps(trainer: pl.Trainer, count: int) -> None:

@@ -50,8 +50,8 @@ class Progress(Callback):
     ) -> None:
         if self.bar and ((batch_idx + 1) % REFRESH == 0 or batch_idx + 1 == trainer.num_training_batches):
             assert isinstance(pl_module, Classifier)
-            loss, acc = pl_module.recent(REFRESH)
-            rate = pl_module.images_seen / (time.perf_counter() - self.started)
+            loss, acc = pl_module.steps.means(REFRESH)
+            rate = pl_module.steps.images / (time.perf_counter() - self.started)
             self.bar.update(
                 self.task,
                 completed=trainer.current_epoch * trainer.num_training_batches + batch_idx + 1,

@@ -27,11 +27,14 @@ def train(cfg: DictConfig) -> float:
     Raises UserError for a mistake in `cfg`, before anything is recorded.
     """
     console.prepare()
-    machine.disable_malloc_trim()
-    machine.disable_nvml_check()
-    machine.fix_cudnn_algorithms()
-    machine.free_gpu_memory()
+    machine.prepare_training()
     job = set_up(cfg)
+    with job.team:
+        return make(cfg, job)
+
+
+def make(cfg: DictConfig, job: Job) -> float:
+    """Make the run of `job`, which was set up by `cfg`, or find it done; return its best val/acc."""
     if not job.is_cell:
         console.say("\n".join(machine.accelerators()))
     with user_errors("tracking"):
@@ -44,9 +47,11 @@ def train(cfg: DictConfig) -> float:
             record.show_done(done, store.directions(done.info.run_id))
             return record.best_accuracy(run)
         with run:
+            job.team.start(cfg)
             run.without_model = store.why_no_models() or why_not_exported(job.classifier.network, job.data)
             record.describe(run, job)
             epochs = fit(run, job)
+            job.team.end()
             tested = evaluate(run, job) if job.is_tested else None
             record.write_note(run, job, "" if tested is None else f"epoch {tested} of {epochs} ({job.cfg.evaluate_on})")
             run.keep_only(job.tested_checkpoint)
@@ -63,6 +68,7 @@ def train(cfg: DictConfig) -> float:
 def fit(run: Run, job: Job) -> int:
     """Train from the start or from the last checkpoint; return the number of epochs. The step is Classifier's."""
     trainer, classifier, data = job.trainer, job.classifier, job.data
+    classifier.team = job.team if job.team.place.size > 1 else None
     trainer.logger = run.logger
     run.logger.step_of_metrics = lambda: step_of_metrics(trainer)
     for callback in callbacks_of(trainer):

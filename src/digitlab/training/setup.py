@@ -32,10 +32,12 @@ from digitlab.training.averaging import Average
 from digitlab.training.callbacks import check_monitors, check_one_average, refuse_unsupported, sees_steps
 from digitlab.training.checkpoint import DurableCheckpointIO, EpochCheckpoint, ReseedEveryEpoch
 from digitlab.training.classifier import Classifier
+from digitlab.training.distributed import ALONE, Place, Team
 from digitlab.training.metrics import check_metric, named_metric
 from digitlab.training.monitor import MODES
 from digitlab.training.parameter_groups import check_keys
 from digitlab.training.parameter_groups import groups as groups_of
+from digitlab.training.sharing import check_callbacks, check_devices, check_parts
 from digitlab.training.user_checkpoints import place_checkpoints
 
 
@@ -88,6 +90,7 @@ class Job:
     data: ImageData
     classifier: Classifier
     trainer: pl.Trainer
+    team: Team
     from_environment: Mapping[str, str]  # what is not recorded: key -> how it was written
 
     @property
@@ -117,7 +120,10 @@ def set_up(cfg: DictConfig) -> Job:
         key in withheld and data.ready.name in str(OmegaConf.select(cfg, key)) for key in ("data.root", "data.file")
     ):
         hide(data.ready.name)  # made of the path
-    return Job(cfg, identity, name_parts(cfg, data), data, *assemble(cfg, data), withheld)
+    place = Place.find(cfg)
+    classifier, trainer = assemble(cfg, data, place)
+    team = Team(place, identity, trainer.strategy.root_device)
+    return Job(cfg, identity, name_parts(cfg, data), data, classifier, trainer, team, withheld)
 
 
 def name_parts(cfg: DictConfig, data: ImageData) -> dict[str, str]:
@@ -133,14 +139,19 @@ def name_run(cfg: DictConfig, names: Mapping[str, str]) -> str:
     return "-".join(parts + deviations(cfg))
 
 
-def assemble(cfg: DictConfig, data: ImageData) -> tuple[Classifier, pl.Trainer]:
+def assemble(cfg: DictConfig, data: ImageData, place: Place = ALONE) -> tuple[Classifier, pl.Trainer]:
     """Build network, optimizer, scheduler and trainer; whatever is wrong with them shows before a run exists."""
+    is_shared = place.size > 1
+    if is_shared:
+        check_devices(cfg)
+        data.share = (place.rank, place.size)
     network = _network(cfg, data)
     callbacks = _callbacks(cfg)
     if any(sees_steps(callback) for callback in callbacks.values()):
         data.steps_per_execution = 1
-    fixed = {"devices": machine.devices(cfg.trainer.accelerator), "logger": False}
-    # A run is one process, whatever cluster Lightning would find itself in.
+    devices = machine.devices(cfg.trainer.accelerator, place.local if is_shared else None)
+    fixed = {"devices": devices, "num_nodes": 1, "logger": False}
+    # To Lightning a run is one process, whatever cluster it would find itself in.
     fixed["plugins"] = [DurableCheckpointIO(), LightningEnvironment()]
     fixed["gradient_clip_val"] = None  # the classifier's work: Lightning clips only where it takes the steps itself
     fixed["log_every_n_steps"] = 1  # what callbacks log; points are buffered
@@ -156,6 +167,9 @@ def assemble(cfg: DictConfig, data: ImageData) -> tuple[Classifier, pl.Trainer]:
     check_monitors(callbacks, classifier.logged)
     if classifier.average:
         check_one_average(callbacks)
+    if is_shared:
+        check_callbacks(callbacks)
+        check_parts(network, classifier.loss, data.num_classes)
     trial.try_step(classifier, data, trainer)
     trial.try_scheduler(classifier, fixed["max_epochs"], steps)
     trial.try_checkpoint(classifier, callbacks)

@@ -51,7 +51,7 @@ def try_network(network: nn.Module, data: ImageData, trainer: pl.Trainer) -> Non
         try:
             _try_batch(network.train(), data, trainer, size)
         except UserError:
-            if size > 1 or data.batch_size == 1:
+            if size > 1 or data.batch_size == 1 or data.share != (0, 1):
                 raise
             data.joins_last = True
             console.say(f"the last image of each epoch joins the batch before it: {data.batch_size} + 1 images")

@@ -43,7 +43,7 @@ class ResumingSweeper(BasicSweeper):
             launcher.joblib |= {"initializer": end_with_parent, "initargs": (os.getpid(),)}
 
     def sweep(self, arguments: list[str]) -> None:
-        from digitlab.config.check import check_sweep
+        from digitlab.config.check import check_launcher, check_sweep
         from digitlab.config.compose import without_hydra
         from digitlab.platform.startup import fast_imports
 
@@ -51,12 +51,14 @@ class ResumingSweeper(BasicSweeper):
             from digitlab.sweep.execute import sweep
         config, context, launcher = self.config, self.hydra_context, self.launcher
         assert config and context and launcher, "Hydra calls setup first"  # noqa: PT018
-        loader = context.config_loader
+        loader, name = context.config_loader, config.hydra.runtime.choices["hydra/launcher"]
         check_sweep(config)  # it decides which cells there are
 
         @cache
         def compose_all_but_seed(cell: tuple[str, ...]) -> DictConfig:
-            return without_hydra(loader.load_sweep_config(config, list(cell)))
+            cfg = without_hydra(loader.load_sweep_config(config, list(cell)))
+            check_launcher(cfg, name)
+            return cfg
 
         def compose(cell: Sequence[str]) -> DictConfig:
             """Compose once for all seeds: it takes longer than all the rest of looking a cell up.

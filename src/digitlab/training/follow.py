@@ -1,0 +1,52 @@
+"""A process that shares a run with the first one: it takes the same steps, each with its own rows of the batch.
+
+All that it knows at the start of an epoch it has from the first process, so it needs no store and no checkpoint.
+"""
+
+import json
+import math
+import sys
+import warnings
+
+from omegaconf import DictConfig
+
+from digitlab.config.errors import one_line_errors
+from digitlab.platform import console, machine
+from digitlab.platform.environment import shielded
+from digitlab.platform.signals import end_with_parent, exit_on_signals
+from digitlab.platform.startup import fast_exit
+from digitlab.training.checkpoint import reseed
+from digitlab.training.setup import set_up
+
+
+@exit_on_signals()
+def follow(cfg: DictConfig) -> float:
+    """Take the steps of the run of `cfg` until the first process says that there are no more; return nan."""
+    console.console.quiet = True  # the first process says it all
+    warnings.simplefilter("ignore")
+    machine.prepare_training()
+    job = set_up(cfg)
+    job.data.trainer = job.trainer  # on whose device its batches lie
+    job.classifier.to(job.trainer.strategy.root_device).train()
+    batches = job.data.training_batches()
+    with job.team as team:
+        job.classifier.team = team
+        while epoch := team.hear():
+            reseed(job.cfg.seed, epoch["number"], team.place.rank)
+            with job.trainer.precision_plugin.train_step_context():
+                job.classifier.follow(epoch, batches)
+    return math.nan
+
+
+def main() -> None:
+    """Follow the process that started this one, which wrote what to do to the standard input."""
+    told = json.load(sys.stdin)
+    end_with_parent(told["parent"])
+    sys.path[:] = told["path"]
+    with shielded(), one_line_errors():
+        follow(DictConfig(told["cfg"]))
+    fast_exit()
+
+
+if __name__ == "__main__":
+    main()
