@@ -13,7 +13,8 @@ from torch import nn
 from digitlab.data import sources
 from digitlab.data.datamodule import ImageData
 from digitlab.models.networks import ConvNet
-from digitlab.training.classifier import Classifier, clipped_cross_entropy
+from digitlab.training.classifier import Classifier
+from digitlab.training.losses import clipped_cross_entropy
 
 
 class MemoryLogger(Logger):

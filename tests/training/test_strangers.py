@@ -164,7 +164,7 @@ def test_steps_per_execution_does_not_change_an_average_of_weights(harness):
     ("node", "words"),
     [
         ("{_target_: pytorch_lightning.callbacks.GradientAccumulationScheduler, scheduling: {2: 2}}",
-         "GradientAccumulationScheduler cannot work: every batch is an optimizer step here"),
+         "GradientAccumulationScheduler cannot work: trainer.accumulate_grad_batches is the same in every epoch"),
         ("{_target_: pytorch_lightning.callbacks.StochasticWeightAveraging, swa_lrs: 0.01}",
          "StochasticWeightAveraging cannot work: it changes the weights after the last checkpoint"),
     ],
