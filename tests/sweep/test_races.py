@@ -15,7 +15,7 @@ from mlflow.entities import Metric, Param
 from scipy import stats
 
 from digitlab.tracking import queries
-from digitlab.tracking.run import begin
+from digitlab.tracking.begin import begin
 from digitlab.tracking.store import Store
 from digitlab.training import run as training_run
 from digitlab.training.setup import identify, name_parts, name_run
