@@ -113,6 +113,13 @@ def sync() -> None:
     _maintain("sync", False)
 
 
+@store.command()
+@click.option("--to", required=True, metavar="URI", help="The other store: sqlite:///FILE, or a server's address.")
+def copy(to: str) -> None:
+    """Copy all runs into another store; what has been copied is not copied again."""
+    _maintain("copy_to", to)
+
+
 def run() -> None:
     """Run the command that the program's arguments name; a mistake ends it with one line."""
     try:

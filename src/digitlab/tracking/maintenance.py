@@ -10,7 +10,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from digitlab.tracking import delivery, integrity, schema
+from digitlab.platform.secrets import redact
+from digitlab.tracking import copy, delivery, integrity, schema
 from digitlab.tracking.store import Store
 
 # Where MLflow stores absolute paths.
@@ -173,6 +174,17 @@ def sync(store: Store, is_dry: bool = False) -> Iterator[str]:
         yield line
     if not done:
         yield "nothing waits for the server"
+
+
+def copy_to(store: Store, address: str) -> Iterator[str]:
+    """Copy all runs of the experiment into the store at `address`; yield a line on each."""
+    target = Store(address, store.experiment)
+    if target.uri == store.uri:
+        raise OSError(f"--to={redact(address)}: is the store itself")
+    store.open(create=False)
+    with target.translate_errors():
+        target.open()
+        yield from copy.copy(store, target)
 
 
 def _file(store: Store, task: str, must_exist: bool = True) -> Path:
