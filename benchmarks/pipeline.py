@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from measure import configure, in_turn, seconds, show, verdict
 
 from digitlab.platform import console, machine
-from digitlab.tracking.run import begin
+from digitlab.tracking.begin import begin
 from digitlab.tracking.store import Store
 from digitlab.training.distributed import ALONE, Team
 from digitlab.training.run import fit

@@ -13,7 +13,7 @@ from measure import configure, python, show
 from mlflow.entities import Metric, Param
 
 from digitlab.config.leaves import flatten
-from digitlab.tracking.run import begin
+from digitlab.tracking.begin import begin
 from digitlab.tracking.store import Store
 from digitlab.training.setup import identify, name_parts, name_run
 

@@ -76,6 +76,11 @@ class Harness:
     def client(self) -> MlflowClient:
         return MlflowClient(self.uri)
 
+    @property
+    def places(self) -> dict[str, str]:
+        """The variables of the environment that say where runs are kept, and wait for a server."""
+        return {"MLFLOW_TRACKING_URI": self.uri, "DIGITLAB_JOURNAL": str(self.folder / "journal")}
+
     def compose(self, *overrides: str):
         """Compose the configuration as the command line does, and set HydraConfig."""
         GlobalHydra.instance().clear()
@@ -97,7 +102,7 @@ class Harness:
             capture_output=True,
             text=True,
             cwd=self.folder,
-            env=os.environ | {"MLFLOW_TRACKING_URI": self.uri} | environment,
+            env=os.environ | self.places | environment,
             timeout=300,
         )
 
@@ -111,7 +116,6 @@ class Harness:
             file = REPOSITORY / "src" / f"{entry_point}.py"
             patch.setattr(sys, "argv", [f"src/{file.name}" if file.exists() else entry_point, *arguments])
             patch.setattr(sys, "path", [*sys.path])
-            patch.setenv("MLFLOW_TRACKING_URI", self.uri)
             try:
                 runpy.run_path(str(file), run_name="__main__") if file.exists() else command.main()
             except SystemExit as end:
@@ -121,6 +125,8 @@ class Harness:
     @contextmanager
     def _patched(self) -> Iterator[pytest.MonkeyPatch]:
         with pytest.MonkeyPatch.context() as patch:
+            for name, place in self.places.items():
+                patch.setenv(name, place)
             if not self.pictures:
                 hooks.skip_pictures(patch.setattr)
             yield patch

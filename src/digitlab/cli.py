@@ -74,7 +74,7 @@ def ui(port: int, experiment: str) -> None:
 
 @digitlab.group(cls=Group, no_args_is_help=False)
 def store() -> None:
-    """Look after the store of runs, where it is a file."""
+    """Look after the store of runs."""
 
 
 is_dry = click.option("--dry-run", is_flag=True, help="Say what there is to do, and do nothing.")
@@ -97,7 +97,7 @@ def gc(dry_run: bool) -> None:
 @store.command()
 def check() -> None:
     """Say whether the file of the store is sound, and of when its daily copy is."""
-    _maintain("check", is_dry=False)
+    _maintain("check", False)
 
 
 @store.command()
@@ -105,6 +105,19 @@ def check() -> None:
 def restore(dry_run: bool) -> None:
     """Put the daily copy in the place of a damaged store, which is kept."""
     _maintain("restore", dry_run)
+
+
+@store.command()
+def sync() -> None:
+    """Send what runs recorded while their server was away."""
+    _maintain("sync", False)
+
+
+@store.command()
+@click.option("--to", required=True, metavar="URI", help="The other store: sqlite:///FILE, or a server's address.")
+def copy(to: str) -> None:
+    """Copy all runs into another store; what has been copied is not copied again."""
+    _maintain("copy_to", to)
 
 
 def run() -> None:
@@ -123,7 +136,7 @@ def _hydra(app: str, arguments: tuple[str, ...]) -> None:
     apps.start(app)
 
 
-def _maintain(task: str, is_dry: bool) -> None:
+def _maintain(task: str, choice: bool | str) -> None:
     import os
 
     from digitlab.config.errors import one_line_errors, user_errors
@@ -137,8 +150,8 @@ def _maintain(task: str, is_dry: bool) -> None:
             from digitlab.tracking.store import Store
         with user_errors("store"):
             store = Store(os.environ.get("MLFLOW_TRACKING_URI"), EXPERIMENT)
-            if is_dry:
+            if choice is True:
                 console.say("without --dry-run this would be done:")
-            for line in getattr(maintenance, task)(store, is_dry):
+            for line in getattr(maintenance, task)(store, choice):
                 console.say(line)
         fast_exit()

@@ -112,7 +112,8 @@ class FaultRun:
 
     def start(self, fault: str = "", *overrides: str) -> BaseProcess:
         (self.folder / "trace").write_text("")
-        environment = {"MLFLOW_TRACKING_URI": self.uri, "TMPDIR": f"{self.folder}/tmp", **self.environment}
+        places = {"TMPDIR": f"{self.folder}/tmp", "DIGITLAB_JOURNAL": f"{self.folder}/journal"}
+        environment = {"MLFLOW_TRACKING_URI": self.uri, **places, **self.environment}
         keeper = self.disks and self.disks.keeper.pid
         arguments = (self.folder, fault, [*SETTINGS, *overrides], self.changes, environment, keeper)
         process = self.context.Process(target=_child, args=arguments)
@@ -122,9 +123,9 @@ class FaultRun:
 
     def execute(self, fault: str = "", *overrides: str, meanwhile: Callable[[], None] | None = None) -> int:
         """Start, wait for the end and return the exit code; call `meanwhile` while a STOP fault holds the process."""
-        process = self.start(fault, *overrides)
+        process, place = self.start(fault, *overrides), fault.partition(";")[0].partition("@")[2]
         if meanwhile:
-            while fault.partition("@")[2] not in self.trace or psutil.Process(process.pid).status() != "stopped":
+            while place not in self.trace or psutil.Process(process.pid).status() != "stopped":
                 assert not wait([process.sentinel], 0.01), self.output
             meanwhile()
             os.kill(process.pid, signal.SIGCONT)

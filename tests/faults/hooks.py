@@ -106,6 +106,7 @@ def install_hooks(points: Points) -> None:
     from mlflow import MlflowClient
 
     from digitlab.data import sources
+    from digitlab.tracking.deferred import DeferredClient
     from digitlab.tracking.run import Run
     from digitlab.training.checkpoint import EpochCheckpoint
     from digitlab.training.classifier import Classifier
@@ -152,11 +153,12 @@ def install_hooks(points: Points) -> None:
     points.around(Classifier, "validation_step", lambda *_: "validation")
     points.around(MlflowClient, "create_run", lambda *_, **__: "create")
     points.around(MlflowClient, "update_run", lambda *_, **__: "running")
-    points.around(MlflowClient, "log_batch", lambda *_, metrics=(), **__: "points" if metrics else None)
-    points.around(MlflowClient, "set_terminated", lambda *_, **__: "terminate")
-    points.around(MlflowClient, "set_tag", lambda _, __, key, *___: "done" if key == "done" else None)
+    for client in (MlflowClient, DeferredClient):
+        points.around(client, "log_batch", lambda *_, metrics=(), **__: "points" if metrics else None)
+        points.around(client, "set_terminated", lambda *_, **__: "terminate")
+        points.around(client, "set_tag", lambda _, __, key, *___: "done" if key == "done" else None)
+        points.around(client, "log_artifact", lambda *_: "arrays")
     points.around(MlflowClient, "log_text", lambda *_: "text")
-    points.around(MlflowClient, "log_artifact", lambda *_: "arrays")
     points.around(MlflowClient, "log_figure", lambda *_: "figure")
     points.around(Run, "log_model", lambda *_, **__: "model")
     points.around(mlflow.pytorch, "save_model", lambda *_, **__: "model-file")
@@ -210,7 +212,14 @@ def on_another_host() -> None:
     from digitlab.tracking import lease, turn
 
     socket.gethostname = lambda: os.environ["HOST"]
-    lease.BEAT, lease.LAPSE, turn.LOOK_AGAIN = 1, 6, 0.5
+    lease.BEAT, lease.LAPSE, turn.LOOK_AGAIN = 2, 8, 0.5
+
+
+def end_soon_without_server() -> None:
+    """Wait no longer at the end of a run than for an outage of a minute."""
+    from digitlab.tracking import delivery
+
+    delivery.PATIENCE = 62
 
 
 def clock_an_hour_back() -> None:

@@ -27,7 +27,7 @@ class Program:
         with self.log.open("w") as output:
             self.process = subprocess.Popen(
                 [sys.executable, REPOSITORY / "src" / "train.py", *COMMON, *overrides],
-                env=os.environ | {"MLFLOW_TRACKING_URI": harness.uri, "PYTHONUNBUFFERED": "1"} | FAULTHANDLER,
+                env=os.environ | harness.places | {"PYTHONUNBUFFERED": "1"} | FAULTHANDLER,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,

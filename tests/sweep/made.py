@@ -6,7 +6,7 @@ import signal
 import numpy as np
 from mlflow.entities import Metric, Param
 
-from digitlab.tracking.run import begin
+from digitlab.tracking.begin import begin
 from digitlab.tracking.store import Store
 from digitlab.training.setup import identify, name_parts, name_run
 

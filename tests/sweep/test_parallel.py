@@ -15,7 +15,7 @@ from hydra.core.plugins import Plugins
 from program import Program
 
 from digitlab.tracking import locks
-from digitlab.tracking.run import begin
+from digitlab.tracking.begin import begin
 from digitlab.tracking.store import Store
 
 # Seven cells that can be trained, and one that needs more memory than there is.

@@ -17,7 +17,7 @@ from mlflow.store.tracking.dbmodels.initial_models import Base as InitialBase
 
 from digitlab.platform.process import this_process
 from digitlab.tracking import integrity, locks
-from digitlab.tracking.run import begin
+from digitlab.tracking.begin import begin
 from digitlab.tracking.store import Store
 
 CELLS = ("-m", "model=mlp", "data=mnist5k", "seed=0,1", "sweep.dry_run=true")

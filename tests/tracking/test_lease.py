@@ -1,9 +1,9 @@
 """Leases: when a run is another's, and which of several hosts makes it."""
 
 import pytest
+from mlflow.exceptions import MlflowException
 
-from digitlab.tracking import lease
-from digitlab.tracking.run import begin
+from digitlab.tracking import begin, lease
 from digitlab.tracking.store import Store
 from digitlab.tracking.turn import find_or_begin
 
@@ -51,22 +51,6 @@ def test_of_runs_that_are_created_together_the_earliest_is_made(store, quick, ha
         assert lease.is_first(store.client, store.experiment_id, a, "f")
 
 
-def test_a_run_that_another_process_has_taken_over_is_left_to_it(store, quick):
-    run = begin(store, "run", {"fingerprint": "f"})
-    run.lease = lease.Lease(store.client, run.id)
-    run.lease.renew()
-
-    def train() -> None:
-        with run:
-            store.client.set_tag(run.id, "owner", "elsewhere:1:1")
-            run.flush()
-
-    with pytest.raises(lease.TakenOverError):
-        train()
-    assert store.client.get_run(run.id).info.status == "RUNNING"
-    assert lease.take_over(store.client, run.id)
-
-
 def test_a_run_whose_creation_was_not_answered_is_the_one_that_is_made(store, quick, monkeypatch):
     create = store.client.create_run
 
@@ -80,3 +64,21 @@ def test_a_run_whose_creation_was_not_answered_is_the_one_that_is_made(store, qu
     assert done is None
     (left,) = store.client.search_runs([store.experiment_id])
     assert left.info.run_id == run.id
+
+
+@pytest.mark.parametrize("is_created", [False, True])
+def test_a_run_whose_creation_was_not_answered_is_created_once(store, quick, monkeypatch, is_created):
+    create, calls = store.client.create_run, []
+
+    def lose(*args, **kwargs):
+        calls.append(create(*args, **kwargs) if calls or is_created else None)
+        if len(calls) == 1:
+            raise MlflowException("Connection aborted")
+        return calls[-1]
+
+    monkeypatch.setattr(begin, "AGAIN", 0.01)
+    monkeypatch.setattr(store.client, "create_run", lose)
+    store.file = None
+    made = begin.begin(store, "run", {"fingerprint": "f"})
+    assert [each.info.run_id for each in store.client.search_runs([store.experiment_id])] == [made.id]
+    assert len(calls) == 2 - is_created

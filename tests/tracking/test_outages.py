@@ -3,11 +3,11 @@
 import sqlite3
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 from fault_run import FaultRun, Oracle, check_fault
+from outages import SCENARIOS, Outcome, play, table
 from servers import tracking_server
 
 pytestmark = pytest.mark.slow
@@ -36,41 +36,41 @@ def locked(run: FaultRun, oracle: Oracle, point: str, seconds: float) -> list[st
     return wrong
 
 
-def without_server(run: FaultRun, oracle: Oracle, seconds: float) -> list[str]:
-    server = tracking_server(run.database, run.folder / "artifacts")
-    run.uri = server.uri
-    with closing(sqlite3.connect(run.database)) as connection, connection:
-        connection.execute("update experiments set artifact_location = 'mlflow-artifacts:/'")
-
-    def restart_later() -> None:
-        server.stop()
-        threading.Timer(seconds, server.start).start()
-
-    with server:
-        wrong = check_fault(run, oracle, "STOP@points:before#3", meanwhile=restart_later)
-        return wrong if "is done already" in run.output else [*wrong, "training did not go on"]
-
-
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory, oracle) -> dict[str, Future]:
     """What is wrong after each outage. All run at once, because they mostly wait."""
     with ThreadPoolExecutor(20) as pool:
-        locks = {
+        return {
             f"{point} {seconds} s": pool.submit(
                 locked, FaultRun(tmp_path_factory.mktemp("locked") / "run"), oracle, point, seconds
             )
             for point, times in LOCKS.items()
             for seconds in times
         }
-        server = pool.submit(without_server, FaultRun(tmp_path_factory.mktemp("x") / "run"), oracle, 30)
-        return locks | {"server": server}
 
 
 def test_no_point_or_epoch_is_lost_while_another_process_locks_the_store(outcomes):
-    found = {name: outcome.result() for name, outcome in outcomes.items() if name != "server"}
+    found = {name: outcome.result() for name, outcome in outcomes.items()}
     assert len(found) == 8
     assert {name: wrong for name, wrong in found.items() if wrong} == {}
 
 
-def test_no_point_or_epoch_is_lost_while_the_server_is_down_for_30_seconds(outcomes):
-    assert outcomes["server"].result() == []
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory, oracle) -> dict[str, Outcome]:
+    """What each failure of a server came to. Some run at once, because they mostly wait."""
+    folder = tmp_path_factory.mktemp("served")
+    with tracking_server(folder / "db.sqlite", folder / "kept") as server, ThreadPoolExecutor(4) as pool:
+        found = {
+            each.name: pool.submit(play, each, server.uri, folder / f"run-{number}", oracle)
+            for number, each in enumerate(SCENARIOS)
+        }
+        results = {name: outcome.result() for name, outcome in found.items()}
+    print(table(results))
+    return results
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda each: each.name)
+def test_a_run_outlives_its_server(ended, scenario):
+    outcome = ended[scenario.name]
+    assert outcome.wrong == ()
+    assert (outcome.lost, outcome.twice, outcome.running) == (0, 0, 0)

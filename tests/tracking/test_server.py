@@ -12,11 +12,9 @@ import pytest
 from conftest import Harness
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
-from mlflow.exceptions import MlflowException
 from program import Program
 from servers import tracking_server
 
-from digitlab.tracking.monitor import PatientMetrics
 from digitlab.tracking.store import Store
 from digitlab.training import run as training_run
 
@@ -49,7 +47,7 @@ def test_a_failed_run_is_resumed_through_a_server(server, tmp_path, monkeypatch)
     files = [file.path for file in server.client.list_artifacts(run.info.run_id, "checkpoints")]
     assert files == ["checkpoints/best.ckpt"]
     assert download_artifacts(run_id=run.info.run_id, artifact_path="predictions.npz", tracking_uri=server.uri)
-    assert not server.folder.exists()  # nothing is stored locally
+    assert not list(server.folder.rglob("*.*"))  # nothing is stored locally
 
 
 @pytest.mark.parametrize("is_there", [True, False], ids=["silent", "absent"])
@@ -98,30 +96,19 @@ def test_an_outage_is_said_and_an_interrupt_ends_a_run_meanwhile_within_15_secon
         assert "Traceback" not in program.output()
 
 
-def test_system_metrics_go_on_after_an_outage(harness, monkeypatch):
-    store = Store(harness.uri, "digitlab")
-    store.open()
-    run = store.client.create_run(store.experiment_id)
-    calls = []
-
-    def publish(self, metrics) -> None:
-        calls.append(metrics)
-        if len(calls) < 3:
-            raise MlflowException("no answer")
-
-    monkeypatch.setattr(PatientMetrics, "publish_metrics", publish)
-    metrics = PatientMetrics(run.info.run_id, 0.01, tracking_uri=store.uri)
-    metrics.start()
-    while len(calls) < 5:
-        time.sleep(0.01)
-    metrics.finish()
-    assert "cpu_utilization_percentage" in calls[4]
-
-
 def test_a_database_without_a_place_for_artifacts_is_refused(monkeypatch):
     empty = SimpleNamespace(get_experiment_by_name=lambda _: None)
     monkeypatch.setattr("digitlab.tracking.store.MlflowClient", lambda _: empty)
     with pytest.raises(ValueError, match=r"uri=postgresql://\*\*\*@host/db: a database keeps no artifacts; give the"):
+        Store("postgresql://me:word@host/db", "digitlab").open()
+
+
+def test_that_the_artifacts_of_a_database_lie_in_a_folder_of_this_host_is_said(monkeypatch):
+    found = SimpleNamespace(experiment_id="1", artifact_location="/home/me/mlruns/1", lifecycle_stage="active")
+    monkeypatch.setattr(
+        "digitlab.tracking.store.MlflowClient", lambda _: SimpleNamespace(get_experiment_by_name=lambda _: found)
+    )
+    with pytest.warns(match=r"the artifacts of digitlab lie in /home/me/mlruns/1, which other hosts may not have"):
         Store("postgresql://me:word@host/db", "digitlab").open()
 
 

@@ -4,8 +4,9 @@ import pytest
 
 from digitlab.platform.process import this_process
 from digitlab.tracking import locks, queries
+from digitlab.tracking.begin import begin
 from digitlab.tracking.queries import is_done
-from digitlab.tracking.run import Run, begin
+from digitlab.tracking.run import Run
 from digitlab.tracking.store import Store, redact
 
 

@@ -22,7 +22,7 @@ from digitlab.platform.text import count
 from digitlab.platform.worktrees import worktrees
 from digitlab.report.runs import read_results
 from digitlab.report.versus import PASSES, UNDECIDED, is_identical, points, predict_from
-from digitlab.tracking import queries, references
+from digitlab.tracking import journal, queries, references
 from digitlab.tracking.store import Store
 
 OURS = ("seed", "vs", "rerun", "tracking", "sweep", "report", "hydra")  # keys that are set here, or are not of one run
@@ -136,7 +136,9 @@ class _Commit:
             [sys.executable, *start, *said],
             cwd=place,
             # HYDRA_FULL_ERROR is set here and now, so that Hydra leaves errors to us; a child is to say them in a line.
-            env=os.environ | {"MLFLOW_TRACKING_URI": self.store.uri, "DIGITLAB_DATA": data, "HYDRA_FULL_ERROR": ""},
+            env=os.environ
+            | {"MLFLOW_TRACKING_URI": self.store.uri, "DIGITLAB_DATA": data, "HYDRA_FULL_ERROR": ""}
+            | {journal.FOLDER: str(journal.root())},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -31,7 +31,8 @@ from digitlab.sweep.rounds import Rounds
 from digitlab.sweep.settle import Settling
 from digitlab.sweep.tune import Tuning
 from digitlab.tracking import locks, notes, queries
-from digitlab.tracking.run import Run, open_parent
+from digitlab.tracking.begin import open_parent
+from digitlab.tracking.run import Run
 from digitlab.tracking.store import Store
 from digitlab.tracking.turn import LOOK_AGAIN, UnderWayError
 

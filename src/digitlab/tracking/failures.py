@@ -4,10 +4,12 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from mlflow.exceptions import MlflowException
+from mlflow.exceptions import MlflowException, RestException
 from sqlalchemy.exc import SQLAlchemyError
 
 CLIENTS = ("boto3", "botocore", "s3transfer", "azure", "google")  # of object stores; MLflow passes their errors on
+# What a server says of a call that it will never take. Where its database fails it may say BAD_REQUEST.
+REFUSALS = ("INVALID_PARAMETER_VALUE", "INVALID_STATE", "RESOURCE_DOES_NOT_EXIST", "PERMISSION_DENIED")
 
 
 def is_of_store(error: Exception) -> bool:
@@ -38,3 +40,10 @@ def root_of(error: BaseException) -> str:
         root = below
     said = root.strerror if isinstance(root, OSError) and root.strerror else str(root)
     return said.partition("\n")[0] or type(root).__name__
+
+
+def is_refusal(error: Exception) -> bool:
+    """Say whether the same call would fail again: what it asks for is wrong, or something is not installed here."""
+    if isinstance(error, RestException):
+        return error.error_code in REFUSALS
+    return isinstance(error, ModuleNotFoundError) or type(error).__name__ == "NoCredentialsError"  # botocore's

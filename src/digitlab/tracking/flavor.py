@@ -7,13 +7,15 @@ one, and refuses to load it, unless the model's own configuration names the devi
 import os
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import mlflow
 import numpy as np
-from mlflow import pytorch
+from mlflow import MlflowClient, pytorch
 from mlflow.artifacts import download_artifacts
+from mlflow.entities import LoggedModelOutput, Metric, RunInfo
 from mlflow.models import Model
 from mlflow.models.model import MLMODEL_FILE_NAME
 from torch import nn
@@ -58,3 +60,34 @@ def save_model(path: str, mlflow_model: Model, **settings: Any) -> None:
     pytorch.save_model(path=path, mlflow_model=mlflow_model, **settings)
     mlflow_model.flavors["python_function"]["config"] = {"device": "cpu"}
     mlflow_model.save(str(Path(path, MLMODEL_FILE_NAME)))
+
+
+def prepare_model(predictor: nn.Module, folder: Path, run_id: str, metadata: Any, **settings: Any) -> None:
+    """Save `predictor` as `log_model` would record it into `folder`, for `upload_model`."""
+    save_model(str(folder), Model(run_id=run_id, metadata=metadata), pytorch_model=predictor, **settings)
+
+
+def upload_model(
+    client: MlflowClient,
+    run: RunInfo,
+    folder: str,
+    name: str,
+    step: int,
+    points: Sequence[Sequence[Any]],
+    params: Mapping[str, str],
+) -> None:
+    """Record a prepared model as the only LoggedModel of a run.
+
+    `points` are those of the run at its step, as they are recorded: key, value, time in ms, step.
+    """
+    for model in client.search_logged_models([run.experiment_id], f"source_run_id = '{run.run_id}'"):
+        client.delete_logged_model(model.model_id)
+    model = client.create_logged_model(run.experiment_id, name, run.run_id, params=dict(params))
+    saved = Model.load(folder)
+    saved.model_id = saved.model_uuid = model.model_id
+    saved.artifact_path, saved.run_id = model.artifact_location, run.run_id
+    saved.save(str(Path(folder, MLMODEL_FILE_NAME)))
+    client.log_outputs(run.run_id, [LoggedModelOutput(model.model_id, step)])
+    client.log_batch(run.run_id, metrics=[Metric(*point, model_id=model.model_id) for point in points])
+    client.log_model_artifacts(model.model_id, folder)
+    client.finalize_logged_model(model.model_id, "READY")

@@ -4,13 +4,10 @@ Whoever works on a run gives signs of life; whoever wants it watches. The clocks
 """
 
 import errno
-from contextlib import suppress
 from dataclasses import dataclass
-from threading import Event, Thread
 from time import monotonic, sleep, time
 
 from mlflow import MlflowClient, entities
-from mlflow.exceptions import MlflowException
 
 from digitlab.platform.process import this_process
 
@@ -62,7 +59,7 @@ def take_over(client: MlflowClient, run_id: str) -> bool:
     client.update_run(run_id, status="RUNNING")
     client.set_tag(run_id, "owner", this_process())
     sleep(SETTLE)
-    return _is_ours(client, run_id)
+    return _owner(client, run_id) == this_process()
 
 
 class TakenOverError(OSError):
@@ -70,30 +67,17 @@ class TakenOverError(OSError):
 
 
 class Lease:
-    """The signs of life of a run: one each minute, while this is entered, and one whenever it is renewed."""
+    """The signs of life of a run, which `owner` works on."""
 
-    def __init__(self, client: MlflowClient, run_id: str):
-        self.client, self.run_id, self._over = client, run_id, Event()
+    def __init__(self, client: MlflowClient, run_id: str, owner: str):
+        self.client, self.run_id, self.owner = client, run_id, owner
 
     def renew(self) -> None:
         """Give a sign of life; raise TakenOverError where the run is another's by now."""
-        if not _is_ours(self.client, self.run_id):
+        if _owner(self.client, self.run_id) != self.owner:
             raise TakenOverError(errno.ESTALE, "another process has taken the run over", self.run_id)
         self.client.set_tag(self.run_id, WON, f"{time():.0f}")
 
-    def __enter__(self) -> "Lease":
-        Thread(target=self._beat, daemon=True).start()
-        return self
 
-    def __exit__(self, *_) -> None:
-        self._over.set()
-
-    def _beat(self) -> None:
-        while not self._over.is_set():
-            with suppress(MlflowException, OSError):  # the next epoch meets it too
-                self.renew()
-            self._over.wait(BEAT)
-
-
-def _is_ours(client: MlflowClient, run_id: str) -> bool:
-    return client.get_run(run_id).data.tags.get("owner") == this_process()
+def _owner(client: MlflowClient, run_id: str) -> str | None:
+    return client.get_run(run_id).data.tags.get("owner")

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from digitlab.tracking import integrity, schema
+from digitlab.platform.secrets import redact
+from digitlab.tracking import copy, delivery, integrity, schema
 from digitlab.tracking.store import Store
 
 # Where MLflow stores absolute paths.
@@ -157,6 +158,33 @@ def restore(store: Store, is_dry: bool = False) -> Iterator[str]:
         unknown = sum(folder.name not in known for folder in (file.parent / "artifacts").glob("?" * 32))
         if unknown:
             yield f"{unknown} later runs are not in it; their commands train them again, and gc removes their files"
+
+
+def sync(store: Store, is_dry: bool = False) -> Iterator[str]:
+    """Complete the runs that ended here while their server was away; yield lines on them.
+
+    Raises OSError where the store is a file, or the server takes nothing.
+    """
+    if store.file:
+        raise OSError("sync: the store is a file, so nothing waits for it; MLFLOW_TRACKING_URI names a server")
+    store.peek()
+    done = False
+    for line in delivery.sync(store):
+        done = True
+        yield line
+    if not done:
+        yield "nothing waits for the server"
+
+
+def copy_to(store: Store, address: str) -> Iterator[str]:
+    """Copy all runs of the experiment into the store at `address`; yield a line on each."""
+    target = Store(address, store.experiment)
+    if target.uri == store.uri:
+        raise OSError(f"--to={redact(address)}: is the store itself")
+    store.open(create=False)
+    with target.translate_errors():
+        target.open()
+        yield from copy.copy(store, target)
 
 
 def _file(store: Store, task: str, must_exist: bool = True) -> Path:

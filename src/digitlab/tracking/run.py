@@ -21,24 +21,25 @@ import mlflow
 import numpy as np
 import torch
 from mlflow import MlflowClient, entities
-from mlflow.artifacts import download_artifacts
 from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from torch import nn
 
 from digitlab.platform.process import this_process
 from digitlab.platform.secrets import redact
 from digitlab.platform.text import printable
-from digitlab.tracking import queries
 from digitlab.tracking.address import file_of
-from digitlab.tracking.flavor import log_model
-from digitlab.tracking.lease import Lease, TakenOverError, is_first
+from digitlab.tracking.deferred import DeferredClient
+from digitlab.tracking.delivery import ONE_CALL, Delivery
+from digitlab.tracking.flavor import log_model, prepare_model
+from digitlab.tracking.journal import Journal, folder_of
+from digitlab.tracking.lease import TakenOverError
 from digitlab.tracking.logger import RunLogger
-from digitlab.tracking.monitor import OutageWatch, PatientMetrics
-from digitlab.tracking.store import Store, user_name
+from digitlab.tracking.monitor import DeferredMetrics
+from digitlab.tracking.store import timeouts
+from digitlab.tracking.uploads import Uploads
 
 SYSTEM_METRICS_EVERY = 2  # seconds
 MODEL_REQUIREMENTS = ("torch", "numpy", "mlflow")
@@ -55,34 +56,38 @@ class Run:
         self.experiment_id = run.info.experiment_id
         self.is_local = urlparse(self.artifacts).scheme in ("", "file")
         self.files: dict[str, Callable[[], None] | None] = {}  # what it must have when it is done, and what writes it
-        is_shared = is_monitored and not file_of(self.uri)
-        self.lease = Lease(client, self.id) if is_shared else None
+        self.run, self.is_shared = run, is_monitored and not file_of(self.uri)
         self.without_model = ""  # why no LoggedModel is recorded
 
     def __enter__(self) -> "Run":
         self.began = monotonic()
         with ExitStack() as undo:
+            try:
+                journal = self._defer(undo) if self.is_shared else None
+            except OSError as error:  # there is no room for it
+                self._fail(error)
+                raise
             undo.push(self._finish)
             if self.is_local:
-                folder = url2pathname(str(urlparse(self.artifacts).path))
-                _check_place(Path(folder))
-            else:  # a server keeps the checkpoints; they are written and read in this folder
-                folder = undo.enter_context(tempfile.TemporaryDirectory(prefix="digitlab-", ignore_cleanup_errors=True))
-                if any(each.path == "checkpoints" for each in self.client.list_artifacts(self.id)):
-                    download_artifacts(
-                        run_id=self.id, artifact_path="checkpoints", dst_path=folder, tracking_uri=self.uri
-                    )
-            self.checkpoints = Path(folder) / "checkpoints"
-            self.client.update_run(self.id, status="RUNNING")
-            self.client.set_tag(self.id, "owner", this_process())
-            if self.lease:
-                undo.enter_context(self.lease)
-                undo.enter_context(OutageWatch(self.client, self.id))
+                folder = Path(url2pathname(str(urlparse(self.artifacts).path)))
+                _check_place(folder)
+            elif journal:
+                folder = journal.folder / "run"
+            else:
+                temporary = tempfile.TemporaryDirectory(prefix="digitlab-", ignore_cleanup_errors=True)
+                folder = Path(undo.enter_context(temporary))
+            self.checkpoints = folder / "checkpoints"
+            if not self.is_local:
+                self.uploads = Uploads(self.client, self.id, self.artifacts, folder)
+                with timeouts(retries=5, seconds=60):
+                    self.uploads.fetch()
+            if not self.is_shared:  # else whoever created it or took it over has done so
+                self.client.update_run(self.id, status="RUNNING")
+                self.client.set_tag(self.id, "owner", this_process())
             if self.had_error:  # of the interrupted attempt
                 self.client.delete_tag(self.id, "error")
             self.logger = RunLogger(self.client, self.id, self._last_steps())
-            metrics = PatientMetrics if self.lease else SystemMetricsMonitor
-            monitor = metrics(self.id, SYSTEM_METRICS_EVERY, resume_logging=True, tracking_uri=self.uri)
+            monitor = self._monitor()
             undo.callback(monitor.finish)
             if self.is_monitored:
                 monitor.start()
@@ -91,6 +96,24 @@ class Run:
 
     def __exit__(self, *error: Any) -> None:
         self.undo.__exit__(*error)
+
+    def _defer(self, undo: ExitStack) -> Journal:
+        """Let all that the run writes to its server wait in a journal, from where a thread delivers it."""
+        about = {"run": self.id, "owner": this_process(), "fingerprint": self.run.data.tags.get("fingerprint", "")}
+        folder = folder_of(self.uri, self.id)
+        shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed while it removed it
+        journal = Journal(folder, about)
+        delivery = Delivery(self.client, self.run.info, journal)
+        undo.enter_context(timeouts(**ONE_CALL))
+        self.client = DeferredClient(self.client, self.run, journal, delivery.check)
+        undo.push(delivery.leave)
+        delivery.start()
+        return journal
+
+    def _monitor(self) -> SystemMetricsMonitor:
+        if self.is_shared:
+            return DeferredMetrics(self.client, self.id, SYSTEM_METRICS_EVERY, self.run.data._metric_objs)
+        return SystemMetricsMonitor(self.id, SYSTEM_METRICS_EVERY, resume_logging=True, tracking_uri=self.uri)
 
     def _finish(self, _, error: BaseException | None, __) -> None:
         if error:
@@ -109,6 +132,8 @@ class Run:
     def _fail(self, error: BaseException) -> None:
         if isinstance(error, TakenOverError):  # what is written from now on is the other's
             return
+        if isinstance(self.client, DeferredClient):
+            self.client.is_ending = True
         with suppress(MlflowException, OSError):  # `error` itself is what the user must see
             was_stopped = isinstance(error, KeyboardInterrupt | SystemExit)
             self.client.set_terminated(self.id, "KILLED" if was_stopped else "FAILED")
@@ -121,8 +146,8 @@ class Run:
 
     def flush(self) -> None:
         """Write the points that wait; raise TakenOverError where the run is another process's by now."""
-        if self.lease:
-            self.lease.renew()
+        if isinstance(self.client, DeferredClient):
+            self.client.check()
         self.logger.flush()
 
     def _last_steps(self) -> dict[str, int]:
@@ -174,6 +199,8 @@ class Run:
             raise OSError(errno.ENOENT, reason, self.locate(file))
 
     def _missing(self) -> list[str]:
+        if self.is_shared:  # what a server has taken is its own to keep
+            return []
         if self.is_local:
             paths = {file: self.checkpoints.parent / file for file in self.files}
             return [file for file, path in paths.items() if not (path.is_file() and path.stat().st_size)]
@@ -212,22 +239,28 @@ class Run:
         folder, size = tempfile.gettempdir(), sum(tensor.nbytes for tensor in predictor.state_dict().values())
         if shutil.disk_usage(folder).free < size + 2**20:  # torch.export would abort the whole process
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), folder)
+        settings = {
+            "run_id": self.id,  # and not within mlflow.start_run, which calls the run FINISHED where it ends
+            "signature": infer_signature(example, output),
+            "input_example": example,
+            "pip_requirements": requirements,
+            "metadata": {"classes": list(classes)},
+            "serialization_format": "pt2",
+        }
+        if isinstance(self.client, DeferredClient):
+            with tempfile.TemporaryDirectory() as folder:
+                prepare_model(predictor, Path(folder) / "model", **settings)
+                self.client.log_saved_model(Path(folder) / "model", name, step)
+            return
         mlflow.set_tracking_uri(self.uri)
         mlflow.set_experiment(experiment_id=self.experiment_id)
-        log_model(
-            predictor,
-            name,
-            run_id=self.id,  # and not within mlflow.start_run, which calls the run FINISHED where it ends
-            step=step,  # links the model to the metrics of this step; the default is the untrained network's
-            signature=infer_signature(example, output),
-            input_example=example,
-            pip_requirements=requirements,
-            metadata={"classes": list(classes)},
-            serialization_format="pt2",
-        )
+        # The step links the model to its metrics; the default is the untrained network's.
+        log_model(predictor, name, step=step, **settings)
 
     def delete_models(self) -> None:
-        """Delete the run's LoggedModels, whole or not."""
+        """Delete the run's LoggedModels, whole or not; in a journal the next model does that."""
+        if isinstance(self.client, DeferredClient):
+            return
         for model in self.client.search_logged_models([self.experiment_id], f"source_run_id = '{self.id}'"):
             self.client.delete_logged_model(model.model_id)
 
@@ -235,21 +268,20 @@ class Run:
         """Return the path or URI of an artifact of the run."""
         return str(self.checkpoints.parent / file) if self.is_local else f"{self.artifacts}/{file}"
 
-    def share_checkpoints(self) -> None:
-        """Upload the checkpoints, those of a user's own too, if the store keeps artifacts on a server."""
+    def share_checkpoints(self, newest: str) -> None:
+        """Upload the checkpoint `newest`, and what changed of a user's own, if the store keeps artifacts elsewhere."""
         if not self.is_local:
-            self.client.log_artifacts(self.id, str(self.checkpoints.parent))
+            self.uploads.share(newest)
 
     def keep_only(self, checkpoint: str) -> None:
         """Delete every checkpoint except the one named."""
         self.files[f"checkpoints/{checkpoint}"] = None
+        if not self.is_local:
+            self.uploads.keep_only(checkpoint)
+            return
         for file in self.checkpoints.iterdir():
             if file.name != checkpoint:
                 shutil.rmtree(file) if file.is_dir() and not file.is_symlink() else file.unlink()
-                if not self.is_local:
-                    get_artifact_repository(self.artifacts, tracking_uri=self.uri).delete_artifacts(
-                        f"checkpoints/{file.name}"
-                    )
 
 
 def _check_place(folder: Path) -> None:
@@ -259,24 +291,3 @@ def _check_place(folder: Path) -> None:
     root, real = folder.parents[1].resolve(), folder.resolve()
     if real.is_relative_to(root) and real != root / folder.parent.name / folder.name:
         raise OSError(errno.ELOOP, f"leads into {real}, where another run's files are: remove the link", str(folder))
-
-
-def begin(store: Store, name: str, tags: Mapping[str, str]) -> Run:
-    """Start a new run."""
-    source = {"mlflow.source.type": "LOCAL", "mlflow.source.name": "src/train.py"}
-    tags = {"mlflow.user": user_name(), "owner": this_process(), **source, **tags}
-    return Run(store.client, store.client.create_run(store.experiment_id, run_name=printable(redact(name)), tags=tags))
-
-
-def open_parent(store: Store, sweep: str) -> Run:
-    """Start the parent run of the sweep named, or reopen it; hosts that run the same sweep share it."""
-    fingerprint = f"sweep-{sweep}"
-    tags = {"fingerprint": fingerprint, "sweep": sweep, "mlflow.user": user_name()}
-    while True:
-        done, broken = queries.find(store, fingerprint)
-        run = broken or done
-        if not run:
-            run = store.client.create_run(store.experiment_id, run_name=sweep, tags=tags)
-            if not (store.file or is_first(store.client, store.experiment_id, run.info.run_id, fingerprint)):
-                continue
-        return Run(store.client, run, is_monitored=False)

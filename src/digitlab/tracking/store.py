@@ -74,14 +74,14 @@ class Store:
                 self._connect(create)
         else:
             while_ending(_SHORTEST)
-            with _short_timeouts():
+            with timeouts():
                 self._connect(create)
 
     def peek(self) -> bool:
         """Connect to the store to read it only, and write nothing; return whether there is anything to read."""
         _quieten()
         if not self.file:
-            with _short_timeouts():
+            with timeouts():
                 return self._find() is not None
         if not self.exists():
             return False
@@ -212,6 +212,12 @@ class Store:
                 f"uri={self.uri}: was moved here from {found.artifact_location}; "
                 f"{'make' if IS_CHECKOUT else 'digitlab store'} relocate repairs its paths"
             )
+        if not (self.file or self.is_server) and urlparse(found.artifact_location).scheme in ("", "file"):
+            warnings.warn(
+                f"uri={redact(self.uri)}: the artifacts of {self.experiment} lie in {redact(found.artifact_location)}, "
+                "which other hosts may not have; the address of a server on this database has no such place",
+                stacklevel=2,
+            )
         self.experiment_id = found.experiment_id
         return found.experiment_id
 
@@ -256,8 +262,8 @@ def user_name() -> str:
 
 
 @contextmanager
-def _short_timeouts(retries: int = 1, seconds: int = 5) -> Iterator[None]:
-    """Let MLflow's client give up on a silent server within 15 s; by default it retries for minutes."""
+def timeouts(retries: int = 1, seconds: int = 5) -> Iterator[None]:
+    """Let MLflow's client give up on a silent server soon, within 15 s; by default it tries for minutes."""
     names = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(retries), "MLFLOW_HTTP_REQUEST_TIMEOUT": str(seconds)}
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(names)
@@ -268,4 +274,4 @@ def _short_timeouts(retries: int = 1, seconds: int = 5) -> Iterator[None]:
             os.environ.pop(name, None) if value is None else os.environ.update({name: value})
 
 
-_SHORTEST = partial(_short_timeouts, retries=0, seconds=2)  # while a signal ends the program
+_SHORTEST = partial(timeouts, retries=0, seconds=2)  # while a signal ends the program

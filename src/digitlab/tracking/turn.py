@@ -8,7 +8,9 @@ from mlflow import entities
 from digitlab.config.errors import UserError
 from digitlab.platform import console
 from digitlab.tracking import lease, locks, queries
-from digitlab.tracking.run import Run, begin
+from digitlab.tracking.begin import begin
+from digitlab.tracking.delivery import sync
+from digitlab.tracking.run import Run
 from digitlab.tracking.store import Store
 
 LOOK_AGAIN = 10  # seconds
@@ -27,6 +29,9 @@ def find_or_begin(
     - `rerun`: make one even where one is done, or under way on another host.
     - `may_wait`: wait for another host that is at work on it, instead of raising UnderWayError.
     """
+    if not store.file:
+        for line in sync(store, tags["fingerprint"]):
+            console.say(line)
     is_waiting = False
     while True:
         done, broken = queries.find(store, tags["fingerprint"])

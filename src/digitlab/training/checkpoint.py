@@ -50,7 +50,7 @@ class EpochCheckpoint(Checkpoint):
     folder: Path
     run: str
     flush: Callable[[], None]  # writes the metrics of the epoch
-    share: Callable[[], None]  # uploads the checkpoints, if the store is a server
+    share: Callable[[str], None]  # uploads the newest checkpoint, of this name, if the store is a server
 
     def __init__(self, monitor: str = "val/loss"):
         self.monitor = monitor
@@ -63,14 +63,15 @@ class EpochCheckpoint(Checkpoint):
         self.finished = trainer.should_stop or self.epoch == trainer.max_epochs
         write_epoch_metrics(trainer)
         self.flush()  # before the checkpoint, so that every saved epoch has its metrics
-        if self.best_epoch == 0 or loss < self.best_loss:
+        is_best = self.best_epoch == 0 or loss < self.best_loss
+        if is_best:
             self.best_loss, self.best_epoch = loss, self.epoch
             trainer.save_checkpoint(self.folder / "best.ckpt")
         last = self.folder / "last.ckpt"
         if last.exists():
             os.replace(last, self.folder / "previous.ckpt")
         trainer.save_checkpoint(last)
-        self.share()
+        self.share("best.ckpt" if is_best else last.name)
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]

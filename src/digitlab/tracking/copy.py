@@ -1,0 +1,120 @@
+"""Copy the runs of one store into another: all that MLflow keeps of them, once, however often it is done."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from mlflow import MlflowClient, entities
+from mlflow.artifacts import download_artifacts
+from mlflow.entities import Metric, Param, RunTag
+
+from digitlab.tracking import queries
+from digitlab.tracking.flavor import upload_model
+from digitlab.tracking.locks import is_owner_alive
+from digitlab.tracking.store import Store
+
+ORIGIN = "copied_from"  # the tag with the id that a run had in the store where it was made
+WHOLE = "copied"  # the tag of a run of which all has been copied
+LATER = ("done", "mlflow.parentRunId", ORIGIN, WHOLE)  # tags that are not copied as they are
+NAMING = ("mlflow.note.content",)  # tags whose text names runs
+BATCH = 1000  # points that one call of MLflow takes at most
+
+
+def copy(source: Store, target: Store) -> Iterator[str]:
+    """Copy every run that is not under way; yield a line for each that is copied, and one that sums up.
+
+    A run gets a new id, which is put in the place of the old one wherever the run or its sweep names it. Sweeps go
+    first, because their cells name them; the text that names the cells follows at the end.
+    """
+    runs = list(queries.search(source, ""))
+    there = {origin_of(run): run for run in queries.search(target, "")}
+    ids = {run.info.run_id: there[origin_of(run)].info.run_id for run in runs if origin_of(run) in there}
+    runs = [run for run in runs if not _is_whole(run, there) and not _is_under_way(source, run)]
+    runs.sort(key=lambda run: ("mlflow.parentRunId" in run.data.tags, run.info.start_time))
+    for run in runs:
+        ids[run.info.run_id] = _begin(target, run, ids, there.get(origin_of(run)))
+    for run in runs:
+        _fill(source.client, target.client, run, ids)
+        yield f"{run.info.run_name}: run {run.info.run_id} is {ids[run.info.run_id]} there"
+    yield f"{len(runs)} runs copied; {len(there)} were there"
+
+
+def origin_of(run: entities.Run) -> str:
+    """Return the id of a run in the store where it was made."""
+    return run.data.tags.get(ORIGIN, run.info.run_id)
+
+
+def _is_whole(run: entities.Run, there: dict[str, entities.Run]) -> bool:
+    known = there.get(origin_of(run))
+    return known is not None and (WHOLE in known.data.tags or ORIGIN not in known.data.tags)
+
+
+def _is_under_way(store: Store, run: entities.Run) -> bool:
+    return run.info.status == "RUNNING" and (store.file is not None or is_owner_alive(store, run))
+
+
+def _begin(target: Store, run: entities.Run, ids: dict[str, str], begun: entities.Run | None) -> str:
+    """Create the copy of a run, if that has not been done; return its id."""
+    if begun:
+        return begun.info.run_id
+    tags = {key: value for key, value in run.data.tags.items() if key not in LATER}
+    if parent := run.data.tags.get("mlflow.parentRunId"):
+        tags["mlflow.parentRunId"] = ids.get(parent, parent)
+    tags[ORIGIN] = origin_of(run)
+    made = target.client.create_run(target.experiment_id, run.info.start_time, tags, run.info.run_name)
+    return made.info.run_id
+
+
+def _fill(source: MlflowClient, target: MlflowClient, run: entities.Run, ids: dict[str, str]) -> None:
+    old, new = run.info.run_id, ids[run.info.run_id]
+    run = source.get_run(old)  # with what a search leaves out
+    params = [Param(key, value) for key, value in run.data.params.items()]
+    for start in range(0, len(params), 100):
+        target.log_batch(new, params=params[start : start + 100])
+    for key in run.data.metrics:
+        points = [Metric(key, each.value, each.timestamp, each.step) for each in source.get_metric_history(old, key)]
+        for start in range(0, len(points), BATCH):
+            target.log_batch(new, metrics=points[start : start + BATCH])
+    if run.inputs and run.inputs.dataset_inputs:
+        target.log_inputs(new, run.inputs.dataset_inputs)
+    _copy_artifacts(source, target, old, new, ids)
+    _copy_model(source, target, run, new)
+    tags = {key: _renamed(run.data.tags[key], ids) for key in NAMING if key in run.data.tags}
+    target.log_batch(new, tags=[RunTag(key, value) for key, value in tags.items()])
+    target.set_terminated(new, run.info.status, run.info.end_time)
+    if run.data.tags.get("done") == "true":
+        target.set_tag(new, "done", "true")
+    target.set_tag(new, WHOLE, "true")
+
+
+def _copy_artifacts(source: MlflowClient, target: MlflowClient, old: str, new: str, ids: dict[str, str]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for each in source.list_artifacts(old):
+            place = Path(
+                download_artifacts(
+                    run_id=old, artifact_path=each.path, dst_path=folder, tracking_uri=source.tracking_uri
+                )
+            )
+            if each.path == "sweep.json":
+                place.write_text(_renamed(place.read_text(), ids))
+            target.log_artifact(new, str(place))
+
+
+def _copy_model(source: MlflowClient, target: MlflowClient, run: entities.Run, new: str) -> None:
+    old = run.info.run_id
+    steps = {each.model_id: each.step for each in (run.outputs.model_outputs if run.outputs else ())}
+    for model in source.search_logged_models([run.info.experiment_id], f"source_run_id = '{old}'"):
+        if str(model.status) == "READY":
+            with tempfile.TemporaryDirectory() as folder:
+                uri, here = f"models:/{model.model_id}", Path(folder) / "model"
+                here.mkdir()
+                download_artifacts(artifact_uri=uri, dst_path=str(here), tracking_uri=source.tracking_uri)
+                points = [[each.key, each.value, each.timestamp, each.step] for each in model.metrics or ()]
+                info, step = target.get_run(new).info, steps.get(model.model_id, 0)
+                upload_model(target, info, str(here), model.name, step, points, model.params or {})
+
+
+def _renamed(text: str, ids: dict[str, str]) -> str:
+    for old, new in ids.items():
+        text = text.replace(old, new)
+    return text

@@ -1,0 +1,78 @@
+"""The queue on disk of what waits for a server: a kill at any moment loses nothing that was put into it."""
+
+import subprocess
+import sys
+
+from digitlab.tracking.journal import Journal
+
+KILLED = """
+import os, sys
+sys.path.insert(0, "src")
+from pathlib import Path
+from digitlab.tracking.journal import Journal
+journal = Journal(Path(sys.argv[1]), {"owner": "x"})
+for number in range(10_000):
+    Path(sys.argv[2]).write_text(str(number))
+    journal.put("log_artifact", {"number": number}, Path(sys.argv[2]))
+    os.unlink(sys.argv[2])
+    print(number, flush=True)
+"""
+
+
+def test_a_kill_loses_nothing_that_was_put(tmp_path):
+    folder, file = tmp_path / "journal", tmp_path / "file"
+    command = [sys.executable, "-c", KILLED, folder, file]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        said = [int(process.stdout.readline()) for _ in range(20)]
+        process.kill()
+        said += map(int, process.stdout.read().split())
+    opened = Journal(folder)
+    found = []
+    while entry := opened.first():
+        found.append(entry.arguments["number"])
+        assert entry.file is not None
+        assert entry.file.read_text() == str(found[-1])
+        opened.remove(entry)
+    assert found[: len(said)] == said
+    assert len(found) - len(said) in (0, 1)
+    assert opened.about == {"owner": "x"}
+    opened.discard()
+
+
+def test_of_a_file_only_the_last_version_waits_at_its_turn(tmp_path):
+    opened, file = Journal(tmp_path / "journal"), tmp_path / "last.ckpt"
+    for number in range(3):
+        file.unlink(missing_ok=True)
+        file.write_text(str(number))
+        opened.put("log_batch", {"number": number})
+        opened.put("log_artifact", {}, file, "checkpoints/last.ckpt")
+    calls = []
+    while entry := opened.first():
+        calls.append(entry.arguments.get("number", entry.file and entry.file.read_text()))
+        opened.remove(entry)
+    assert calls == [0, 1, 2, "2"]
+    opened.discard()
+
+
+def test_calls_of_lists_are_joined_until_the_first_is_on_its_way_or_there_is_no_room(tmp_path):
+    opened = Journal(tmp_path / "journal")
+
+    def put(count: int) -> None:
+        opened.extend("log_batch", {"metrics": [1] * count, "params": [], "tags": []})
+
+    put(400)
+    put(600)
+    put(1)
+    assert opened.first().number == 1
+    opened.remove(opened.first())
+    assert opened.first().arguments["metrics"] == [1]
+    put(2)  # while the one before is on its way
+    opened.put("set_terminated", {})
+    put(3)
+    counts = []
+    while entry := opened.first():
+        counts.append(len(entry.arguments.get("metrics", ())))
+        opened.remove(entry)
+    assert counts == [1, 2, 0, 3]
+    opened.discard()
