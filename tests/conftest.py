@@ -17,6 +17,7 @@ from fault_run import Oracle
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from made import Made
 from mlflow import MlflowClient
 from program import Program
 
@@ -25,6 +26,7 @@ from digitlab.config.compose import without_hydra
 from digitlab.platform import startup
 from digitlab.platform.signals import exit_on_signals
 from digitlab.tracking import store
+from digitlab.training import run as training_run
 from digitlab.training.run import train
 
 # A shell lets background processes ignore these, which would be inherited by the programs that tests interrupt.
@@ -170,6 +172,14 @@ def oracle(tmp_path_factory) -> Oracle:
 @pytest.fixture
 def fake_store(tmp_path) -> FakeStore:
     return FakeStore(Harness(tmp_path / "fake_store"))
+
+
+@pytest.fixture
+def made(monkeypatch) -> Made:
+    """What makes runs of known accuracies in place of training."""
+    made = Made()
+    monkeypatch.setattr(training_run, "train", lambda cfg: made.train(cfg))
+    return made
 
 
 @pytest.fixture(autouse=True)
