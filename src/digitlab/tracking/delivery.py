@@ -20,11 +20,11 @@ from digitlab.tracking.store import Store, timeouts
 
 OUTAGE = 10  # seconds in which something waits and nothing arrives, until it is said
 AGAIN = 1  # seconds until what failed is tried again
-SLOWEST = 120  # seconds that the calls of one entry may take
+SLOWEST, RATE = 45, 2**20  # seconds that the calls of one entry may take, and bytes a second besides
 PATIENCE = 120  # seconds without an answer that the end of a run waits for
-PATIENCE_OF_SIGNALS = 5  # the same, where a signal ends the run
+PATIENCE_OF_SIGNALS = 3  # the same, where a signal ends the run
 PATIENCE_OF_COMMANDS = 15  # the same, where a command completes what another left
-ONE_CALL = {"retries": 0, "seconds": 60}  # of MLflow's client, which would try for minutes
+ONE_CALL = {"retries": 0, "seconds": 30}  # of MLflow's client, which would try for minutes
 
 
 class AwayError(OSError):
@@ -91,9 +91,9 @@ class Delivery:
     def _work(self) -> None:
         while not self._is_over:
             if monotonic() - self._owned >= lease.BEAT:
-                self._attempt(self._renew)
-            elif self.journal.first():
-                self._attempt(self._deliver)
+                self._attempt(self._renew, SLOWEST)
+            elif entry := self.journal.first():
+                self._attempt(self._deliver, SLOWEST + entry.size / RATE)
             else:
                 self._arrived, self._is_told = monotonic(), False
                 self.journal.added.wait(AGAIN)
@@ -115,7 +115,7 @@ class Delivery:
             deliver(self.client, self.run, entry)
         self.journal.remove(entry)
 
-    def _attempt(self, action: Callable[[], None]) -> None:
+    def _attempt(self, action: Callable[[], None], longest: float) -> None:
         """Do something in a thread of its own, which is left behind where its answer does not end."""
         outcome: list[Exception | None] = []
 
@@ -128,7 +128,7 @@ class Delivery:
 
         thread, began = Thread(target=call, daemon=True), monotonic()
         thread.start()
-        while thread.is_alive() and not self._is_over and monotonic() - began < SLOWEST:
+        while thread.is_alive() and not self._is_over and monotonic() - began < longest:
             thread.join(0.1)
             self._say_outage()
         error = outcome[0] if outcome else TimeoutError("no answer")

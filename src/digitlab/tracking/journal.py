@@ -35,6 +35,7 @@ class Entry(NamedTuple):
     call: str
     arguments: dict[str, Any]
     file: Path | None
+    size: int  # bytes
 
 
 class Journal:
@@ -110,14 +111,14 @@ class Journal:
         """Return the entry that waits longest."""
         with self._changed, self._disk_errors():
             found = self._database.execute(
-                "select number, call, arguments from entries order by number limit 1"
+                "select number, call, arguments, size from entries order by number limit 1"
             ).fetchone()
         if not found:
             return None
-        number, call, arguments = found
+        number, call, arguments, size = found
         self._handed_out = number
         files = self._files(number)
-        return Entry(number, call, json.loads(arguments), next(files.iterdir()) if files.exists() else None)
+        return Entry(number, call, json.loads(arguments), next(files.iterdir()) if files.exists() else None, size)
 
     def remove(self, entry: Entry) -> None:
         """Remove an entry that has arrived."""

@@ -1,0 +1,126 @@
+"""MLflow's server on PostgreSQL and an S3 store: what digitlab does there, by way of artifacts and passwords."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+
+import pytest
+from fault_run import LEAN, REPOSITORY, FaultRun
+from mlflow import MlflowClient
+from outages import SCENARIOS, Outcome, Scenario, play, points_differ, table
+from services import PASSWORD, Bucket, Postgres, missing, mlflow_server
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.services,
+    pytest.mark.skipif(bool(missing()), reason=f"make test-services installs what it needs: {missing()}"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # botocore's own
+]
+SERVERS = [f"{artifacts}{password}" for artifacts, password in product(("proxied", "direct"), ("", " with passwords"))]
+OUTAGES = ("server gone for 5 s", "kill -9 while the server is gone", "artifacts refused at the end")
+
+
+class Client(FaultRun):
+    """A run of its own experiment on a server; it sees the bucket only where artifacts do not go through the server."""
+
+    def __init__(self, folder: Path, uri: str, environment: dict[str, str]):
+        super().__init__(folder, LEAN)
+        self.uri, self.experiment, self.environment = uri, folder.name, environment
+
+    def start(self, fault: str = "", *overrides: str):
+        return super().start(fault, *overrides, f"tracking.experiment={self.experiment}")
+
+    def command(self, *words: str) -> subprocess.CompletedProcess:
+        places = {"MLFLOW_TRACKING_URI": self.uri, "DIGITLAB_JOURNAL": f"{self.folder}/journal", "PYTHONPATH": "src"}
+        environment = os.environ | self.environment | places
+        return subprocess.run([sys.executable, *words], cwd=REPOSITORY, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory) -> Iterator[Postgres]:
+    postgres = Postgres(tmp_path_factory.mktemp("services") / "postgres")
+    yield postgres
+    postgres.stop()
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[Bucket]:
+    bucket = Bucket()
+    yield bucket
+    bucket.stop()
+
+
+@pytest.fixture(scope="module")
+def rows() -> Iterator[dict[str, Outcome]]:
+    """What each scenario came to; at the end they are printed as the table of docs/reliability.md."""
+    rows: dict[str, Outcome] = {}
+    yield rows
+    print(f"\n{table(rows)}")
+
+
+def check(rows: dict[str, Outcome], name: str, outcome: Outcome) -> None:
+    rows[name] = outcome
+    assert outcome.wrong == ()
+    assert (outcome.lost, outcome.twice, outcome.running) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+def test_all_commands_work_on_each_kind_of_server(kind, postgres, bucket, oracle, tmp_path, rows, monkeypatch):
+    is_proxied, has_auth = kind.startswith("proxied"), kind.endswith("passwords")
+    environment = {} if is_proxied else bucket.environment
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with mlflow_server(tmp_path / kind.replace(" ", "-"), postgres, bucket, is_proxied, has_auth) as server:
+        uri = server.uri.replace("://", f"://admin:{PASSWORD}@") if has_auth else server.uri
+        client = MlflowClient(uri)
+
+        def row(name: str, run: Client, began: float, code: int, *wrong: str, runs: int = 1) -> None:
+            lost, twice, running, found = points_differ(client, run.experiment, oracle, runs)
+            outcome = Outcome(code, lost, twice, running, time.monotonic() - began, (*found, *filter(None, wrong)))
+            check(rows, f"{kind}: {name}", outcome)
+
+        one = Client(tmp_path / f"one-{kind.replace(' ', '-')}", uri, environment)
+        began = time.monotonic()
+        row("train", one, began, one.execute(), one.output if "Traceback" in one.output else "")
+        began = time.monotonic()
+        code = one.execute()
+        row("the same command again", one, began, code, "" if "is done already" in one.output else one.output)
+        killed = Client(tmp_path / f"killed-{kind.replace(' ', '-')}", uri, environment)
+        began = time.monotonic()
+        code = killed.execute("KILL@points:after#3")
+        again = killed.execute()
+        row("kill -9, then the same command", killed, began, code, "" if again == 0 else killed.output)
+        swept = Client(tmp_path / f"swept-{kind.replace(' ', '-')}", uri, environment)
+        began = time.monotonic()
+        workers = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+        code = swept.execute("", "-m", "data.drop_last=false,true", "sweep.name=two", *workers)
+        row("sweep with two workers", swept, began, code, "" if code == 0 else swept.output, runs=2)
+        began = time.monotonic()
+        where = (f"report.dir={tmp_path / 'report'}", f"tracking.experiment={swept.experiment}")
+        told = swept.command("src/report.py", "report.sweep=two", *where)
+        row("report", swept, began, told.returncode, told.stderr if told.returncode else "", runs=2)
+        began = time.monotonic()
+        told = one.command("-m", "digitlab", "store", "gc")
+        is_told = "on its machine, mlflow gc" in told.stderr and PASSWORD not in told.stderr + told.stdout
+        row("store gc, which says what to do", one, began, told.returncode, "" if is_told else told.stderr)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, postgres, bucket):
+    with mlflow_server(tmp_path_factory.mktemp("s") / "disturbed", postgres, bucket, True, False) as server:
+        yield server
+
+
+@pytest.mark.parametrize("scenario", [each for each in SCENARIOS if each.name in OUTAGES], ids=lambda each: each.name)
+def test_a_run_outlives_an_outage(scenario, server, tmp_path, oracle, rows):
+    check(rows, scenario.name, play(scenario, server.uri, tmp_path / tmp_path.name, oracle))
+
+
+@pytest.mark.parametrize("name", ["PostgreSQL restarted in mid-run", "S3 silent for 8 s in mid-run"])
+def test_a_run_outlives_what_is_behind_its_server(name, server, postgres, bucket, tmp_path, oracle, rows):
+    restart = postgres.restart if name.startswith("PostgreSQL") else bucket.be_silent
+    check(rows, name, play(Scenario(name), server.uri, tmp_path / tmp_path.name, oracle, restart))
