@@ -64,7 +64,7 @@ COMMANDS = (
         (["trian"], f"trian: unknown command; allowed: {COMMANDS}; did you mean: digitlab train"),
         (
             ["store", "chekc"],
-            "chekc: unknown command; allowed: relocate, gc, check, restore; did you mean: digitlab store",
+            "chekc: unknown command; allowed: relocate, gc, check, restore, sync, copy; did you mean: digitlab store",
         ),
         (["model=cnn_pool"], "no command; did you mean: digitlab train model=cnn_pool"),
         (["-m", "seed=1,2"], "no command; did you mean: digitlab train -m seed=1,2"),
