@@ -106,9 +106,9 @@ def _copy_model(source: MlflowClient, target: MlflowClient, run: entities.Run, n
     for model in source.search_logged_models([run.info.experiment_id], f"source_run_id = '{old}'"):
         if str(model.status) == "READY":
             with tempfile.TemporaryDirectory() as folder:
-                uri, here = f"models:/{model.model_id}", Path(folder) / "model"
-                here.mkdir()
-                download_artifacts(artifact_uri=uri, dst_path=str(here), tracking_uri=source.tracking_uri)
+                # Not by models:/ID, which MLflow looks up in the store of the whole process.
+                uri, where = str(model.artifact_location), source.tracking_uri
+                here = Path(download_artifacts(artifact_uri=uri, dst_path=folder, tracking_uri=where))
                 points = [[each.key, each.value, each.timestamp, each.step] for each in model.metrics or ()]
                 info, step = target.get_run(new).info, steps.get(model.model_id, 0)
                 upload_model(target, info, str(here), model.name, step, points, model.params or {})
