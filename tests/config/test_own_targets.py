@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from digitlab.config import build
 from digitlab.config.check import check
 from digitlab.config.fingerprint import own_code
 from digitlab.data.sources import Images, check_images
+from digitlab.models.gray import take_gray
 
 MODULE = """
 import torch
@@ -117,6 +119,28 @@ def test_networks_of_torchvision_get_the_number_of_classes(harness, name):
     cfg = harness.compose(f"model._target_=torchvision.models.{name}", *NETWORK)
     network = build.build(cfg, "model", num_classes=7, input_shape=(3, 64, 64))
     assert network(torch.rand(2, 3, 64, 64)).shape == (2, 7)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1"])
+def test_networks_of_torchvision_take_gray_images_as_if_in_all_channels(harness, name):
+    target = f"model._target_=torchvision.models.{name}"
+    small = ("data=mnist5k", "data.size=32", "data.test_fraction=0.8", "trainer=smoke")
+    assert harness.main(target, *NETWORK, *small) is None
+    cfg = harness.compose(target, *NETWORK)
+    torch.manual_seed(0)
+    colour, gray = (build.build(cfg, "model", num_classes=7, input_shape=(3, 64, 64)).eval() for _ in range(2))
+    gray.load_state_dict(colour.state_dict())
+    take_gray(gray)
+    images = torch.rand(2, 1, 64, 64)
+    torch.testing.assert_close(gray(images), colour(images.expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-5)
+
+
+def test_a_network_of_timm_is_asked_for_in_a_line_where_it_is_not_installed(harness):
+    if find_spec("timm"):
+        pytest.skip("timm is installed")
+    end = harness.main("data=mnist5k", "model._target_=timm.models.resnet18", *NETWORK)
+    assert end == "error: model._target_=timm.models.resnet18: the package timm is not installed"
 
 
 def test_a_network_need_not_take_what_it_is_told(harness):

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import partial
+from importlib.util import find_spec
 from pkgutil import iter_modules
 from typing import Any
 
@@ -47,7 +48,8 @@ TAKEN_OVER = (
     "num_nodes",
 )  # a run reads them itself
 # Where `_target_` may lead, besides to modules of SOURCES, where a user's own code lies.
-PACKAGES = ("digitlab", "torch", "pytorch_lightning", "torchvision", "torchmetrics")
+PACKAGES = ("digitlab", "torch", "pytorch_lightning", "torchvision", "torchmetrics", "timm")
+NETWORKS = ("torchvision.models.", "timm.models.")  # whose functions make networks for colour images
 IMAGE_SOURCES = ("data.source", "data.fallback")
 
 
@@ -155,12 +157,12 @@ def _is_allowed(key: str, target: str, found: Any, wanted: type | None) -> bool:
 
 
 def _is_factory(key: str, function: Any) -> bool:
-    """Say whether a function of digitlab or torchvision is one that makes a `key`, by what it says that it returns."""
+    """Say whether a function of digitlab, torchvision or timm makes a `key`, by what it says that it returns."""
     returned, module = inspect.signature(function).return_annotation, function.__module__
     if key in IMAGE_SOURCES:
         return module.startswith("digitlab.data.") and getattr(returned, "__name__", "") == "Images"
     is_network = inspect.isclass(returned) and issubclass(returned, _kinds()["model"])
-    return key == "model" and module.startswith("torchvision.models.") and is_network
+    return key == "model" and module.startswith(NETWORKS) and is_network
 
 
 def _kinds() -> dict[str, type]:
@@ -203,6 +205,8 @@ def _find(key: str, target: str, wanted: type | None) -> Any:
 def _missing(key: str, target: str, wanted: type | None) -> str:
     """Say which part of `target` there is not; "" where it is there, and cannot be imported."""
     parts = target.split(".")
+    if find_spec(parts[0]) is None:
+        return f"{key}._target_={target}: the package {parts[0]} is not installed"
     for end in range(len(parts) - 1, 0, -1):
         above, name, rest = ".".join(parts[:end]), parts[end], parts[end + 1 :]
         holder = None
@@ -224,7 +228,7 @@ def _missing(key: str, target: str, wanted: type | None) -> str:
 
 
 def _keywords_of(target: str) -> list[inspect.Parameter]:
-    """Return the parameters of a class or function; of a function that makes torchvision's networks those of both."""
+    """Return the parameters of a class or function; of a function of NETWORKS also those of what it makes."""
     found = get_object(target)
     signature = inspect.signature(found)
     if inspect.isclass(found) or not _is_factory("model", found):

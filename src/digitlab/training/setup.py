@@ -15,7 +15,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torchmetrics import Metric
 
-from digitlab.config.build import build
+from digitlab.config.build import NETWORKS, build
 from digitlab.config.check import check, check_claimed_data
 from digitlab.config.environment import from_environment
 from digitlab.config.errors import UserError, user_errors
@@ -25,6 +25,7 @@ from digitlab.config.names import deviations, groups
 from digitlab.config.recognize import named
 from digitlab.data.datamodule import ImageData
 from digitlab.data.splits import Splits
+from digitlab.models.gray import take_gray
 from digitlab.platform import machine
 from digitlab.platform.secrets import hide
 from digitlab.training import trial
@@ -183,7 +184,10 @@ def total_steps(cfg: DictConfig, data: ImageData) -> int:
 
 def _network(cfg: DictConfig, data: ImageData) -> nn.Module:
     pl.seed_everything(cfg.seed, verbose=False)
-    return build(cfg, "model", num_classes=data.num_classes, input_shape=data.input_shape)
+    network = build(cfg, "model", num_classes=data.num_classes, input_shape=data.input_shape)
+    if cfg.model._target_.startswith(NETWORKS) and data.input_shape[0] == 1:
+        take_gray(network)
+    return network
 
 
 def _classifier(cfg: DictConfig, data: ImageData, network: nn.Module) -> Classifier:
