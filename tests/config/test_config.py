@@ -67,8 +67,14 @@ BASE = ("data=mnist5k", "trainer=smoke", "model=mlp")
         (["+data.augment.zoom=1"], "data.augment.zoom: unknown key; allowed: data.augment.crop, data.augment.erase, "),
         (["+model.num_classes=7"], "model: num_classes: unknown key; allowed: blocks, hidden, output, dropout, init"),
         (["trainer.devices=0"], "trainer.devices=0: must be a whole number from 1 to 2147483647"),
-        (["trainer.accumulate_grad_batches=0"], "trainer.accumulate_grad_batches=0: must be null or a whole number from 1"),
-        (["+trainer.strategy=ddp"], "trainer.strategy=ddp: cannot be set: trainer.devices says how many processes share "),
+        (
+            ["trainer.accumulate_grad_batches=0"],
+            "trainer.accumulate_grad_batches=0: must be null or a whole number from 1",
+        ),
+        (
+            ["+trainer.strategy=ddp"],
+            "trainer.strategy=ddp: cannot be set: trainer.devices says how many processes share ",
+        ),
         (["data.seed=-1"], "data.seed=-1: must be a whole number from 0"),
         (["~model"], "model=null: must be a choice of conf/model or have a _target_"),
         (["data=base"], "data.source: has no default; give it as data.source=VALUE"),

@@ -1,10 +1,16 @@
 """What came from the environment, or is a password in an address, is used but never printed or recorded."""
 
 import os
+import subprocess
+import sys
+import time
 import traceback
 
 import pytest
+from conftest import REPOSITORY
 from omegaconf import OmegaConf
+from proxy import Proxy
+from servers import tracking_server
 
 from digitlab.config import environment  # noqa: F401  it registers the resolvers
 from digitlab.config.environment import from_environment
@@ -77,6 +83,78 @@ def test_no_run_records_a_secret(harness, capsys, monkeypatch):
     files = [file for file in harness.folder.rglob("*") if file.is_file()]
     assert len(files) > 10
     assert not [file for file in files if CANARY.encode() in file.read_bytes()]
+
+
+PLACES = ("password", "token", "query", "environment", "map", "command", "claim", "root", "auth", "key", "name", "git")
+CANARIES = {place: f"c4nary-{place}-{index}x" for index, place in enumerate(PLACES)}
+
+
+@pytest.mark.slow
+def test_nothing_that_is_kept_or_printed_holds_one_of_twelve_secrets(tmp_path):
+    """A sweep of jobs through a server that asks for a password, and a run that is killed and waits for that server."""
+    folder, log, canary = tmp_path / "kept", tmp_path / "log", CANARIES
+    jobs = ("hydra/launcher=submitit_local", f"hydra.launcher.submitit_folder={folder}/jobs/%j")
+    with tracking_server(folder / "db.sqlite", folder / "artifacts") as server, Proxy(server.uri) as proxy:
+        environment = os.environ | {
+            "MLFLOW_TRACKING_URI": proxy.uri.replace("://", f"://me:{canary['password']}@"),
+            "MLFLOW_TRACKING_TOKEN": canary["token"],
+            "AWS_SECRET_ACCESS_KEY": canary["key"],
+            "PYTHONPATH": str(REPOSITORY / "src"),
+            "DIGITLAB_JOURNAL": str(folder / "journal"),
+            "GIT_CONFIG_COUNT": "1",
+            "GIT_CONFIG_KEY_0": "remote.other.url",
+            "GIT_CONFIG_VALUE_0": f"https://me:{canary['git']}@host/project.git",
+            "CANARY_LOSS": canary["environment"],
+            "CANARY_MAP": canary["map"],
+        }
+        urls = {
+            "command": "token",
+            "root": "access_token",
+            "auth": "auth",
+            "name": "X-Amz-Signature",
+            "claim": "api_key",
+        }
+        named = {place: f"https://host/{place}?{key}={canary[place]}" for place, key in urls.items()}
+        told = (
+            f"+claim={{data: mnist5k, document: 'of ${{oc.env:CANARY_MAP}}', caveat: '{named['claim']}', "
+            f"unstated: '${{oc.env:CANARY_LOSS}} {named['command']} {named['auth']} {named['name']}'}}"
+        )
+        words = (told, f"data.root='{named['root']}&password={canary['query']}'")
+        by_name = "+claim={data: mnist5k, document: 'of ${oc.env:CANARY_MAP}', caveat: '${oc.env:CANARY_LOSS}'}"
+
+        def start(*more: str) -> subprocess.Popen:
+            command = [sys.executable, REPOSITORY / "src" / "train.py", *RUN, *more]
+            with log.open("a") as output:
+                return subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+
+        assert start("-m", by_name, "sweep.name=two", "seed=0,1", *jobs).wait(300) == 0, log.read_text()
+        killed = start(*words, "seed=2", "trainer.max_epochs=1000")
+        while "2/1000" not in log.read_text():
+            assert killed.poll() is None, log.read_text()
+            time.sleep(0.1)
+        proxy.way = "gone"
+        time.sleep(3)
+        killed.kill()
+        killed.wait()
+    files = [file for file in (*folder.rglob("*"), log) if file.is_file()]
+    kinds = ("db.sqlite", "sweep.json", ".pkl", "journal.db", "config.yaml", "MLmodel", "log")
+    assert {kind for kind in kinds if not any(str(file).endswith(kind) for file in files)} == set()
+    contents = {file: file.read_bytes() for file in files}
+    assert {
+        (place, str(file.relative_to(tmp_path)))
+        for file, content in contents.items()
+        for place, secret in canary.items()
+        if secret.encode() in content
+    } == set()
+
+
+@pytest.mark.parametrize("key", ["data.root", "sweep.name", "+claim.caveat", "tracking.uri"])
+def test_a_sweep_is_told_no_secret_but_by_the_name_of_a_variable(harness, key):
+    end = harness.main("-m", "model=mlp", "data=mnist5k", "seed=0,1", f"{key}='https://host/x?token={CANARY}'")
+    assert end.startswith(f"error: {key.lstrip('+')}: a sweep's files would hold ")
+    assert CANARY not in end
+    assert "\n" not in end
+    assert not harness.folder.exists()
 
 
 def test_values_of_the_environment_are_known_wherever_they_come_by():

@@ -94,6 +94,12 @@ def check_sweep(cfg: DictConfig) -> None:
     written = OmegaConf.to_yaml(OmegaConf.masked_copy(cfg, ["tracking"])) + OmegaConf.to_yaml(cfg.hydra.sweeper)
     if "://" in written and has_secret(written):
         raise UserError("tracking.uri: a sweep's files would hold its password; give it as MLFLOW_TRACKING_URI=ADDRESS")
+    for told in cfg.hydra.overrides.task:
+        if "://" in told and has_secret(told):
+            key = told.lstrip("+~").partition("=")[0]
+            raise UserError(
+                f"{key}: a sweep's files would hold what is secret in it; name a variable: ${{oc.env:NAME}}"
+            )
     if cfg.get("vs"):
         raise UserError(
             f"vs={cfg.vs}: is for one run; digitlab compare {cfg.vs} SWEEP compares those of a sweep with it"
