@@ -105,7 +105,7 @@ def install_hooks(points: Points) -> None:
     import torch
     from mlflow import MlflowClient
 
-    from digitlab.data import sources
+    from digitlab.data import download
     from digitlab.tracking.deferred import DeferredClient
     from digitlab.tracking.run import Run
     from digitlab.training.checkpoint import EpochCheckpoint
@@ -146,7 +146,7 @@ def install_hooks(points: Points) -> None:
         return opened
 
     io.open = open_
-    points.around(sources, "_download", lambda *_: "download")
+    points.around(download, "_download", lambda *_: "download")
     points.around(Path, "replace", lambda path, _: "download-name" if path.suffix == ".part" else None)
     points.around(EpochCheckpoint, "on_train_epoch_end", lambda *_: "epoch")
     points.around(Classifier, "training_step", lambda *_: "batch")
