@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from digitlab.config.describe import Description
 from digitlab.config.schema import Claim, Report, ReportJob, Run
-from digitlab.data import sources
+from digitlab.data import download
 from digitlab.report import report as reporting
 from digitlab.training import run as training
 
@@ -120,7 +120,7 @@ def front_door(harness, tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(training.Store, "open", accept)
     monkeypatch.setattr(reporting.Store, "open", accept)
-    monkeypatch.setattr(sources, "_download", no_network)
+    monkeypatch.setattr(download, "_download", no_network)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "stdin", None)
 

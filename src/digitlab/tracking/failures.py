@@ -38,6 +38,8 @@ def root_of(error: BaseException) -> str:
     root = error
     while (below := root.__cause__ or root.__context__) is not None:
         root = below
+    while root.args and isinstance(root.args[-1], BaseException):  # urllib3 and requests wrap errors so
+        root = root.args[-1]
     said = root.strerror if isinstance(root, OSError) and root.strerror else str(root)
     return said.partition("\n")[0] or type(root).__name__
 
