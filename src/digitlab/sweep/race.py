@@ -1,10 +1,7 @@
-"""A sweep that gives more seeds to the cells that may still be the best: rounds of a sweep, with a look after each.
-
-A look is a function of what is stored of the seeds up to it, so the same command comes to the same looks again.
-"""
+"""A sweep that gives more seeds to the cells that may still be the best."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from omegaconf import OmegaConf
@@ -15,66 +12,33 @@ from digitlab.analysis.records import Result, mark_collapsed
 from digitlab.config.errors import UserError
 from digitlab.platform import console
 from digitlab.report.runs import read_predictions, read_results
-from digitlab.sweep.plan import Compose, SweepCell, duration, estimate_seconds, name_by_hash
-from digitlab.sweep.rounds import Arm, Budget, Rounds
+from digitlab.sweep.plan import Compose, duration, estimate_seconds
+from digitlab.sweep.seeds import Arm, Seeds, identified
 from digitlab.tracking import queries
 from digitlab.tracking.store import Store
-from digitlab.training.setup import identify, name_parts, name_run
+from digitlab.training.setup import name_parts, name_run
 
 
-class Race(Rounds):
-    """The rounds of a race, and what its looks came to.
+class Race(Seeds):
+    """A race of cells, whose looks say which may still be the best.
 
     `cells` are the overrides of each arm, without a seed; `compose` makes a configuration of overrides. Raises
     UserError where the cells cannot be compared with each other by their test accuracy.
     """
 
+    word, leaves = "race", "left"
+
     def __init__(self, cells: Sequence[Sequence[str]], compose: Compose):
-        self.compose, self.arms = compose, _arms(cells, compose)
+        arms = _arms(cells, compose)
         cfg = compose(cells[0])
-        self.max_seeds = cfg.sweep.get("max_seeds") or race.MAX_SEEDS
+        super().__init__(arms, cfg, compose)
         self.level, self.margin = race.level(self.max_seeds), OmegaConf.select(cfg, "report.margin")
-        self.budget = Budget(cfg.sweep.get("budget"))
         self.looks: dict[int, list[Standing]] = {}
-        self.end = ""  # why it is over; empty while it is not
-
-    @property
-    def name(self) -> str:
-        """What a sweep without a name is called; it does not depend on how far the race goes."""
-        return name_by_hash([arm.runs[0] for arm in self.arms]).replace("adhoc", "race")
-
-    @property
-    def left(self) -> list[Arm]:
-        return [arm for arm in self.arms if not arm.out]
-
-    def rounds(self, store: Store) -> Iterator[list[SweepCell]]:
-        """Yield the runs that each look needs.
-
-        Before the next is asked for, they must be over, failed, or refused by `may_start`. With a budget they come
-        one seed at a time, so that little is begun that cannot be ended.
-        """
-        for n in race.looks(self.max_seeds):
-            have = len(self.left[0].runs)
-            for seeds in self.budget.parts(range(have, n)):
-                added = [arm.plan(self.compose, seed) for seed in seeds for arm in self.left]
-                yield added
-                if self.budget.is_spent(added):
-                    self.end = self.budget.end
-                    return
-            self._look(store, n)
-            if self.end:
-                return
-
-    def may_start(self, store: Store, cells: Sequence[SweepCell]) -> bool:
-        return self.budget.allows(store, cells)
 
     def announce(self, store: Store | None) -> str:
-        looks, count = ", ".join(map(str, race.looks(self.max_seeds))), len(self.arms)
         once = estimate_seconds(store, [arm.runs[0] for arm in self.arms]) if store else None
         total = duration(None if once is None else once * self.max_seeds)
-        limit = f"; sweep.budget={self.budget.text}" if self.budget.text else ""
-        runs = f"at most {count * self.max_seeds} runs, {total} in all"
-        return f"race: {count} cells, compared after {looks} seeds; {runs}{limit}"
+        return self.describe(f"race: {len(self.arms)} cells, compared", f", {total} in all")
 
     def records(self) -> tuple[Mapping[str, str], Mapping[str, str]]:
         names = [arm.name for arm in self.left]
@@ -84,13 +48,7 @@ class Race(Rounds):
         tags = {"race.looks": ", ".join(map(str, self.looks)), "race.left": ", ".join(names)[:5000]}
         return {"race.json": json.dumps(content, indent=1)}, tags | {"race.end": self.end}
 
-    @property
-    def outcome(self) -> str:
-        left = ", ".join(arm.name for arm in self.left) or "none"
-        return f"race: {f'over, {self.end}' if self.end else 'not over'}; left: {left}"
-
-    def _look(self, store: Store, n: int) -> None:
-        """Decide which arms go on after `n` seeds of each, whether the race is over, and say so."""
+    def look(self, store: Store, n: int) -> None:
         results = self._results(store)
         for arm in self.left:
             unfinished = next((cell for cell in arm.runs if not cell.is_over), None)
@@ -110,8 +68,6 @@ class Race(Rounds):
             if not standing.is_left:
                 arm.out = f"worse than the best after {n} seeds: p = {standing.p:.2g}"
         self.end = race.why_over(self.looks.get(n, []), self.level, self.margin)
-        if n == self.max_seeds and not self.end:
-            self.end = f"sweep.max_seeds={n} is reached"
         self._say(n)
 
     @property
@@ -140,10 +96,7 @@ def _arms(cells: Sequence[Sequence[str]], compose: Compose) -> list[Arm]:
     arms: dict[str, Arm] = {}
     rates: dict[tuple[str, ...], str] = {}
     tested: dict[str, str] = {}
-    for overrides in cells:
-        cfg, data, identity = identify(compose([*overrides, "seed=0"]))
-        if cfg.rerun:
-            raise UserError("rerun=true: sweep.seeds=auto counts on what is done; give one of them")
+    for overrides, cfg, data, identity in identified(cells, compose):
         if cfg.get("claim"):
             raise UserError("sweep.seeds=auto: looks for the best cell or settles claims; give cells of one kind")
         names = {group: name for group, name in name_parts(cfg, data).items() if group != "seed"}
