@@ -157,6 +157,13 @@ def test_a_sweep_is_told_no_secret_but_by_the_name_of_a_variable(harness, key):
     assert not harness.folder.exists()
 
 
+def test_a_sweep_takes_an_address_with_a_secret_by_the_name_of_a_variable(harness, capsys, monkeypatch):
+    monkeypatch.setenv("CANARY_ROOT", f"https://host/x?token={CANARY}")
+    by_name = "data.root=${oc.env:CANARY_ROOT}"
+    assert harness.main("-m", "model=mlp", "data=mnist5k", "seed=0,1", by_name, "sweep.dry_run=true") is None
+    assert CANARY not in said("", capsys)
+
+
 def test_values_of_the_environment_are_known_wherever_they_come_by():
     cfg = OmegaConf.create(
         {

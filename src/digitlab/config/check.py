@@ -94,9 +94,10 @@ def check_sweep(cfg: DictConfig) -> None:
     written = OmegaConf.to_yaml(OmegaConf.masked_copy(cfg, ["tracking"])) + OmegaConf.to_yaml(cfg.hydra.sweeper)
     if "://" in written and has_secret(written):
         raise UserError("tracking.uri: a sweep's files would hold its password; give it as MLFLOW_TRACKING_URI=ADDRESS")
-    for told in cfg.hydra.overrides.task:
-        key = told.lstrip("+~").partition("=")[0]
-        if key != "tracking.uri" and "://" in told and has_secret(told):  # that one is looked at above
+    overrides: Any = OmegaConf.to_container(cfg.hydra.overrides.task)  # as they are written, with names of variables
+    for told in overrides:
+        if "://" in told and has_secret(told):
+            key = told.lstrip("+~").partition("=")[0]
             raise UserError(
                 f"{key}: a sweep's files would hold what is secret in it; name a variable: ${{oc.env:NAME}}"
             )
