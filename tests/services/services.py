@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,7 +11,7 @@ from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
-from servers import Server
+from servers import Server, free_port
 
 BUCKET = "digitlab"
 PASSWORD = "pass-Word-7-long"  # MLflow wants twelve characters
@@ -37,12 +36,6 @@ def _programs() -> Path | None:
     found = shutil.which("initdb")
     folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda each: int(each.parent.name))
     return folders[-1] if folders else Path(found).parent if found else None
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def wait_until(is_ready: Callable[[], bool]) -> None:

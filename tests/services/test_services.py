@@ -1,17 +1,12 @@
 """MLflow's server on PostgreSQL and an S3 store: what digitlab does there, by way of artifacts and passwords."""
 
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from itertools import product
-from pathlib import Path
 
 import pytest
-from fault_run import LEAN, REPOSITORY, FaultRun
 from mlflow import MlflowClient
-from outages import SCENARIOS, Outcome, Scenario, play, points_differ, table
+from outages import SCENARIOS, OnServer, Outcome, Scenario, play, points_differ, table
 from services import PASSWORD, Bucket, Postgres, missing, mlflow_server
 
 pytestmark = [
@@ -22,22 +17,6 @@ pytestmark = [
 ]
 SERVERS = [f"{artifacts}{password}" for artifacts, password in product(("proxied", "direct"), ("", " with passwords"))]
 OUTAGES = ("server gone for 5 s", "kill -9 while the server is gone", "artifacts refused at the end")
-
-
-class Client(FaultRun):
-    """A run of its own experiment on a server; it sees the bucket only where artifacts do not go through the server."""
-
-    def __init__(self, folder: Path, uri: str, environment: dict[str, str]):
-        super().__init__(folder, LEAN)
-        self.uri, self.experiment, self.environment = uri, folder.name, environment
-
-    def start(self, fault: str = "", *overrides: str):
-        return super().start(fault, *overrides, f"tracking.experiment={self.experiment}")
-
-    def command(self, *words: str) -> subprocess.CompletedProcess:
-        places = {"MLFLOW_TRACKING_URI": self.uri, "DIGITLAB_JOURNAL": f"{self.folder}/journal", "PYTHONPATH": "src"}
-        environment = os.environ | self.environment | places
-        return subprocess.run([sys.executable, *words], cwd=REPOSITORY, env=environment, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
@@ -78,23 +57,23 @@ def test_all_commands_work_on_each_kind_of_server(kind, postgres, bucket, oracle
         uri = server.uri.replace("://", f"://admin:{PASSWORD}@") if has_auth else server.uri
         client = MlflowClient(uri)
 
-        def row(name: str, run: Client, began: float, code: int, *wrong: str, runs: int = 1) -> None:
+        def row(name: str, run: OnServer, began: float, code: int, *wrong: str, runs: int = 1) -> None:
             lost, twice, running, found = points_differ(client, run.experiment, oracle, runs)
             outcome = Outcome(code, lost, twice, running, time.monotonic() - began, (*found, *filter(None, wrong)))
             check(rows, f"{kind}: {name}", outcome)
 
-        one = Client(tmp_path / f"one-{kind.replace(' ', '-')}", uri, environment)
+        one = OnServer(tmp_path / f"one-{kind.replace(' ', '-')}", uri, environment)
         began = time.monotonic()
         row("train", one, began, one.execute(), one.output if "Traceback" in one.output else "")
         began = time.monotonic()
         code = one.execute()
         row("the same command again", one, began, code, "" if "is done already" in one.output else one.output)
-        killed = Client(tmp_path / f"killed-{kind.replace(' ', '-')}", uri, environment)
+        killed = OnServer(tmp_path / f"killed-{kind.replace(' ', '-')}", uri, environment)
         began = time.monotonic()
         code = killed.execute("KILL@points:after#3")
         again = killed.execute()
         row("kill -9, then the same command", killed, began, code, "" if again == 0 else killed.output)
-        swept = Client(tmp_path / f"swept-{kind.replace(' ', '-')}", uri, environment)
+        swept = OnServer(tmp_path / f"swept-{kind.replace(' ', '-')}", uri, environment)
         began = time.monotonic()
         workers = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
         code = swept.execute("", "-m", "data.drop_last=false,true", "sweep.name=two", *workers)

@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,21 +65,20 @@ SCENARIOS = (
 )  # fmt: skip
 
 
-class Away(FaultRun):
-    """A run in its own experiment on a server, behind a proxy."""
+class OnServer(FaultRun):
+    """A run in its own experiment on a server, and commands beside it with the same `environment`."""
 
-    def __init__(self, folder: Path, proxy: Proxy):
-        super().__init__(folder, [*LEAN, "hooks:end_soon_without_server"])
-        self.uri, self.experiment = proxy.uri, folder.name
+    def __init__(self, folder: Path, uri: str, environment: Mapping[str, str] = {}, changes: Iterable[str] = ()):
+        super().__init__(folder, [*LEAN, *changes])
+        self.uri, self.experiment, self.environment = uri, folder.name, dict(environment)
 
     def start(self, fault: str = "", *overrides: str):
         return super().start(fault, *overrides, f"tracking.experiment={self.experiment}")
 
-    def sync(self) -> str:
+    def command(self, *words: str) -> subprocess.CompletedProcess:
         places = {"MLFLOW_TRACKING_URI": self.uri, "DIGITLAB_JOURNAL": f"{self.folder}/journal", "PYTHONPATH": "src"}
-        command = [sys.executable, "-m", "digitlab", "store", "sync"]
-        done = subprocess.run(command, cwd=REPOSITORY, env=os.environ | places, capture_output=True, text=True)
-        return done.stdout + done.stderr
+        environment = os.environ | self.environment | places
+        return subprocess.run([sys.executable, *words], cwd=REPOSITORY, env=environment, capture_output=True, text=True)
 
 
 def play(
@@ -88,7 +87,7 @@ def play(
     """Run a scenario on the server at `uri` and say what is left; `restart` takes the place of a proxy's fault."""
     wrong = []
     with Proxy(uri) as proxy:
-        run = Away(folder, proxy)
+        run = OnServer(folder, proxy.uri, changes=["hooks:end_soon_without_server"])
 
         def fail() -> None:
             if restart:
@@ -118,7 +117,8 @@ def play(
         experiment = client.get_experiment_by_name(run.experiment)
         assert experiment
         if scenario.syncs:
-            said = run.sync()
+            told = run.command("-m", "digitlab", "store", "sync")
+            said = told.stdout + told.stderr
             if "is complete: " not in said:
                 wrong.append(f"sync: {said}")
             wrong += ["RUNNING after sync" for each in _runs(client, experiment) if each.info.status == "RUNNING"]

@@ -14,13 +14,17 @@ import pytest
 import requests
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 class Server:
     """A command that serves on a free port, which replaces "{port}" in the command."""
 
     def __init__(self, command: Sequence[str], folder: Path | None = None, environment: Mapping[str, str] = os.environ):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         self.uri = f"http://127.0.0.1:{port}"
         self.command = [part.replace("{port}", str(port)) for part in command]
         self.folder, self.environment = folder, environment
