@@ -16,8 +16,8 @@ import PIL
 from tqdm import tqdm
 
 from digitlab import REPOSITORY
-from digitlab.data.on_disk import OnDisk
-from digitlab.data.pictures import AT_ONCE, LARGEST, Pictures, Seen, decode, read_pictures, settle, to_gray, usual_size
+from digitlab.data.on_disk import AT_ONCE, OnDisk
+from digitlab.data.pictures import LARGEST, Pictures, Seen, decode, read_pictures, settle, to_gray, usual_size
 
 LARGEST_IN_MEMORY = 2**28  # bytes of pixels
 FOLDER = REPOSITORY / "data" / "decoded"

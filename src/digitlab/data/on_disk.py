@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+AT_ONCE = 512  # images that are read from a file, or into larger numbers, at once
 CPU = torch.device("cpu")
 
 

@@ -11,12 +11,11 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 import torch
 
-from digitlab.data.on_disk import Stored
+from digitlab.data.on_disk import AT_ONCE, Stored
 
 LARGEST = 64  # pixels: the default size of larger images, which small networks on a CPU take time for
 GRAY = 24  # of 255: what JPEG makes of gray differs less between the channels
 DEPTHS = (8, 10, 12, 14, 16)  # bits that scanners, cameras and microscopes give
-AT_ONCE = 512  # images
 CONSTANT = 2  # of 255: values of an image that differ less show nothing
 
 

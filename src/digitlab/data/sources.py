@@ -12,9 +12,8 @@ from torch import Tensor
 
 from digitlab.data.download import UnavailableError
 from digitlab.data.idx import fetch_idx
-from digitlab.data.on_disk import OnDisk, Stored
+from digitlab.data.on_disk import AT_ONCE, OnDisk, Stored
 
-AT_ONCE = 512  # images
 IN_MNISTS_FORMAT = ("MNIST", "FashionMNIST", "KMNIST", "QMNIST")
 
 Pairs = tuple[Tensor, Tensor]  # uint8 or float32 images (N, ...), int64 labels (N,)

@@ -9,8 +9,8 @@ from itertools import islice
 import numpy as np
 from torch import Tensor
 
-from digitlab.data.on_disk import choose
-from digitlab.data.sources import AT_ONCE, Images, StoredPairs
+from digitlab.data.on_disk import AT_ONCE, choose
+from digitlab.data.sources import Images, StoredPairs
 
 SPLITS = ("auto", "first", "last", "random", "stratified", "test")
 

@@ -15,15 +15,15 @@ COST = {2: "8 %", 3: "10 %", 4: "12 %"}
 
 def notes(store: Store, parent: Any, runs: int) -> list[str]:
     """Return what is to be said of earlier looks at the sweep of the run `parent`, of which `runs` are done now."""
-    with queries.artifact(store, parent.info.run_id, "race.json") as file:
-        race = json.loads(file.read_text()) if file else {}
-    return [*_of_race(race), *_of_reports([each for each in _earlier(parent) if each != str(runs)])]
+    return [
+        *_of_race(_recorded(store, parent, "race.json")),
+        *_of_reports([each for each in _earlier(parent) if each != str(runs)]),
+    ]
 
 
 def of_claims(store: Store, parent: Any) -> list[str]:
     """Return what is to be said of the looks of a sweep of claims that bought seeds where a verdict was open."""
-    with queries.artifact(store, parent.info.run_id, "claims.json") as file:
-        swept = json.loads(file.read_text()) if file else {}
+    swept = _recorded(store, parent, "claims.json")
     if not swept.get("looks"):
         return []
     return [
@@ -38,6 +38,12 @@ def record(store: Store, parent: Any, runs: int) -> None:
     earlier = _earlier(parent)
     if str(runs) not in earlier:
         store.client.set_tag(parent.info.run_id, TAG, ", ".join([*earlier, str(runs)])[-5000:])
+
+
+def _recorded(store: Store, parent: Any, name: str) -> dict[str, Any]:
+    """Return what a sweep recorded of its looks in an artifact of its run; nothing where there is no such."""
+    with queries.artifact(store, parent.info.run_id, name) as file:
+        return json.loads(file.read_text()) if file else {}
 
 
 def _earlier(parent: Any) -> list[str]:

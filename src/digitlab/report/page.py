@@ -10,7 +10,7 @@ import numpy as np
 from digitlab.analysis.compare import TARGETS, Comparison, Reach
 from digitlab.analysis.records import Predictions
 from digitlab.analysis.statistics import pareto_front
-from digitlab.documents.document import Picture, Section, Table, picture
+from digitlab.documents.document import Block, Picture, Section, Table, picture
 from digitlab.documents.format import number
 from digitlab.documents.origin import origin
 from digitlab.platform.text import are
@@ -41,7 +41,7 @@ def sections(
         Section(matrix(comparison).title, [*warnings, *shown]),
         Section("How this was decided", differences(comparison), is_folded=True),
         Section("All cells, the best first", [cells(comparison), _cells_note(comparison)]),
-        Section("Other metrics", [*metrics(comparison), *_metrics_note(comparison)]),
+        Section("Other metrics", _metrics(comparison)),
         Section("Runs", [runs(comparison, address)]),
         Section(f"{optimizer}s over {network}s".capitalize(), networks(comparison), not comparison.aggregates.rows),
         Section("Time to target", reaches, is_folded=len(reaches) < 2),
@@ -63,11 +63,12 @@ def _cells_note(comparison: Comparison) -> str:
     )
 
 
-def _metrics_note(comparison: Comparison) -> list[str]:
+def _metrics(comparison: Comparison) -> list[Block]:
     note = (
         "Means over the seeds that did not fail, ± half of their 95 % t-interval. No ranking and no mark goes by them."
     )
-    return [note] if metrics(comparison) else []
+    found = metrics(comparison)
+    return [*found, note] if found else []
 
 
 def _reaches(comparison: Comparison) -> list[str | Table]:

@@ -10,6 +10,7 @@ from mlflow.entities import Metric, Param, RunTag
 
 from digitlab.tracking import queries
 from digitlab.tracking.flavor import upload_model
+from digitlab.tracking.journal import MOST
 from digitlab.tracking.locks import is_owner_alive
 from digitlab.tracking.store import Store
 
@@ -17,7 +18,6 @@ ORIGIN = "copied_from"  # the tag with the id that a run had in the store where 
 WHOLE = "copied"  # the tag of a run of which all has been copied
 LATER = ("done", "mlflow.parentRunId", ORIGIN, WHOLE)  # tags that are not copied as they are
 NAMING = ("mlflow.note.content",)  # tags whose text names runs
-BATCH = 1000  # points that one call of MLflow takes at most
 
 
 def copy(source: Store, target: Store) -> Iterator[str]:
@@ -69,12 +69,12 @@ def _fill(source: MlflowClient, target: MlflowClient, run: entities.Run, ids: di
     old, new = run.info.run_id, ids[run.info.run_id]
     run = source.get_run(old)  # with what a search leaves out
     params = [Param(key, value) for key, value in run.data.params.items()]
-    for start in range(0, len(params), 100):
-        target.log_batch(new, params=params[start : start + 100])
+    for start in range(0, len(params), MOST["params"]):
+        target.log_batch(new, params=params[start : start + MOST["params"]])
     for key in run.data.metrics:
         points = [Metric(key, each.value, each.timestamp, each.step) for each in source.get_metric_history(old, key)]
-        for start in range(0, len(points), BATCH):
-            target.log_batch(new, metrics=points[start : start + BATCH])
+        for start in range(0, len(points), MOST["metrics"]):
+            target.log_batch(new, metrics=points[start : start + MOST["metrics"]])
     if run.inputs and run.inputs.dataset_inputs:
         target.log_inputs(new, run.inputs.dataset_inputs)
     _copy_artifacts(source, target, old, new, ids)

@@ -9,7 +9,8 @@ from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 from pytorch_lightning.loggers import MLFlowLogger
 
-BATCH = 1000  # points that one call of MLflow takes at most
+from digitlab.tracking.journal import MOST
+
 ATTEMPTS = 6  # to write points while the store's file is locked; MLflow waits for 20 s in each
 
 
@@ -36,7 +37,7 @@ class RunLogger(MLFlowLogger):
         self.points += [
             Metric(key, float(value), now, step) for key, value in values.items() if step > self.stored.get(key, -1)
         ]
-        if len(self.points) >= BATCH:
+        if len(self.points) >= MOST["metrics"]:
             self.flush()
 
     def save(self) -> None:
@@ -47,8 +48,9 @@ class RunLogger(MLFlowLogger):
         attempts_left = ATTEMPTS
         while self.points:
             try:
-                self.client.log_batch(self.id, metrics=self.points[:BATCH])  # MLflow stores a repeated point once
-                del self.points[:BATCH]
+                some = self.points[: MOST["metrics"]]
+                self.client.log_batch(self.id, metrics=some)  # MLflow stores a repeated point once
+                del self.points[: len(some)]
             except MlflowException as error:
                 attempts_left -= 1
                 if not attempts_left or "database is locked" not in str(error):

@@ -34,7 +34,7 @@ from digitlab.tracking.address import file_of
 from digitlab.tracking.deferred import DeferredClient
 from digitlab.tracking.delivery import ONE_CALL, Delivery
 from digitlab.tracking.flavor import log_model, prepare_model
-from digitlab.tracking.journal import Journal, folder_of
+from digitlab.tracking.journal import MOST, Journal, folder_of
 from digitlab.tracking.lease import TakenOverError
 from digitlab.tracking.logger import RunLogger
 from digitlab.tracking.monitor import DeferredMetrics
@@ -164,8 +164,8 @@ class Run:
         """Record the parameters that the run does not have yet; MLflow refuses to change those of a resumed run."""
         known = self.client.get_run(self.id).data.params
         entities = [Param(key, printable(redact(value))) for key, value in params.items() if key not in known]
-        for start in range(0, len(entities), 100):
-            self.client.log_batch(self.id, params=entities[start : start + 100])
+        for start in range(0, len(entities), MOST["params"]):
+            self.client.log_batch(self.id, params=entities[start : start + MOST["params"]])
 
     def log_tags(self, tags: Mapping[str, str]) -> None:
         self.client.log_batch(self.id, tags=[RunTag(key, printable(redact(value))) for key, value in tags.items()])

@@ -204,8 +204,9 @@ def _classifier(cfg: DictConfig, data: ImageData, network: nn.Module) -> Classif
     }
     loss = cfg.loss if isinstance(cfg.loss, str) else build(cfg, "loss")
     metrics = _metrics(cfg, data.num_classes)
-    classifier = Classifier(network, optimizer, scheduler, loss, **ends, monitor=_monitor(cfg), metrics=metrics)
-    classifier.average = Average(**cfg.averaging) if "averaging" in cfg else None
+    average = Average(**cfg.averaging) if "averaging" in cfg else None
+    kept = {"monitor": _monitor(cfg), "metrics": metrics, "average": average}
+    classifier = Classifier(network, optimizer, scheduler, loss, **ends, **kept)
     classifier.returns_results = False
     classifier.example_input_array = torch.zeros(2, *data.input_shape)
     return classifier
