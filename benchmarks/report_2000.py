@@ -30,11 +30,21 @@ SIZES = {"train": 54_000, "val": 6_000, "test": 10_000}
 ENVIRONMENT = "python 3.11.7\ntorch 2.15.0\nmlflow 3.17.2\nCPU: made up, 2 cores, 2 threads\nGPU: none found\n"
 
 
-def fill(store: Store, models: list[str], optims: list[str], rates: list[float], seeds: int, epochs: int, steps: int):
-    """Write one sweep of every combination, named made-up; each run has `steps` points by optimizer step."""
-    draw, start = np.random.default_rng(0), int(time.time() * 1000) - 10**9
+def fill(
+    store: Store,
+    models: list[str],
+    optims: list[str],
+    rates: list[float],
+    seeds: int,
+    epochs: int,
+    steps: int,
+    sweep: str = "made-up",
+    days_ago: int = 12,
+) -> int:
+    """Write one sweep of every combination; each run has `steps` points by optimizer step."""
+    draw, start = np.random.default_rng(0), int((time.time() - 86_400 * days_ago) * 1000)
     parent = store.client.create_run(
-        store.experiment_id, start, {"fingerprint": "sweep-made-up", "sweep": "made-up", "done": "true"}, "made-up"
+        store.experiment_id, start, {"fingerprint": f"sweep-{sweep}", "sweep": sweep, "done": "true"}, sweep
     ).info.run_id
     rows = {model: [] for model in (table.SqlRun, table.SqlParam, table.SqlTag, table.SqlMetric, table.SqlLatestMetric)}
     inputs, cells = [], []
@@ -65,7 +75,7 @@ def fill(store: Store, models: list[str], optims: list[str], rates: list[float],
                     run_id, name = uuid4().hex, f"{model}-{optim}-s{seed}"
                     fingerprint = sha256(f"{model}{optim}{lr}{seed}".encode()).hexdigest()[:16]
                     tags = own | {"fingerprint": fingerprint, "done": "true", "owner": "made-up:1:1"}
-                    tags |= {"mlflow.runName": name, "mlflow.parentRunId": parent, "sweep": "made-up"}
+                    tags |= {"mlflow.runName": name, "mlflow.parentRunId": parent, "sweep": sweep}
                     tags |= {"environment": ENVIRONMENT, "git.dirty": "false", "mlflow.source.git.commit": "0" * 40}
                     ended = start + 90_000
                     error = (0.008 + 0.0012 * abs(m - 3)) * (2.5 if optim == "sgd" else 1) * (1 + abs(np.log10(factor)))
@@ -110,8 +120,9 @@ def fill(store: Store, models: list[str], optims: list[str], rates: list[float],
     with Session(create_engine(store.uri)) as session:
         session.bulk_insert_mappings(
             table.SqlDataset,
-            [{"dataset_uuid": dataset, "experiment_id": int(store.experiment_id), "name": "mnist", "digest": "0" * 12,
-              "dataset_source_type": "local", "dataset_source": "{}", "dataset_profile": json.dumps(SIZES)}],
+            [{"dataset_uuid": dataset, "experiment_id": int(store.experiment_id), "name": "mnist",
+              "digest": dataset[:12], "dataset_source_type": "local", "dataset_source": "{}",
+              "dataset_profile": json.dumps(SIZES)}],
         )  # fmt: skip
         session.bulk_insert_mappings(table.SqlInput, inputs)
         for model, values in rows.items():

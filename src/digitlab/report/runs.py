@@ -71,8 +71,11 @@ def _filtered(which: str, filter_string: str) -> list[str]:
 def _repeated(store: Store, planned: Mapping[str, str]) -> list[Result]:
     """Return every run of those fingerprints in `planned` that were run again, in whichever sweep."""
     again = {each.fingerprint for each in read_results(queries.search(store, "params.rerun = 'true'"))} & planned.keys()
-    done = read_results(queries.search(store, "tags.done = 'true'")) if again else ()
-    return [each for each in done if each.fingerprint in again]
+    return [
+        each
+        for fingerprint in sorted(again)
+        for each in read_results(queries.search(store, f"tags.fingerprint = '{fingerprint}'"))
+    ]
 
 
 def read_results(runs: Iterable[Any]) -> Iterator[Result]:
@@ -152,8 +155,7 @@ def complete(store: Store, results: Sequence[Result]) -> list[Result]:
         queries.histories(store, ids, key) for key in ("val/acc", "val/loss", "time/epoch_s")
     )
     spans = {result.run_id: (result.host, result.began, result.ended) for result in results}
-    first, last = min(began for _, began, _ in spans.values()), max(ended for *_, ended in spans.values())
-    contended = _contended(spans | queries.concurrent_runs(store, first, last, but=ids[:2000]))
+    contended = _contended(queries.concurrent_runs(store, spans) | spans)
     return [
         replace(
             result,
@@ -168,10 +170,9 @@ def complete(store: Store, results: Sequence[Result]) -> list[Result]:
 
 def describe_test_reads(store: Store, results: Iterable[Result]) -> list[str]:
     """Say how often the test images of each data set of `results` have been read in this store."""
-    reads = queries.test_reads(store)
     lines = []
     for data in dict.fromkeys(result.data for result in results):
-        tests, validations = reads.get(data, (0, 0))
+        tests, validations = queries.test_reads(store, data)
         times = count(tests + validations, "time")
         which = f", {validations:,} of them to validate after an epoch" if validations else ""
         lines.append(f"{data}: test set read {times} in this store{which}.")

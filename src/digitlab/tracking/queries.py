@@ -3,8 +3,8 @@
 import json
 import math
 import tempfile
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
@@ -15,13 +15,17 @@ from mlflow.artifacts import download_artifacts
 from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.utils.rest_utils import http_request_safe
+from mlflow.utils.search_utils import SearchUtils
 
 from digitlab.tracking.locks import if_dead
 from digitlab.tracking.store import Store
 
 PAGE = 200  # runs that one search returns; each has a hundred parameters and metrics
 BULK, POINTS = 100, 25_000  # runs that a server accepts in one request for their points, and points that it returns
+HOUR = 3_600_000  # ms
 BULK_ENDPOINT = "/ajax-api/2.0/mlflow/metrics/get-history-bulk"
+
+Span = tuple[str, int, float]  # host, start and end of a run in ms
 
 
 def find(store: Store, fingerprint: str) -> tuple[entities.Run | None, entities.Run | None]:
@@ -38,17 +42,44 @@ def search(store: Store, filter_string: str) -> Iterator[entities.Run]:
     yield from _search(store, [store.experiment_id], filter_string)
 
 
+def latest(store: Store, filter_string: str) -> Iterator[entities.Run]:
+    """Yield the runs of the experiment that `filter_string` finds, the last that ended first, in small pages."""
+    yield from _search(store, [store.experiment_id], filter_string, order="attributes.end_time DESC", most=10)
+
+
 def _search(
-    store: Store, experiments: Sequence[str], filter_string: str, view: int = ViewType.ACTIVE_ONLY
+    store: Store,
+    experiments: Sequence[str],
+    filter_string: str,
+    view: int = ViewType.ACTIVE_ONLY,
+    order: str = "attributes.start_time DESC",
+    most: int = PAGE,
 ) -> Iterator[entities.Run]:
     token = None
     while token != "":
         try:
-            page = store.client.search_runs(list(experiments), filter_string, view, PAGE, page_token=token)
+            page = store.client.search_runs(list(experiments), filter_string, view, most, [order], token)
         except MlflowException as error:
             raise ValueError(f"filter={filter_string}: {str(error).splitlines()[0]}") from error
         yield from page
         token = page.token or ""
+
+
+def _count(store: Store, experiments: Sequence[str], filter_string: str) -> int:
+    """Return how many runs a filter finds, deleted ones too.
+
+    MLflow counts nothing, and to read ten thousand runs takes a minute. Whether there is an n-th run is one small
+    question, and bisection needs few of them.
+    """
+
+    def is_past(n: int) -> bool:
+        token = SearchUtils.create_page_token(n).decode() if n else None
+        return not store.client.search_runs(list(experiments), filter_string, ViewType.ALL, 1, page_token=token)
+
+    limit = 1
+    while not is_past(limit - 1):
+        limit *= 2
+    return bisect_left(range(limit), True, lo=limit // 2, key=is_past)
 
 
 def fetch(store: Store, ids: Sequence[str]) -> Iterator[entities.Run]:
@@ -117,20 +148,34 @@ def _points(store: Store, ids: Sequence[str], key: str) -> list[tuple[str, int, 
     return _points(store, ids[:half], key) + _points(store, ids[half:], key)
 
 
-def concurrent_runs(store: Store, first: int, last: int, but: Sequence[str]) -> dict[str, tuple[str, int, float]]:
-    """Return host, start and end, by id, of the runs of all experiments that ran between `first` and `last`; in ms.
+def concurrent_runs(store: Store, spans: Mapping[str, Span]) -> dict[str, Span]:
+    """Return the spans, by id, of those other runs of all experiments that shared the host with a run of `spans`.
 
-    The runs in `but` are left out; MLflow accepts some thousands of them.
+    Runs that lie near it in time are returned, too.
     """
-    experiments = [each.experiment_id for each in store.client.search_experiments()]
-    known, spans = ", ".join(f"'{each}'" for each in but), {}
-    began = f"attributes.run_id NOT IN ({known}) and attributes.start_time <= {last}"
-    for filter_string in (f"{began} and attributes.end_time >= {first}", f"{began} and attributes.status = 'RUNNING'"):
-        for run in _search(store, experiments, filter_string):
-            host = run.data.tags.get("owner", "").partition(":")[0]
-            if not run.data.tags.get("fingerprint", "").startswith("sweep-"):
-                spans[run.info.run_id] = host, run.info.start_time, run.info.end_time or _end(store, run)
-    return spans
+    experiments, found = [each.experiment_id for each in store.client.search_experiments()], {}
+    for host, first, last in _periods(spans.values()):
+        known = [run_id for run_id, span in spans.items() if span[0] == host and first <= span[1] <= last]
+        listed = ", ".join(f"'{each}'" for each in known[:2000])  # MLflow accepts some thousands
+        began = f"attributes.run_id NOT IN ({listed}) and attributes.start_time <= {last:.0f}"
+        began += f" and tags.owner LIKE '{host}:%'" if host else ""
+        for condition in (f"attributes.end_time >= {first}", "attributes.status = 'RUNNING'"):
+            for run in _search(store, experiments, f"{began} and {condition}"):
+                if not run.data.tags.get("fingerprint", "").startswith("sweep-"):
+                    owner = run.data.tags.get("owner", "").partition(":")[0]
+                    found[run.info.run_id] = owner, run.info.start_time, run.info.end_time or _end(store, run)
+    return found
+
+
+def _periods(spans: Iterable[Span]) -> list[Span]:
+    """Return by host the times in which runs lie, those that less than an hour parts as one."""
+    periods: list[Span] = []
+    for host, began, ended in sorted(spans):
+        if periods and periods[-1][0] == host and began - periods[-1][2] < HOUR:
+            periods[-1] = host, periods[-1][1], max(ended, periods[-1][2])
+        else:
+            periods.append((host, began, ended))
+    return periods
 
 
 def _end(store: Store, run: entities.Run) -> float:
@@ -149,22 +194,16 @@ def seconds(run: entities.Run) -> float:
     return ((run.info.end_time or run.info.start_time) - run.info.start_time) / 1000
 
 
-def test_reads(store: Store) -> dict[str, tuple[int, int]]:
-    """Return by data set how many runs of all experiments tested, and how often runs validated on its test images.
+def test_reads(store: Store, data: str) -> tuple[int, int]:
+    """Return how many runs of all experiments tested on `data`, and how often runs validated on its test images.
 
     A deleted run has read them too.
     """
-    tests, validations, validating = Counter(), Counter(), {}
     experiments = [each.experiment_id for each in store.client.search_experiments(ViewType.ALL)]
-    for run in _search(store, experiments, "", ViewType.ALL):
-        name = run.data.params.get("data")
-        if name and "test/acc" in run.data.metrics:
-            tests[name] += 1
-        if name and run.data.params.get("data.split") == "test":
-            validating[run.info.run_id] = name
-    for run_id, points in histories(store, list(validating), "val/acc").items():
-        validations[validating[run_id]] += len(points)
-    return {name: (tests[name], validations[name]) for name in tests | validations}
+    of_data = f"params.data = '{data}'"
+    validating = _search(store, experiments, f"{of_data} and params.`data.split` = 'test'", ViewType.ALL)
+    points = histories(store, [run.info.run_id for run in validating], "val/acc")
+    return _count(store, experiments, f"{of_data} and metrics.`test/acc` >= 0"), sum(map(len, points.values()))
 
 
 def pace(store: Store, model: str, data: str) -> tuple[float, float] | None:

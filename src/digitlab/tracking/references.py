@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from mlflow import entities
 from mlflow.exceptions import MlflowException
@@ -11,6 +11,7 @@ from digitlab.tracking import queries
 from digitlab.tracking.store import Store
 
 SHOWN = 5  # candidates in a message
+DONE = "tags.done = 'true'"
 SHORTEST = 4  # characters of a run's id
 FORMS = "an id or its first 4 characters, a name, latest, best, best:model=NAME, models:/NAME@ALIAS, ALIAS"
 
@@ -32,7 +33,7 @@ def resolve(store: Store, reference: str) -> entities.Run:
     named = [run for run in queries.search(store, f"attributes.run_name = '{_safe(reference)}'") if is_run(run)]
     found = [run for run in named if queries.is_done(run)] or named
     if not found and re.fullmatch(rf"[0-9a-f]{{{SHORTEST},32}}", reference):
-        found = [run for run in _all(store) if run.info.run_id.startswith(reference)]
+        found = [run for run in queries.search(store, f"attributes.run_id LIKE '{reference}%'") if is_run(run)]
     if not found and (addresses := [each for each in _model_addresses(store) if each.endswith(f"@{reference}")]):
         if len(addresses) > 1:
             raise ValueError(f"{reference}: {len(addresses)} models have this alias: {_shorten(addresses)}; give one")
@@ -41,7 +42,7 @@ def resolve(store: Store, reference: str) -> entities.Run:
         return found[0]
     if found:
         raise ValueError(f"{reference}: {len(found)} runs are meant: {_list(found)}; give the id of one")
-    alike = [run for run in _all(store) if reference and reference in f"{run.info.run_id} {run.info.run_name}"]
+    alike = _alike(store, _safe(reference)) if _safe(reference) else []
     hint = f"alike are: {_list(alike)}" if alike else f"a run is named by {FORMS}"
     raise ValueError(f"{reference}: no such run; {hint}")
 
@@ -66,19 +67,27 @@ def candidates(store: Store) -> list[str]:
     ]
 
 
-def _all(store: Store) -> list[entities.Run]:
-    return [run for run in queries.search(store, "") if is_run(run)]
+def _alike(store: Store, text: str) -> list[entities.Run]:
+    """Return the runs whose name or id holds `text`."""
+    found = (
+        run
+        for attribute in ("run_name", "run_id")
+        for run in queries.search(store, f"attributes.{attribute} LIKE '%{text}%'")
+        if is_run(run) and text in f"{run.info.run_id} {run.info.run_name}"  # _ and % stand for others in LIKE
+    )
+    return list({run.info.run_id: run for run in found}.values())
 
 
 def _done(store: Store) -> list[entities.Run]:
-    return [run for run in queries.search(store, "tags.done = 'true'") if is_run(run) and queries.is_done(run)]
+    return [run for run in queries.search(store, DONE) if is_run(run) and queries.is_done(run)]
 
 
 def _latest(store: Store) -> entities.Run:
-    done = _done(store)
-    if not done:
+    done = (run for run in queries.latest(store, DONE) if is_run(run) and queries.is_done(run))
+    run = next(done, None)
+    if run is None:
         raise ValueError("latest: no run is done yet")
-    return max(done, key=lambda run: run.info.end_time or run.info.start_time)
+    return run
 
 
 def _best(store: Store, reference: str) -> entities.Run:
@@ -93,19 +102,34 @@ def _best(store: Store, reference: str) -> entities.Run:
             cells = {cell["run_id"] for cell in queries.cells_of(store, queries.sweep(store, value))}
         else:
             conditions.append((key, value))
-    done = [run for run in _done(store) if {"val/acc", "test/acc"} <= run.data.metrics.keys()]
+    done = _measured(store, conditions)
     chosen = done if cells is None else [run for run in done if run.info.run_id in cells]
+    if not chosen:
+        raise _none_of(store, reference, conditions, cells)
+    curves = queries.histories(store, [run.info.run_id for run in chosen], "val/acc")
+    finite = {run_id: [value for value in curve.values() if math.isfinite(value)] for run_id, curve in curves.items()}
+    return min(chosen, key=lambda run: (-max(finite[run.info.run_id], default=-1.0), run.info.start_time))
+
+
+def _measured(store: Store, conditions: Sequence[tuple[str, str]]) -> list[entities.Run]:
+    """Return the runs that are done, validated and tested, and whose parameters meet the conditions."""
+    filters = [DONE, *(f"params.`{_safe(key)}` = '{_safe(value)}'" for key, value in conditions)]
+    found = (run for run in queries.search(store, " and ".join(filters)) if is_run(run) and queries.is_done(run))
+    return [run for run in found if {"val/acc", "test/acc"} <= run.data.metrics.keys()]
+
+
+def _none_of(
+    store: Store, reference: str, conditions: Sequence[tuple[str, str]], cells: Collection[str] | None
+) -> ValueError:
+    """Return an error that names the first condition that no run meets, and what there is in its place."""
+    chosen = [run for run in _measured(store, ()) if cells is None or run.info.run_id in cells]
     for key, value in conditions:
         there = sorted({run.data.params[key] for run in chosen if key in run.data.params})
         chosen = [run for run in chosen if run.data.params.get(key) == value]
         if not chosen:
             hint = f"there are: {_shorten(there)}" if there else "and none has such a key"
-            raise ValueError(f"{reference}: no run that is done and tested has {key}={value}; {hint}")
-    if not chosen:
-        raise ValueError(f"{reference}: no run that is done and tested is of this kind")
-    curves = queries.histories(store, [run.info.run_id for run in chosen], "val/acc")
-    finite = {run_id: [value for value in curve.values() if math.isfinite(value)] for run_id, curve in curves.items()}
-    return min(chosen, key=lambda run: (-max(finite[run.info.run_id], default=-1.0), run.info.start_time))
+            return ValueError(f"{reference}: no run that is done and tested has {key}={value}; {hint}")
+    return ValueError(f"{reference}: no run that is done and tested is of this kind")
 
 
 def _of_model(store: Store, reference: str) -> entities.Run:
