@@ -1,7 +1,7 @@
 """Time what people ask of a store of 10,000 runs: PYTHONPATH=src python benchmarks/large_store.py
 
-The runs are made up, as in report_2000.py: 84 sweeps of 120 runs, a day apart. Each command is one process; what the same
-command takes in a store of one such sweep stands beside it.
+The runs are made up, as in report_2000.py: 84 sweeps of 120 runs, a day apart. Each command is one process; what it takes in
+a store of one such sweep stands beside it.
 """
 
 import argparse
