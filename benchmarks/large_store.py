@@ -1,7 +1,7 @@
 """Time what people ask of a store of 10,000 runs: PYTHONPATH=src python benchmarks/large_store.py
 
-The runs are made up, as in report_2000.py: 84 sweeps of 120 runs, a day apart. Each command is one process; what it takes in
-a store of one such sweep stands beside it.
+The runs are made up, as in report_2000.py: 84 sweeps of 120 runs, a day apart. Each command is one process; what it
+takes in a store of one such sweep stands beside it.
 """
 
 import argparse
@@ -20,7 +20,7 @@ COMMANDS = {
     "report of a sweep of 120 runs": ["src/report.py", "report.sweep=sweep0"],
     "plan of 100 cells": PLAN,
     "`digitlab explain latest`": ["-m", "digitlab", "explain", "latest"],
-    "`digitlab explain best:model=mlp`": ["-m", "digitlab", "explain", "best:model=mlp"],
+    "`digitlab explain best:model=cnn_pool`": ["-m", "digitlab", "explain", "best:model=cnn_pool"],
 }
 
 
