@@ -75,13 +75,15 @@ def explain(run: str, experiment: str) -> None:
 
 @click.command()
 @names_run("run")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Another run of the same settings, with this seed.")
+@click.option("--into", metavar="NAME", help="MLflow experiment that is to have the new run.")
 @experiment
-def rerun(run: str, experiment: str) -> None:
+def rerun(run: str, seed: int | None, into: str | None, experiment: str) -> None:
     """Make RUN again from its own record, and say whether it came out the same.
 
-    Exits with 0 where it is identical or within its interval, 1 where it is not, 2 for a mistake.
+    Exits with 0 where it is identical or within its interval, or has another seed, 1 where it is not, 2 for a mistake.
     """
-    call("report.rerun", "rerun", experiment, run)
+    call("report.rerun", "rerun", experiment, run, seed, into)
 
 
 @click.command()
@@ -161,4 +163,25 @@ def serve(runs: tuple[str, ...], host: str, port: int, experiment: str) -> None:
     )
 
 
-COMMANDS = (compare, bisect, explain, rerun, register, predict, evaluate, export, serve)
+@click.command()
+@click.option("--serve", "is_served", is_flag=True, help="Show it as a page, which follows the store.")
+@click.option(
+    "--again",
+    type=click.IntRange(0, 100),
+    default=0,
+    show_default=True,
+    help="Runs, with seeds of its own, that the page makes of an entry when it is asked to.",
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen; 0.0.0.0 is every network.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8001, show_default=True, help="0 takes a free one.")
+@experiment
+def board(is_served: bool, again: int, host: str, port: int, experiment: str) -> None:
+    """Rank what everybody has trained, by data set and by claim, with its ties."""
+    if is_served:
+        call("serve.board", "serve_board", experiment, host, port, again, mistake=1, needs=("fastapi", "uvicorn"))
+    if again:
+        raise click.UsageError("--again: only a page can be asked to; give --serve too")
+    call("report.board", "show_board", experiment)
+
+
+COMMANDS = (compare, bisect, explain, rerun, register, predict, evaluate, export, serve, board)

@@ -1,5 +1,6 @@
 """Make a run again from its own record, and say whether it came out the same."""
 
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -24,10 +25,11 @@ NOT_RECORDED = ("tracking", "sweep", "report", "vs", "rerun")  # nodes that say 
 SAME, OTHER = 0, 1  # exit codes
 
 
-def rerun(store: Store, reference: str) -> int:
+def rerun(store: Store, reference: str, seed: int | None = None, into: str | None = None) -> int:
     """Run again what `reference` means and print whether it came out identical; return 1 where its accuracy is another.
 
-    Raises ValueError where there is no such run, or it is not done and tested.
+    With a `seed` it is another run of the same settings; `into` names the MLflow experiment that is to have it. Raises
+    ValueError where there is no such run, or it is not done and tested.
     """
     run = references.resolve(store, reference)
     if not queries.is_done(run):
@@ -35,23 +37,32 @@ def rerun(store: Store, reference: str) -> int:
     before = _read(run)
     if not before or not before.is_tested:
         raise ValueError(f"{reference}: has not been tested, so there is nothing to compare with")
-    cfg = recorded(store, run)
+    target = Store(store.uri, into or store.experiment)
+    cfg = recorded(target, run, seed)
     offer_code(run)  # without it, what follows may not be found
     _, data, fingerprint = identify(cfg)
     if data.digest[:12] != before.settings["data digest"]:
         raise ValueError(f"{reference}: its data are not here: digest {before.settings['data digest']} then, and "
                          f"{data.digest[:12]} now")  # fmt: skip
-    if fingerprint != before.fingerprint:
+    is_other = seed not in (None, before.seed)
+    if fingerprint != before.fingerprint and not is_other:
         console.warn("what makes its numbers has changed since: digitlab's own results, or modules of your own")
     train(cfg)
-    done, _ = queries.find(store, fingerprint)
+    target.open(create=False)
+    done, _ = queries.find(target, fingerprint)
     after = _read(done)
     assert after  # it is done
+    if is_other:
+        console.say(f"seed {seed}: test accuracy {after.accuracy:.4f}; seed {before.seed}: {before.accuracy:.4f}")
+        return SAME
     return _say(store, before, after)
 
 
-def recorded(store: Store, run: Any) -> DictConfig:
-    """Return the configuration of a run as it was recorded, to be run again in this store."""
+def recorded(store: Store, run: Any, seed: int | None = None) -> DictConfig:
+    """Return the configuration of a run as it was recorded, to be run again in this store, with `seed` if one is given.
+
+    Its data are looked for here where their folder of then is not.
+    """
     with queries.artifact(store, run.info.run_id, "config.yaml") as file:
         if file is None:
             raise ValueError(f"{run.info.run_name}: has no config.yaml")
@@ -63,9 +74,15 @@ def recorded(store: Store, run: Any) -> DictConfig:
     for key in defaults:
         if key in NOT_RECORDED or key not in cfg:
             cfg[key] = defaults[key]
+    if "root" in cfg.data and "root" in defaults.data and not Path(str(cfg.data.root)).exists():
+        cfg.data.root = defaults.data.root
+    if seed is not None:
+        if cfg.data.get("seed") == cfg.seed:
+            cfg.data.seed = seed
+        cfg.seed, groups["seed"] = seed, str(seed)
     cfg.tracking, cfg.rerun = {"uri": store.uri, "experiment": store.experiment}, True
     data = [groups["data"]] if groups["data"] != "mnist" else []
-    prefix = "-".join([groups["model"], groups["optim"], f"s{groups['seed']}", *data])
+    prefix = "-".join([groups["model"], groups["optim"], f"s{run.data.params['seed']}", *data])
     names.write(cfg, groups, filter(None, [str(run.info.run_name).removeprefix(prefix).removeprefix("-")]))
     return cfg
 

@@ -39,7 +39,7 @@ def cells(comparison: Comparison) -> Table:
     headings = ["mark", *comparison.axes, "test accuracy", "n", "rank", "best with probability", "test loss",
                 "learning rate", "parameters", "s/epoch", "epochs"]  # fmt: skip
     rows = [
-        [symbol(cell), cell.model, cell.arm, accuracy(cell), str(cell.n), *_rank(comparison, cell), _loss(cell),
+        [symbol(cell), cell.model, cell.arm, accuracy(cell), str(cell.n), *rank(comparison, cell), _loss(cell),
          _chosen_rate(cell, comparison.has_rates), f"{cell.parameters:,}" if cell.parameters else "–",
          number(cell.epoch_s, ".2f"), f"{cell.epochs:g}" if cell.epochs else "–"]
         for cell in comparison.cells
@@ -162,7 +162,7 @@ def _anchor(comparison: Comparison, cell: Cell) -> str:
     return f"runs-{comparison.cells.index(cell) + 1}"
 
 
-def _rank(comparison: Comparison, cell: Cell) -> tuple[str, str]:
+def rank(comparison: Comparison, cell: Cell) -> tuple[str, str]:
     if cell.name not in comparison.ranks:
         return "–", "–"
     rank = comparison.ranks[cell.name]

@@ -6,8 +6,6 @@ import hashlib
 import io
 import os
 import re
-import signal
-import socket
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,14 +15,12 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-import uvicorn
 from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from PIL import Image
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from digitlab.config.errors import UserError
 from digitlab.inference import web
 from digitlab.inference.look import Picture
 from digitlab.inference.model import TrackedModel, tracked_model
@@ -32,6 +28,7 @@ from digitlab.inference.occlusion import importance
 from digitlab.platform import console
 from digitlab.serve.batching import Batching
 from digitlab.serve.limits import read_body
+from digitlab.serve.listen import answer, listen, warn_of_others
 from digitlab.serve.metrics import Metrics
 from digitlab.serve.scoring import read_images, write_probabilities
 from digitlab.tracking.store import Store
@@ -42,7 +39,6 @@ MOST_PICTURES = 16  # that are read, or wait for it: each is decoded in memory
 MOST_DIGITS = 50  # of a picture
 MEGAPIXELS = 64  # of a picture: more than a telephone's
 SHORT = 100_000  # bytes
-GRACE = 10  # seconds for requests that are under way, when the server is to end
 IMAGES_AS_JSON = {
     "requestBody": {
         "required": True,
@@ -85,27 +81,15 @@ def serve(store: Store, references: Sequence[str], host: str, port: int) -> int:
     """Serve the models of runs until a signal ends it; return the exit code. Raises UserError."""
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // 2))  # the others read requests meanwhile
     models = {each: tracked_model(store, each) for each in dict.fromkeys(references)}
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listening = socket.create_server((host, port), family=family, backlog=1024)
-    except (OSError, OverflowError) as error:
-        reason = str(getattr(error, "strerror", None) or error).partition(" (")[0]
-        raise UserError(f"--host={host} --port={port}: cannot be listened to: {reason}") from error
-    here = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host) or (f"[{host}]" if ":" in host else host)
-    address = f"http://{here}:{listening.getsockname()[1]}"
+    listening, address = listen(host, port)
     for reference, model in models.items():
         console.say(f"{reference}: {model.name} (run {model.run_id[:8]}), {len(model.classes)} classes")
     console.say(f"{address}  a page to draw on; {address}/invocations for programs. Ctrl-C stops it.")
-    if host not in ("127.0.0.1", "localhost", "::1"):
-        console.say(f"--host={host}: whoever reaches this machine can use it; there is no password")
-    app = make_app([Served(name, model, Batching(model.predict, MOST_IMAGES)) for name, model in models.items()])
-    config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=GRACE,
-        limit_concurrency=1000,
-    )  # fmt: skip
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, lambda *_: None)  # uvicorn hears them, and sends them again once it has ended
-    uvicorn.Server(config).run(sockets=[listening])
+    warn_of_others(host)
+    answer(
+        make_app([Served(name, model, Batching(model.predict, MOST_IMAGES)) for name, model in models.items()]),
+        listening,
+    )
     return 0
 
 
