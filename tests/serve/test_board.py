@@ -15,6 +15,7 @@ import requests
 from axe_playwright_python.sync_playwright import Axe
 from conftest import Harness
 from mlflow import MlflowClient
+from mlflow.entities import Metric, Param
 from playwright.sync_api import sync_playwright
 from servers import Server, tracking_server
 
@@ -30,7 +31,8 @@ pytestmark = pytest.mark.slow
 def store(tmp_path_factory) -> Iterator[Server]:
     """MLflow's server, to which a teacher has trained one run of two seeds."""
     folder = tmp_path_factory.mktemp("board")
-    with tracking_server(folder / "mlflow.db", folder / "artifacts") as server:
+    pool = {"MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": str(PEOPLE)}  # of connections, which are 15 else
+    with tracking_server(folder / "mlflow.db", folder / "artifacts", **pool) as server:
         harness = Harness(folder / "harness")
         for seed in (0, 1):
             done = harness.cli(*TINY, f"seed={seed}", MLFLOW_TRACKING_URI=server.uri, LOGNAME="teacher")
@@ -70,12 +72,11 @@ def copy(client: MlflowClient, run_id: str, number: int) -> None:
     tags = {k: v for k, v in there.data.tags.items() if not k.startswith("mlflow.") and k != "done"}
     person = EVIL if number == 7 else f"person{number:02}"
     run = client.create_run(there.info.experiment_id, now, tags | {"mlflow.user": person, "fingerprint": f"f{number}"})
-    for key, value in there.data.params.items():
-        client.log_param(run.info.run_id, key, f"0.{number + 10}" if key == "optim.lr" else value)
+    params = there.data.params | {"optim.lr": f"0.{number + 10}"}
+    values = {"val/acc": 0.5, "val/loss": 0.5, "test/loss": 0.5, "train/acc": 0.5, "test/acc": 0.5 + number / 100}
+    metrics = [Metric(key, value, now, 1) for key, value in values.items()]
+    client.log_batch(run.info.run_id, metrics, [Param(*each) for each in params.items()])
     client.log_inputs(run.info.run_id, there.inputs.dataset_inputs)
-    for key in ("val/acc", "val/loss", "test/loss", "train/acc"):
-        client.log_metric(run.info.run_id, key, 0.5, step=1)
-    client.log_metric(run.info.run_id, "test/acc", 0.5 + number / 100, step=1)
     client.set_terminated(run.info.run_id, "FINISHED")
     client.set_tag(run.info.run_id, "done", "true")
 
@@ -118,6 +119,7 @@ def test_forty_people_enter_at_once(board, store):
     client = MlflowClient(store.uri)
     experiment = client.get_experiment_by_name("digitlab").experiment_id
     (first, *_) = client.search_runs([experiment], "params.seed = '0'")
+    assert rows(board), "it has been read once"
     with ThreadPoolExecutor(PEOPLE + 10) as pool:
         entering = [pool.submit(copy, client, first.info.run_id, number) for number in range(PEOPLE)]
         reading = [pool.submit(requests.get, f"{board.uri}/", timeout=120) for _ in range(200)]

@@ -62,11 +62,12 @@ class Server:
         self.stop()
 
 
-def tracking_server(database: Path, artifacts: Path) -> Server:
+def tracking_server(database: Path, artifacts: Path, **environment: str) -> Server:
     """Return MLflow's server on a sqlite file, which also keeps the artifacts."""
     options = f"--backend-store-uri sqlite:///{database} --artifacts-destination {artifacts} --host 127.0.0.1"
     command = [sys.executable, "-m", "mlflow", "server", *options.split(), "--port", "{port}", "--workers", "1"]
-    return Server(command, environment=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
+    settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | environment
+    return Server(command, environment=os.environ | settings)
 
 
 def ui(repository: Path, environment: Mapping[str, str]) -> Server:

@@ -14,7 +14,7 @@ from threading import Event, Thread
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
-from digitlab.config.errors import UserError
+from digitlab.config.errors import UserError, user_errors
 from digitlab.documents.document import to_html
 from digitlab.platform import console
 from digitlab.report.board import AGAIN, Board, Entry, read_board
@@ -127,12 +127,13 @@ class Page:
     def _renew(self) -> None:
         began, self._may_be_old = time.monotonic(), True
         try:
-            self.board = self._read()
+            with user_errors("board"):
+                self.board = self._read()
             document = self.board.document
             lead = f"{document.lead} As of {time.strftime('%H:%M:%S')}."
             self._content = to_html(document.title, lead, document.sections)
-        except (UserError, ValueError, OSError) as error:
-            console.warn(f"the board could not be read: {str(error).splitlines()[0]}")
+        except UserError as error:
+            console.warn(str(error))  # the page stays as it is until the store answers again
         self._until = time.monotonic() + max(FRESH, 3 * (time.monotonic() - began))
 
 
