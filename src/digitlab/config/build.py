@@ -46,6 +46,7 @@ TAKEN_OVER = (
     "max_epochs",
     "max_steps",
     "num_nodes",
+    "precision",
 )  # a run reads them itself
 # Where `_target_` may lead, besides to modules of SOURCES, where a user's own code lies.
 PACKAGES = ("digitlab", "torch", "pytorch_lightning", "torchvision", "torchmetrics", "timm")

@@ -83,6 +83,8 @@ def conclude(run: Run, job: Job, epoch: int) -> None:
     run.log_figure(run_figures.curves(curves, f"{model} on {data.ready.name}"), "figures/curves.png")
     run.log_figure(run_figures.confusion(matrix.numpy(), data.classes, title), "figures/confusion.png")
     run.log_figure(run_figures.mistakes(images, labels, probabilities, data.classes, legend), "figures/mistakes.png")
+    if job.cfg.trainer.precision == "bf16-true":
+        classifier.network.float()  # the weights as they are, in what every machine and format computes in
     try:
         run.log_model(model, Predictor(data.preprocess, classifier.network), images[:2], epoch, data.classes)
     except Exception:
