@@ -75,13 +75,14 @@ def explain(run: str, experiment: str) -> None:
 
 @click.command()
 @names_run("run")
+@click.option("--allow-targets", metavar="NAMES", help="Installed packages that it was built from.")
 @experiment
-def rerun(run: str, experiment: str) -> None:
+def rerun(run: str, allow_targets: str | None, experiment: str) -> None:
     """Make RUN again from its own record, and say whether it came out the same.
 
     Exits with 0 where it is identical or within its interval, 1 where it is not, 2 for a mistake.
     """
-    call("report.rerun", "rerun", experiment, run)
+    call("report.rerun", "rerun", experiment, run, allow_targets)
 
 
 @click.command()

@@ -8,6 +8,7 @@ from digitlab import REPOSITORY
 from digitlab.analysis.records import Result
 from digitlab.analysis.statistics import wilson
 from digitlab.config import names
+from digitlab.config.allowed import KEY, take_allowed
 from digitlab.config.compose import compose, configuration
 from digitlab.config.files import check_file
 from digitlab.documents.format import interval
@@ -24,11 +25,14 @@ NOT_RECORDED = ("tracking", "sweep", "report", "vs", "rerun")  # nodes that say 
 SAME, OTHER = 0, 1  # exit codes
 
 
-def rerun(store: Store, reference: str) -> int:
+def rerun(store: Store, reference: str, allow_targets: str | None = None) -> int:
     """Run again what `reference` means and print whether it came out identical; return 1 where its accuracy is another.
 
+    `allow_targets` are installed packages that the record may name, as the command line has them.
     Raises ValueError where there is no such run, or it is not done and tested.
     """
+    if allow_targets is not None:
+        take_allowed([f"{KEY}={allow_targets}"])
     run = references.resolve(store, reference)
     if not queries.is_done(run):
         raise ValueError(f"{reference}: is not done ({run.info.status}); its command continues it")

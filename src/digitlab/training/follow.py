@@ -10,6 +10,7 @@ import warnings
 
 from omegaconf import DictConfig
 
+from digitlab.config.allowed import allow
 from digitlab.config.errors import one_line_errors
 from digitlab.platform import console, machine
 from digitlab.platform.environment import shielded
@@ -45,6 +46,7 @@ def main() -> None:
     told = json.load(sys.stdin)
     end_with_parent(told["parent"])
     sys.path[:] = told["path"]
+    allow(told["allowed"])
     with shielded(), one_line_errors():
         follow(DictConfig(told["cfg"]))
     fast_exit()
