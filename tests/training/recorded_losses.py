@@ -97,6 +97,17 @@ CASES |= {
         "{channels: 8, dropout: 0.1, batch_norm: {place: after, eps: 1e-3, momentum: 0.01, weights: uniform}}]",
         "+model.hidden=[{units: 16, batch_norm: {place: after, track_running_stats: false}}]",
     ),
+    "images normalized, weights limited": (
+        *SIMPLE,
+        "optim=sgd_momentum",
+        "optim._target_=digitlab.training.max_norm.MaxNormSGD",
+        "+optim.max_norm=0.6",
+        "optim.lr=0.05",
+        "model._target_=digitlab.models.input_norm.InputNormNet",
+        "+model.axis=columns",
+        "model.blocks=[{channels: 8, kernel: 4, padding: same, pool: 3, pool_ceil_mode: true}]",
+        "+model.hidden=[{units: 16}]",
+    ),
     "gradients added up": (*SIMPLE, "optim=sgd", "++trainer.accumulate_grad_batches=2"),
     "averaged weights": (*SIMPLE, "optim=sgd_momentum", "++averaging={kind: ema, decay: 0.8}"),
     "the mean of the last weights": (

@@ -28,7 +28,7 @@ class ConvNet(Built):
     blocks: list[dict[str, Any]] = Field(
         default=[],
         description="convolution blocks in order: {channels, kernel, padding, activation, pool, pool_kind, "
-        "pool_stride, dropout, spatial_dropout, batch_norm, init}",
+        "pool_stride, pool_ceil_mode, dropout, spatial_dropout, batch_norm, init}",
     )
     hidden: list[dict[str, Any]] = Field(
         default=[],
