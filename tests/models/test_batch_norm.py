@@ -86,7 +86,9 @@ def test_a_mistake_is_one_line(keys, words):
 
 @pytest.mark.parametrize(("axis", "over", "features"), [("channels", (0, 2, 3), 3), ("columns", (0, 1, 2), 16)])
 def test_images_are_normalized_by_what_their_batch_has_along_an_axis(axis, over, features):
-    network = InputNormNet(axis, eps=1e-12, momentum=0.01, num_classes=4, input_shape=(3, 15, 16), hidden=[{"units": 5}])
+    network = InputNormNet(
+        axis, eps=1e-12, momentum=0.01, num_classes=4, input_shape=(3, 15, 16), hidden=[{"units": 5}]
+    )
     images = 5 + 3 * torch.rand(200, 3, 15, 16)
     mean, spread = images.mean(over, keepdim=True), images.std(over, unbiased=False, keepdim=True)
     torch.testing.assert_close(network(images), network.network((images - mean) / spread), rtol=1e-4, atol=1e-4)
