@@ -53,7 +53,7 @@ def test_a_reader_that_stops_reading_is_no_error(harness, repository, arguments)
 
 
 COMMANDS = (
-    "train, sweep, report, compare, bisect, explain, rerun, register, predict, evaluate, export, serve, claims, "
+    "train, sweep, report, compare, bisect, explain, rerun, register, predict, evaluate, export, serve, board, claims, "
     "ui, store"
 )
 
@@ -75,9 +75,12 @@ COMMANDS = (
         (["report.sweep=grid"], "no command; did you mean: digitlab report report.sweep=grid"),
         (["store", "clean"], "clean: unknown command; allowed: relocate, gc"),
         (["store", "gc", "--dry"], "No such option '--dry'"),
-        (["sweep"], "sweep: which one? digitlab sweep NAME; there are: claims, counterparts, field, grid, "),
+        (
+            ["sweep"],
+            "sweep: which one? digitlab sweep NAME; there are: claims, counterparts, field, field_counterparts, grid, ",
+        ),
         (["sweep", "sweep.seeds=2"], "sweep: which one?"),
-        (["sweep", "gird"], "sweep=gird: not found; allowed: claims, counterparts, field, grid, "),
+        (["sweep", "gird"], "sweep=gird: not found; allowed: claims, counterparts, field, field_counterparts, grid, "),
         (["train", "optim.lr=-1"], "optim.lr=-1: must be a number above 0"),
         (["train", "hydra.run.dir=x"], "hydra.run.dir: not to be changed from here"),
         (["report", "reprot.sweep=x"], "reprot"),

@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 
 from digitlab import CONF, SOURCES
 from digitlab.config import compose  # noqa: F401  for what it adds to the grammar of the files in conf/
+from digitlab.config.allowed import hand_on, take_allowed
 from digitlab.config.arguments import (
     HYDRA_KEYS,
     REPORTS_HYDRA_KEYS,
@@ -34,13 +35,13 @@ def start(app: str) -> None:
     mask_screen()
     with one_line_errors():
         show_help(app, sys.argv[1:])
-        sys.argv[1:] = check_flags(sys.argv[1:], is_one=is_report)
+        sys.argv[1:] = check_flags(take_allowed(sys.argv[1:]), is_one=is_report)
         if is_report:
             nothing_continues()
         check_slips(sys.argv[1:], is_one=is_report)
         check_arguments(sys.argv[1:], REPORTS_HYDRA_KEYS if is_report else HYDRA_KEYS)
         sys.argv[1:] = understood(without_password(sys.argv[1:]))
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name=app)(function)()
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=app)(hand_on(function))()
         fast_exit()
 
 

@@ -77,13 +77,14 @@ def explain(run: str, experiment: str) -> None:
 @names_run("run")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Another run of the same settings, with this seed.")
 @click.option("--into", metavar="NAME", help="MLflow experiment that is to have the new run.")
+@click.option("--allow-targets", metavar="NAMES", help="Installed packages that it was built from.")
 @experiment
-def rerun(run: str, seed: int | None, into: str | None, experiment: str) -> None:
+def rerun(run: str, seed: int | None, into: str | None, allow_targets: str | None, experiment: str) -> None:
     """Make RUN again from its own record, and say whether it came out the same.
 
     Exits with 0 where it is identical or within its interval, or has another seed, 1 where it is not, 2 for a mistake.
     """
-    call("report.rerun", "rerun", experiment, run, seed, into)
+    call("report.rerun", "rerun", experiment, run, seed, into, allow_targets)
 
 
 @click.command()

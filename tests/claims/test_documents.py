@@ -7,9 +7,19 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
+from digitlab.claims.recipes import recipes_of
+from digitlab.config.compose import configuration
+
 CONF = Path(__file__).parents[2] / "conf"
 FACTS = yaml.safe_load(Path(__file__).with_name("facts.yaml").read_text())
 FIELD = yaml.safe_load(Path(__file__).with_name("field.yaml").read_text())
+# What the field's mistakes are without the mistake.
+CHANGES = {
+    "bourke_v1_logits": {"model.output.activation": "none"},
+    "pt_quickstart_shuffled": {"data.shuffle": "true"},
+    "nielsen_ch1_last": {"evaluate_on": "last"},
+    "kefth_fashion_own_mean": {"data.mean": "0.286", "data.std": "0.353"},
+}
 DOCUMENTS = {claim: document for document, facts in FACTS.items() for claim in facts["claims"]}
 COLUMNS = ("seconds", "train/loss", "train/acc", "val/loss", "val/acc")  # of a log
 # By hand from the documents: network, split, its share, images left out, batch, epochs, patience, optimizer, normalized
@@ -33,8 +43,25 @@ def test_every_claim_has_its_file_and_the_sweep_has_every_claim():
     for sweep, claims in {"claims": DOCUMENTS, "field": FIELD}.items():
         swept = OmegaConf.load(CONF / "sweep" / f"{sweep}.yaml").hydra.sweeper.params.claim
         assert sorted(swept.replace(" ", "").split(",")) == sorted(claims)
-    changed = OmegaConf.load(CONF / "sweep" / "counterparts.yaml").hydra.sweeper.params.counterpart
-    assert sorted(changed.replace(" ", "").split(",")) == sorted(f.stem for f in (CONF / "counterpart").glob("*.yaml"))
+    changed = []
+    for sweep, claims in {"counterparts": DOCUMENTS, "field_counterparts": FIELD}.items():
+        swept = OmegaConf.load(CONF / "sweep" / f"{sweep}.yaml").hydra.sweeper.params.counterpart
+        for name in swept.replace(" ", "").split(","):
+            changed.append(name)
+            (claim,) = (choice for each in OmegaConf.load(CONF / "counterpart" / f"{name}.yaml").defaults
+                        if each != "_self_" for choice in each.values())  # fmt: skip
+            assert claim in claims
+            assert name.startswith(f"{claim}_")
+    assert sorted(changed) == sorted(file.stem for file in (CONF / "counterpart").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in (CONF / "counterpart").glob("*.yaml")))
+def test_a_counterpart_is_its_claim_with_something_changed(harness, name):
+    with configuration():
+        recipe = next(iter(recipes_of([{"fingerprint": "x", "overrides": [f"counterpart={name}"]}]).values()))
+    assert recipe.counterpart == name
+    assert name.startswith(f"{recipe.claim}_")
+    assert dict(recipe.changes) | CHANGES.get(name, {}) == dict(recipe.changes)
 
 
 @pytest.mark.parametrize("name", sorted(DOCUMENTS))

@@ -16,7 +16,7 @@ FIELD = yaml.safe_load(Path(__file__).with_name("field.yaml").read_text())
 # By their sources. The others read the test images after every epoch, or hold images out.
 TESTED_ONCE = {"tf_quickstart", "tf_softmax", "tf_deep_mnist", "tf_layers", "tf_fashion", "dlwp_2_1", "dlwp_5_1",
                "mlm_mnist_final", "mlm_fashion_final", "udacity_mlp", "homl2_fashion", "hardmaru_fashion",
-               "hardmaru_mnist"}  # fmt: skip
+               "hardmaru_mnist", "xfan_fashion", "xfan_mnist", "cmasch_fashion"}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", FIELD)
@@ -28,13 +28,14 @@ def test_a_claims_file_says_what_its_source_says(harness, name):
     assert cfg.claim.tested_once is (name in TESTED_ONCE)
     assert (cfg.data.batch_size, cfg.trainer.max_epochs) == (batch, epochs)
     assert (cfg.optim._target_.rpartition(".")[2], cfg.optim.lr) == (optimizer, rate)
-    network = build(cfg, "model", num_classes=10, input_shape=[1, 28, 28])
+    network = build(cfg, "model", num_classes=10, input_shape=[3, 32, 32] if data == "cifar10" else [1, 28, 28])
     assert cfg.claim.parameters == parameters
     assert sum(weight.numel() for weight in network.parameters()) == parameters
     keys = ("split", "val_fraction", "test_fraction", "skip_first", "split_seed")
     division = Division(*(cfg.data[key] for key in keys), cfg.data.get("folds"), cfg.data.get("fold", 0))
     labels, pixels = torch.arange(10).repeat(25_000), torch.zeros(1, 1, 1, dtype=torch.uint8)
-    counts = {"mnist_pooled": [70_000], "mnist_moved": [250_000, 10_000, 10_000]}.get(data, [60_000, 10_000])
+    counts = {"mnist_pooled": [70_000], "mnist_moved": [250_000, 10_000, 10_000], "cifar10": [50_000, 10_000],
+              "fashion_copied": [180_000, 10_000]}.get(data, [60_000, 10_000])  # fmt: skip
     even = Images("even", tuple("0123456789"), *((pixels.expand(n, 1, 1), labels[:n]) for n in counts))
     splits = division.apply(even)
     assert splits.sizes["train"] == images

@@ -51,7 +51,7 @@ BASE = ("data=mnist5k", "trainer=smoke", "model=mlp")
         (["evaluate_on=middle"], "evaluate_on=middle: must be best, last or none"),
         (["early_stopping.patience=0"], "early_stopping.patience=0: must be null or a whole number from 1"),
         (["model.dropout=0.3"], "model.dropout=0.3: must be true or false"),
-        (["trainer.precision=fp8"], "trainer.precision=fp8: must be auto, 32-true or bf16-mixed"),
+        (["trainer.precision=fp8"], "trainer.precision=fp8: must be auto, 32-true, bf16-mixed, bf16-true or 16-mixed"),
         (["trainer.max_epoch=3"], "trainer.max_epoch: unknown key; allowed: accelerator, precision, max_epochs, "),
         (["+trainer.max_epoch=3"], "trainer: max_epoch: unknown key; allowed: accelerator, "),
         (["+optim.momentum=0.9"], "optim: momentum: unknown key; allowed: lr, betas, "),

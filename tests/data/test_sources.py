@@ -15,6 +15,7 @@ from torchvision import datasets
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
 from digitlab.data import download, idx, sources
+from digitlab.data.copied import copied
 from digitlab.data.moved import moved
 from digitlab.data.pooled import pooled
 from digitlab.platform.process import this_process
@@ -121,6 +122,26 @@ def test_moved_copies_are_those_of_scipy_in_a_fixed_order(small, tmp_path):
     assert torch.equal(found.val[0], images[2:])
     assert torch.equal(found.test[0], test[0])
     assert torch.equal(found.train[0], moved(tmp_path, count=2).train[0])
+
+
+def test_copies_are_those_of_scipy_where_angle_and_side_are_the_same(small, tmp_path):
+    (images, labels), test = sources.torchvision_mnist(tmp_path)[2:4]
+    found = copied(tmp_path, "MNIST")
+    count = len(images)
+    assert torch.equal(found.train[0][:count], images)
+    assert torch.equal(found.train[1], labels.repeat(3))
+    assert torch.equal(found.test[0], test[0])
+    assert torch.equal(found.train[0], copied(tmp_path, "MNIST").train[0])
+    angles = np.arange(-10, 10.01, 0.05)
+    for number, copy in enumerate(found.train[0][count:].numpy()):
+        image = images[number % count].numpy()
+        turned = [
+            ndimage.rotate(each, angle, reshape=False, order=0, mode="nearest")
+            for each in (image, image[:, ::-1])
+            for angle in angles
+        ]
+        assert min((each != copy).mean() for each in turned) < 0.05
+        assert set(np.unique(copy)) <= set(np.unique(image))
 
 
 def test_files_that_are_there_need_no_network(small, tmp_path, monkeypatch):

@@ -32,7 +32,7 @@ CHOICES: tuple[list[tuple[str, ...]], ...] = (
     [(), (), (EMA,)],
     [(), ("data.steps_per_execution=4",)],
     [(), (), ("trainer.max_steps=25",)],
-    [(), ("trainer.precision=bf16-mixed",)] if computes_in_bf16("cpu") else [()],
+    [(), ("trainer.precision=bf16-mixed",), ("trainer.precision=bf16-true",)] if computes_in_bf16("cpu") else [()],
 )
 DATA = Path(os.environ.get("DIGITLAB_DATA", REPOSITORY / "data"))
 DOWNLOADED = ("data=fashion_mnist", "data.skip_first=55000", "data.fallback=false")

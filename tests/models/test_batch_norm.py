@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from digitlab.models.input_norm import InputNormNet
 from digitlab.models.networks import ConvNet
 
 KERAS = {"place": "after", "eps": 1e-3, "momentum": 0.01}
@@ -81,3 +82,17 @@ def test_a_mistake_is_one_line(keys, words):
         ConvNet([{"channels": 2} | keys])
     with pytest.raises(ValueError, match="batch_norm: unknown key of the output; allowed: activation, init"):
         ConvNet(output={"batch_norm": "before"})
+
+
+@pytest.mark.parametrize(("axis", "over", "features"), [("channels", (0, 2, 3), 3), ("columns", (0, 1, 2), 16)])
+def test_images_are_normalized_by_what_their_batch_has_along_an_axis(axis, over, features):
+    network = InputNormNet(
+        axis, eps=1e-12, momentum=0.01, num_classes=4, input_shape=(3, 15, 16), hidden=[{"units": 5}]
+    )
+    images = 5 + 3 * torch.rand(200, 3, 15, 16)
+    mean, spread = images.mean(over, keepdim=True), images.std(over, unbiased=False, keepdim=True)
+    torch.testing.assert_close(network(images), network.network((images - mean) / spread), rtol=1e-4, atol=1e-4)
+    assert network.norm.running_mean.shape == (features,)
+    torch.testing.assert_close(network.norm.running_mean, 0.01 * mean.flatten())
+    with pytest.raises(ValueError, match="axis=rows: must be channels or columns"):
+        InputNormNet("rows")

@@ -168,6 +168,14 @@ BLOCKS = {
         {"channels": 6, "activation": "none", "pool": 3, "pool_stride": 2, "pool_kind": "average"},
         lambda: [nn.Conv2d(1, 6, 3), nn.AvgPool2d(3, 2)],
     ),
+    "over the edge": (
+        {"channels": 6, "pool": 3, "pool_stride": 2, "pool_ceil_mode": True},
+        lambda: [nn.Conv2d(1, 6, 3), nn.ReLU(), nn.MaxPool2d(3, 2, ceil_mode=True)],
+    ),
+    "over the edge, average": (
+        {"channels": 6, "kernel": 4, "pool": 2, "pool_ceil_mode": True, "pool_kind": "average"},
+        lambda: [nn.Conv2d(1, 6, 4), nn.ReLU(), nn.AvgPool2d(2, ceil_mode=True)],
+    ),
     "bent": ({"channels": 6, "activation": "elu"}, lambda: [nn.Conv2d(1, 6, 3), nn.ELU()]),
 }
 

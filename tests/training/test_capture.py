@@ -1,6 +1,7 @@
 """What a CUDA graph captures of a training step, without a GPU: a lint on `meta` tensors, an emulator on the CPU."""
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -12,14 +13,16 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from pytorch_lightning.plugins import MixedPrecision
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from torch.utils._pytree import tree_map
 
 from digitlab.data.batches import Batches, Chunks
 from digitlab.data.preprocess import Preprocess
+from digitlab.models.bfloat16 import compute_in_bfloat16
 from digitlab.models.networks import ConvNet
 from digitlab.training import classifier as training
-from digitlab.training import cuda_graph
+from digitlab.training import cuda_graph, precision
 from digitlab.training.averaging import Average
 from digitlab.training.checkpoint import ReseedEveryEpoch
 from digitlab.training.classifier import Classifier
@@ -30,6 +33,7 @@ CONF = Path(__file__).parents[2] / "conf"
 NETWORKS = sorted(file.stem for file in (CONF / "model").glob("*.yaml"))
 OPTIMIZERS = sorted(file.stem for file in (CONF / "optim").glob("*.yaml"))
 SUPPORTED = {f"_get_{kind}_supported_devices" for kind in ("capturable", "fused_kernels", "foreach_kernels")}
+FUSED = [name for name in OPTIMIZERS if "fused: true" in (CONF / "optim" / f"{name}.yaml").read_text()]
 EPOCHS, STEPS = 2, 7  # a tail follows the whole batches of each epoch
 
 
@@ -46,7 +50,7 @@ def stand_in(patch: pytest.MonkeyPatch, device: str) -> None:
 
 
 def float_rate(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(training, "make_capturable", lambda optimizer, moves: make_capturable(optimizer, moves=False))
+    patch.setattr(training, "make_capturable", lambda optimizer, moves, *_: make_capturable(optimizer, moves=False))
 
 
 def unnoticed_float_rate(patch: pytest.MonkeyPatch) -> None:
@@ -55,7 +59,7 @@ def unnoticed_float_rate(patch: pytest.MonkeyPatch) -> None:
 
 
 def host_rate(patch: pytest.MonkeyPatch) -> None:
-    def leave_tensors(optimizer, moves):
+    def leave_tensors(optimizer, moves, *_):
         rates = [group["lr"] for group in optimizer.param_groups]
         is_capturable = make_capturable(optimizer, moves)
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
@@ -79,8 +83,8 @@ def optimizer_of(network: nn.Module, name: str, is_plain: bool) -> torch.optim.O
     return partial(groups(network, {} if is_plain else {"lr": 2e-3}))
 
 
-def lint(network: str, optim: str, is_plain: bool = False) -> None:
-    """Lint a fresh run, then the same resumed."""
+def lint(network: str, optim: str, is_plain: bool = False, kind: str = "bf16-mixed") -> None:
+    """Lint a fresh run in a precision, then the same resumed."""
     saved = None
     for _ in ("fresh", "resumed"):
         with torch.device("meta"):
@@ -89,6 +93,8 @@ def lint(network: str, optim: str, is_plain: bool = False) -> None:
             )
             built = instantiate(OmegaConf.load(CONF / "model" / f"{network}.yaml"), **norm)
             images, labels = torch.empty(64, 1, 28, 28), torch.empty(64, dtype=torch.int64)
+            if kind == "bf16-true":
+                compute_in_bfloat16(built)
         optimizer = optimizer_of(built, optim, is_plain)
         scheduler = None if is_plain else CosineAnnealingLR(optimizer, T_max=50)
         average = None if is_plain else Average("ema", 0.9)
@@ -97,10 +103,12 @@ def lint(network: str, optim: str, is_plain: bool = False) -> None:
             average.follow(built)
         if saved:
             optimizer.load_state_dict(saved)
-        assert training.make_capturable(optimizer, moves=not is_plain)
+        if kind == "16-mixed":
+            classifier.scaler = GradScaler("meta")
+        assert training.make_capturable(optimizer, not is_plain, kind == "16-mixed")
         graph = LintedGraph(classifier._step, optimizer)
         for _ in range(cuda_graph.WARM_UP + 2):
-            with MixedPrecision("bf16-mixed", "cpu").forward_context():
+            with MixedPrecision(kind, "cpu").forward_context() if kind != "bf16-true" else nullcontext():
                 graph(images, labels)
             if scheduler:
                 scheduler.step()
@@ -128,6 +136,25 @@ def test_every_step_can_be_captured(network, optim, is_plain, monkeypatch):
     stand_in(monkeypatch, "meta")
     monkeypatch.setattr(cuda_graph, "WARM_UP", 1)
     lint(network, optim, is_plain)
+
+
+@pytest.mark.parametrize("kind", ["bf16-true", "16-mixed"])
+@pytest.mark.parametrize("is_plain", [True, False], ids=["plain", "scheduler, clip, biases apart, batch norm, average"])
+def test_every_step_of_a_fused_optimizer_can_be_captured_in_half_precision(kind, is_plain, monkeypatch):
+    stand_in(monkeypatch, "meta")
+    monkeypatch.setattr(cuda_graph, "WARM_UP", 1)
+    for optim in FUSED:
+        lint("cnn_simple", optim, is_plain, kind)
+
+
+def test_scaled_steps_of_others_look_at_the_gradients_so_they_are_not_captured(monkeypatch):
+    stand_in(monkeypatch, "meta")
+    monkeypatch.setattr(cuda_graph, "WARM_UP", 1)
+    with pytest.warns(UserWarning, match="steps of Adadelta cannot be replayed"), pytest.raises(AssertionError):
+        lint("mlp", "adadelta", kind="16-mixed")
+    monkeypatch.setattr(training, "make_capturable", lambda optimizer, moves, _: make_capturable(optimizer, moves))
+    with pytest.raises(AssertionError, match="waits for the GPU"):
+        lint("mlp", "adadelta", kind="16-mixed")
 
 
 @pytest.mark.parametrize(
@@ -172,7 +199,7 @@ def batches() -> Batches:
     return Batches((images, torch.randint(10, (count,), generator=generator)), Preprocess(), batch_size=16)
 
 
-def train(graph: type[Graph], batches: Batches, optim: str, is_plain: bool = False, precision: str = "32-true",
+def train(graph: type[Graph], batches: Batches, optim: str, is_plain: bool = False, kind: str = "32-true",
           resume_in: Path | None = None, accumulate: int = 1) -> list[Tensor]:  # fmt: skip
     """Train for two epochs, the second resumed from a checkpoint in a folder, if given; return all values."""
     checkpoint, EmulatedGraph.replays = None, 0
@@ -182,15 +209,22 @@ def train(graph: type[Graph], batches: Batches, optim: str, is_plain: bool = Fal
         network = ConvNet(
             [{"channels": 4, "dropout": 0.3} | norm], [{"units": 8, "dropout": 0.5} | norm], input_shape=(1, 8, 8)
         )
+        if kind == "bf16-true":
+            compute_in_bfloat16(network)
         optimizer = optimizer_of(network, optim, is_plain)
         scheduler = None if is_plain else CosineAnnealingLR(optimizer, T_max=EPOCHS * len(batches))
         average = None if is_plain else Average("ema", 0.9)
         ends = {"clip": None if is_plain else 0.5, "average": average, "accumulate": accumulate}
         classifier = Classifier(network, optimizer, scheduler, **ends)
         trainer = pl.Trainer(
-            accelerator="cpu", precision=precision, max_epochs=epochs, logger=False, enable_checkpointing=False,
-            enable_progress_bar=False, enable_model_summary=False, callbacks=[ReseedEveryEpoch(0), HostCheckpoint()],
+            accelerator="cpu", **precision.settings(kind, "cpu"), max_epochs=epochs, logger=False,
+            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+            callbacks=[ReseedEveryEpoch(0), HostCheckpoint()],
         )  # fmt: skip
+        if kind == "16-mixed":
+            trainer.precision_plugin.scaler = GradScaler(
+                "cpu", init_scale=2.0**24
+            )  # with which the first steps overflow
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(training, "Graph", graph)
             trainer.fit(classifier, Chunks(batches, 4), batches, ckpt_path=checkpoint, weights_only=True)
@@ -220,20 +254,22 @@ def test_replays_of_several_batches_equal_plain_steps(batches, tmp_path, monkeyp
     assert all(map(torch.equal, plain, replayed))
 
 
-def test_replays_equal_plain_steps_in_bf16(batches, tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", ["bf16-mixed", "bf16-true", "16-mixed"])
+def test_replays_equal_plain_steps_in_half_precision(kind, batches, tmp_path, monkeypatch):
     stand_in(monkeypatch, "cpu")
-    plain = train(Plainly, batches, "adam", precision="bf16-mixed")
-    replayed = train(EmulatedGraph, batches, "adam", precision="bf16-mixed", resume_in=tmp_path)
+    plain = train(Plainly, batches, "adam", kind=kind)
+    replayed = train(EmulatedGraph, batches, "adam", kind=kind, resume_in=tmp_path)
+    assert EmulatedGraph.replays == EPOCHS * (STEPS - cuda_graph.WARM_UP)
     assert all(map(torch.equal, plain, replayed))
 
 
 @pytest.mark.parametrize("mutant", [unnoticed_float_rate, host_rate, no_warm_up, autocast_cache])
 def test_the_emulator_sees(mutant, batches, tmp_path, monkeypatch):
     stand_in(monkeypatch, "cpu")
-    precision = "bf16-mixed" if mutant is autocast_cache else "32-true"
-    plain = train(Plainly, batches, "sgd_momentum", precision=precision)
+    kind = "bf16-mixed" if mutant is autocast_cache else "32-true"
+    plain = train(Plainly, batches, "sgd_momentum", kind=kind)
     mutant(monkeypatch)
-    replayed = train(EmulatedGraph, batches, "sgd_momentum", precision=precision, resume_in=tmp_path)
+    replayed = train(EmulatedGraph, batches, "sgd_momentum", kind=kind, resume_in=tmp_path)
     assert max(float((a - b).abs().max()) for a, b in zip(plain, replayed, strict=True)) > 1e-4  # no rounding
 
 

@@ -25,7 +25,12 @@ def index(outcomes: Sequence[Outcome], claims: Sequence[Claim]) -> Document:
         Section("What they show", [_lessons(outcomes)]),
         Section(
             "Claims",
-            [Table(headings, rows, "Published claims, run again", text_columns=3), words.RULE, page.FLAGGED, MINUTES],
+            [
+                Table(headings, rows, "Published claims, run again", text_columns=3, is_sortable=True),
+                words.RULE,
+                page.FLAGGED,
+                MINUTES,
+            ],
         ),
         Section("Not run yet", [[", ".join(waiting)]] if waiting else []),
     ]

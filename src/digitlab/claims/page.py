@@ -86,7 +86,8 @@ def table(claimed: Sequence[Outcome]) -> Table:
             _plain(claim.seconds), format.number(cell.epoch_s, ".1f"),
         ])  # fmt: skip
     listed = ", ".join(f"{letter} {meaning}" for letter, meaning in FLAGS.items())
-    return Table(headings, rows, f"Published claims, run again (flags: {listed})", text_columns=3)
+    title = f"Published claims, run again (flags: {listed})"
+    return Table(headings, rows, title, text_columns=3, is_sortable=len(rows) > 1)
 
 
 def changes(outcomes: Sequence[Outcome]) -> Table:

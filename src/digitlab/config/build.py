@@ -13,6 +13,7 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from digitlab import SOURCES
+from digitlab.config.allowed import KEY, PACKAGES, allowed
 from digitlab.config.errors import UserError, one_line, user_errors
 from digitlab.config.leaves import as_text
 from digitlab.platform.text import did_you_mean
@@ -46,9 +47,8 @@ TAKEN_OVER = (
     "max_epochs",
     "max_steps",
     "num_nodes",
+    "precision",
 )  # a run reads them itself
-# Where `_target_` may lead, besides to modules of SOURCES, where a user's own code lies.
-PACKAGES = ("digitlab", "torch", "pytorch_lightning", "torchvision", "torchmetrics", "timm")
 NETWORKS = ("torchvision.models.", "timm.models.")  # whose functions make networks for colour images
 IMAGE_SOURCES = ("data.source", "data.fallback")
 
@@ -111,8 +111,8 @@ def _wrong_begin(target: Any) -> str:
     package, _, rest = str(target).partition(".")
     own = {file.stem for folder in SOURCES for file in folder.glob("*.py")}
     close = did_you_mean("", package, [*PACKAGES, *own], f".{rest}") if rest else ""
-    begin = ", ".join(f"{package}." for package in PACKAGES)
-    return f"must begin with {begin} or a module that lies in src/ or here{close}"
+    begin = " ".join(f"{package}.," for package in PACKAGES)
+    return f"must begin with {begin} a package that {KEY}= names, or a module that lies in src/ or here{close}"
 
 
 def _is_ours(target: Any) -> bool:
@@ -126,7 +126,7 @@ def _is_own(target: str) -> bool:
     """Say whether a dotted name begins with a module of the user's own."""
     package = target.partition(".")[0]
     files = (folder / file for folder in SOURCES for file in (f"{package}.py", f"{package}/__init__.py"))
-    return package not in PACKAGES and any(file.is_file() for file in files)
+    return package not in PACKAGES and (package in allowed() or any(file.is_file() for file in files))
 
 
 def _check_object(key: str, target: str, is_outermost: bool) -> None:

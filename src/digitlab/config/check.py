@@ -7,6 +7,7 @@ from typing import Any
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
+from digitlab.config.allowed import KEY
 from digitlab.config.arguments import UNGIVEN
 from digitlab.config.build import check_special, special_keys
 from digitlab.config.environment import from_environment
@@ -30,6 +31,8 @@ def check(cfg: DictConfig) -> DictConfig:
     """Return a resolved copy of `cfg` that can be written to; raise UserError for an unknown key or a bad value."""
     for key in RECORDED_NAMES & from_environment(cfg).keys():
         raise UserError(f"{key}: is recorded, so it may not come from the environment; type it")
+    if KEY in cfg:
+        raise UserError(f"{KEY}: is taken from the command line alone, where it is {KEY}=NAMES; no file may give it")
     content = OmegaConf.to_container(cfg, resolve=True)
     for key, name, value in special_keys(content):
         check_special(key, name, value)

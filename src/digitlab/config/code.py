@@ -11,7 +11,7 @@ from importlib.util import resolve_name
 from pathlib import Path
 from pkgutil import get_importer
 
-from digitlab.config.build import PACKAGES
+from digitlab.config.allowed import PACKAGES, allowed
 from digitlab.config.errors import UserError, one_line
 
 INSTALLED = {"site-packages", "dist-packages"}  # folders of released packages, wherever they lie
@@ -22,8 +22,9 @@ def own_modules(names: Iterable[str]) -> dict[str, Path]:
     """Return the user's own modules that importing `names` loads, directly or not: name -> file.
 
     A name may go on inside its module: mynet.MyNet. Own is what is neither digitlab, nor in the standard library, nor
-    installed as a released package. Imports are read from the source, wherever in it they stand, and nothing is run:
-    the answer is the same in every process, before and after an import. An import by a computed name is not seen.
+    installed as a released package, unless allow_targets= names it. Imports are read from the source, wherever in it
+    they stand, and nothing is run: the answer is the same in every process, before and after an import. An import by a
+    computed name is not seen.
 
     Raises UserError for a module that cannot be read.
     """
@@ -47,7 +48,7 @@ def _load_order(name: str) -> Iterator[tuple[str, Path, str]]:
         if spec is None:
             return
         if spec.has_location and spec.origin:  # a package without __init__.py has no file
-            if _is_released(Path(spec.origin)):
+            if parts[0] not in allowed() and _is_released(Path(spec.origin)):
                 return
             yield spec.name, Path(spec.origin), spec.parent or ""
         folders = spec.submodule_search_locations

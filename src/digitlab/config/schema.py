@@ -28,7 +28,7 @@ class ConvNet(Built):
     blocks: list[dict[str, Any]] = Field(
         default=[],
         description="convolution blocks in order: {channels, kernel, padding, activation, pool, pool_kind, "
-        "pool_stride, dropout, spatial_dropout, batch_norm, init}",
+        "pool_stride, pool_ceil_mode, dropout, spatial_dropout, batch_norm, init}",
     )
     hidden: list[dict[str, Any]] = Field(
         default=[],
@@ -70,8 +70,10 @@ class Trainer(Built):
     accelerator: Literal["auto", "cpu", "gpu"] = Field(
         default="auto", description="where to train; auto: the GPU if there is one"
     )
-    precision: Literal["auto", "32-true", "bf16-mixed"] = Field(
-        default="32-true", description="bf16-mixed: faster, other numbers; auto: that where the hardware computes in it"
+    precision: Literal["auto", "32-true", "bf16-mixed", "bf16-true", "16-mixed"] = Field(
+        default="32-true",
+        description="bf16-mixed: faster, other numbers; bf16-true: weights too in bfloat16; 16-mixed: float16, with "
+        "scaled losses; auto: bf16-mixed where the hardware computes in it",
     )
     devices: Count = Field(
         default=1,

@@ -117,3 +117,10 @@ class Chunks:
         batches = iter(self.loader)
         for taken in range(0, len(self.loader), self.steps):
             yield Chunk(batches, min(self.steps, len(self.loader) - taken))
+
+
+def images_of(loader: Iterable[Pairs | Chunk], device: torch.device) -> Iterator[Tensor]:
+    """Yield the images of each batch of a loader, of those in chunks too, on `device`."""
+    for batch in loader:
+        for images, _ in batch if isinstance(batch, Chunk) else [batch]:
+            yield images.to(device)

@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import hashlib
 import io
 import re
 from collections.abc import Mapping, Sequence
@@ -48,6 +49,7 @@ class Table:
     is_folded: bool = False  # collapsed in HTML, left out of Markdown
     is_matrix: bool = False  # each row reads by itself, so that on a phone its entries stand below each other
     anchors: Sequence[str] = ()
+    is_sortable: bool = False  # by its headings, in HTML where scripts run
 
     def compact(self) -> "Table":
         """Return the table without the columns that say nothing in any row."""
@@ -112,7 +114,12 @@ def to_html(title: str, lead: str, sections: Sequence[Section]) -> str:
     kinds = {"table": Table, "picture": Picture, "list": list, "linked": Linked}
     environment.tests |= {name: lambda block, kind=kind: isinstance(block, kind) for name, kind in kinds.items()}
     template = environment.from_string(Path(__file__).with_name("document.html").read_text(encoding="utf-8"))
-    return template.render(title=title, lead=lead, sections=sections, best=BEST, tied=TIED)
+    blocks = (block for section in sections for block in section.blocks)
+    is_sortable = any(isinstance(block, Table) and block.is_sortable for block in blocks)
+    script = Path(__file__).with_name("sort.js").read_text(encoding="utf-8") if is_sortable else ""
+    script_hash = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()  # of all that the page may run
+    shown = {"title": title, "lead": lead, "sections": sections, "best": BEST, "tied": TIED}
+    return template.render(**shown, script=script, script_hash=script_hash)
 
 
 def to_markdown(title: str, lead: str, sections: Sequence[Section]) -> str:

@@ -29,6 +29,7 @@ ALLOWED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "pool": WHOLE_FROM_1,
     "pool_stride": WHOLE_FROM_1,
     "pool_kind": (lambda value: value in ("max", "average"), "of max, average"),
+    "pool_ceil_mode": (lambda value: type(value) is bool, "true or false"),
     "padding": (lambda value: value == "same" or WHOLE_FROM_0[0](value), "a whole number from 0, or same"),
     "activation": (lambda value: value in ACTIVATIONS, f"of {', '.join(ACTIVATIONS)}"),
     "dropout": SHARE,
@@ -46,6 +47,7 @@ def block(
     pool: int = 1,
     pool_kind: str = "max",
     pool_stride: int | None = None,
+    pool_ceil_mode: bool = False,
     dropout: float = 0.0,
     spatial_dropout: float = 0.0,
     batch_norm: str | Mapping | None = None,
@@ -54,6 +56,7 @@ def block(
 
     `padding` is so many zeros on each side, or "same": as many rows and columns as came in. `pool` is the side of the
     pooled squares, which follow each other at `pool_stride`, side by side by default; `pool_kind` is max or average.
+    With `pool_ceil_mode` the last ones may stand over the edge, of which they see what there is.
     `pool=1` and `dropout=0` leave out theirs; `spatial_dropout` drops whole channels of what the block gives. Where it
     gives the same, pooling comes before the activation, which then has fewer values to compute: a quarter for `pool=2`.
     """
@@ -61,7 +64,7 @@ def block(
     pooling, whole = [], [nn.Dropout2d(spatial_dropout)] if spatial_dropout else []
     if pool > 1:
         kind = nn.MaxPool2d if pool_kind == "max" else nn.AvgPool2d
-        pooling = [kind(pool, pool_stride)]
+        pooling = [kind(pool, pool_stride, ceil_mode=pool_ceil_mode)]
     before, after = normalize(batch_norm, nn.BatchNorm2d, channels)
     rest = [activate(activation, dropout)]
     if pool_kind == "max" and activation in RISING and not after:

@@ -1,6 +1,7 @@
 """Build networks from configured blocks and layers."""
 
 import copy
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
@@ -85,8 +86,8 @@ class ConvNet(nn.Module):
 def _receptive_extent(features: nn.Module, axis: int, size: int) -> int:
     """Return how many of `size` pixels along an axis are needed: pooling drops a last, incomplete window.
 
-    All where anything is padded, since what is left out then would be padded in its place, where windows overlap, or
-    where what is left out is in the statistics of a batch.
+    All where anything is padded, since what is left out then would be padded in its place, where windows overlap or
+    stand over the edge, or where what is left out is in the statistics of a batch.
     """
     steps = []
     for layer in features.modules():
@@ -97,7 +98,7 @@ def _receptive_extent(features: nn.Module, axis: int, size: int) -> int:
                 return size
             steps.append((True, layer.kernel_size[axis]))
         elif isinstance(layer, nn.MaxPool2d | nn.AvgPool2d):
-            if layer.stride != layer.kernel_size:
+            if layer.stride != layer.kernel_size or layer.ceil_mode:
                 return size
             steps.append((False, layer.kernel_size))
     for is_convolution, kernel in steps:
@@ -109,4 +110,5 @@ def _receptive_extent(features: nn.Module, axis: int, size: int) -> int:
 
 def _count_outputs(features: nn.Module, input_shape: Sequence[int]) -> int:
     on_meta = copy.deepcopy(features).to("meta")  # computes shapes only, and draws no random numbers
-    return on_meta(torch.empty(2, *input_shape, device="meta")).shape[1]
+    with warnings.catch_warnings(action="ignore"):  # torch's, given once, of a copy that padding an even kernel takes
+        return on_meta(torch.empty(2, *input_shape, device="meta")).shape[1]

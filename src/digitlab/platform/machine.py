@@ -52,14 +52,13 @@ def _claimed(names: tuple[str, ...]) -> tuple[int, object]:
 def precision(wanted: str, accelerator: str) -> str:
     """Return the precision to train in: "auto" is bf16-mixed where the hardware computes in it, else 32-true.
 
-    Warn where bf16-mixed is wanted all the same.
+    Warn where another one is wanted in which the hardware does not compute.
     """
-    if wanted == "32-true":
-        return wanted
-    has_bf16 = computes_in_bf16(accelerator)
     if wanted == "auto":
-        return "bf16-mixed" if has_bf16 else "32-true"
-    if not has_bf16:
+        return "bf16-mixed" if computes_in_bf16(accelerator) else "32-true"
+    if wanted == "16-mixed" and accelerator == "cpu":
+        warnings.warn(f"trainer.precision={wanted}: is for GPUs; a CPU is up to 100 times slower in it", stacklevel=2)
+    elif wanted.startswith("bf16") and not computes_in_bf16(accelerator):
         warnings.warn(f"trainer.precision={wanted}: emulated here, so slower than 32-true", stacklevel=2)
     return wanted
 

@@ -8,9 +8,9 @@ from digitlab.claims.followed import Followed, from_line, to_line
 from digitlab.claims.schema import Claim
 from digitlab.claims.verdict import Outcome
 from digitlab.config.errors import user_errors
-from digitlab.documents.document import Document, Picture, to_markdown
+from digitlab.documents.document import Document, Picture, to_html, to_markdown
 
-INDEX, RUNS = "index.md", "runs.jsonl"
+INDEX, SORTABLE, RUNS = "index.md", "index.html", "runs.jsonl"
 
 
 def merge(folder: Path, runs: Iterable[Followed]) -> list[Followed]:
@@ -26,7 +26,9 @@ def write(folder: Path, runs: Sequence[Followed], outcomes: Sequence[Outcome], c
     with user_errors(str(folder)):
         (folder / "figures").mkdir(parents=True, exist_ok=True)
         (folder / RUNS).write_text("".join(f"{to_line(each)}\n" for each in runs))
-        _write(folder / INDEX, index.index(outcomes, claims))
+        listed = index.index(outcomes, claims)
+        _write(folder / INDEX, listed)
+        (folder / SORTABLE).write_text(to_html(listed.title, listed.lead, listed.sections), "utf-8")
         for outcome in outcomes:
             if outcome.is_own and outcome.is_comparable:
                 _write(folder / f"{outcome.claim.name}.md", index.page_of(outcome, outcomes))

@@ -54,9 +54,8 @@ def write_claims(store: Store, folder: Path, texts: Iterable[str]) -> int:
         found = _judged(runs, meant)
         claims_folder.write(folder, runs, found, [read_claim(name) for name in meant])
     pages = count(sum(each.is_own for each in found), "page")
-    console.say(
-        f"written to {folder}: {claims_folder.INDEX}, {pages}, and {count(len(runs), 'run')} of {claims_folder.RUNS}"
-    )
+    indexes = f"{claims_folder.INDEX}, {claims_folder.SORTABLE}"
+    console.say(f"written to {folder}: {indexes}, {pages}, and {count(len(runs), 'run')} of {claims_folder.RUNS}")
     return 0
 
 

@@ -9,6 +9,7 @@ from digitlab import REPOSITORY
 from digitlab.analysis.records import Result
 from digitlab.analysis.statistics import wilson
 from digitlab.config import names
+from digitlab.config.allowed import KEY, take_allowed
 from digitlab.config.compose import compose, configuration
 from digitlab.config.files import check_file
 from digitlab.documents.format import interval
@@ -25,12 +26,17 @@ NOT_RECORDED = ("tracking", "sweep", "report", "vs", "rerun")  # nodes that say 
 SAME, OTHER = 0, 1  # exit codes
 
 
-def rerun(store: Store, reference: str, seed: int | None = None, into: str | None = None) -> int:
+def rerun(
+    store: Store, reference: str, seed: int | None = None, into: str | None = None, allow_targets: str | None = None
+) -> int:
     """Run again what `reference` means and print whether it came out identical; return 1 where its accuracy is another.
 
-    With a `seed` it is another run of the same settings; `into` names the MLflow experiment that is to have it. Raises
-    ValueError where there is no such run, or it is not done and tested.
+    With a `seed` it is another run of the same settings; `into` names the MLflow experiment that is to have it;
+    `allow_targets` are installed packages that the record may name, as the command line has them. Raises ValueError
+    where there is no such run, or it is not done and tested.
     """
+    if allow_targets is not None:
+        take_allowed([f"{KEY}={allow_targets}"])
     run = references.resolve(store, reference)
     if not queries.is_done(run):
         raise ValueError(f"{reference}: is not done ({run.info.status}); its command continues it")
@@ -74,7 +80,7 @@ def recorded(store: Store, run: Any, seed: int | None = None) -> DictConfig:
     for key in defaults:
         if key in NOT_RECORDED or key not in cfg:
             cfg[key] = defaults[key]
-    if "root" in cfg.data and "root" in defaults.data and not Path(str(cfg.data.root)).exists():
+    if cfg.data.get("root") and "root" in defaults.data and not Path(cfg.data.root).exists():
         cfg.data.root = defaults.data.root
     if seed is not None:
         if cfg.data.get("seed") == cfg.seed:

@@ -14,6 +14,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from digitlab.config.allowed import take_allowed
 from digitlab.config.arguments import check_arguments, understood
 from digitlab.config.check import check_alone, check_process, check_single_run
 from digitlab.config.compose import compose, configuration
@@ -45,7 +46,7 @@ class TrainedRun:
 
 def train(*overrides: str, config_dir: str | Path | None = None, **keys: Any) -> TrainedRun:
     """Train what the overrides describe, or find it done; see digitlab.train."""
-    typed = [*overrides, *(f"{key}={_as_typed(value)}" for key, value in keys.items())]
+    typed = take_allowed([*overrides, *(f"{key}={_as_typed(value)}" for key, value in keys.items())])
     for override in typed:
         if override.startswith("sweep="):
             raise UserError(f"{override}: is many runs, and this trains one; digitlab sweep does them")

@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import MeanMetric, Metric
 
 from digitlab.config.errors import UserError
-from digitlab.data.batches import Batches, Chunk
+from digitlab.data.batches import Batches, Chunk, images_of
 from digitlab.data.sources import Pairs
 from digitlab.training.averaging import Average
 from digitlab.training.callbacks import sees_steps
@@ -27,6 +27,7 @@ from digitlab.training.handover import hand_over, take_over
 from digitlab.training.lightning_internals import callbacks_of, count_optimizer_steps, datamodule_of
 from digitlab.training.losses import LOSSES
 from digitlab.training.monitor import loss_of
+from digitlab.training.precision import OFF, scaler_of, take_step
 from digitlab.training.steps import Steps
 
 LAST_POINT = "images_per_s"  # the last metric that an epoch writes: where it is stored, so are the others
@@ -65,7 +66,7 @@ class Classifier(pl.LightningModule):
         self.network, self.optimizer, self.scheduler = network, optimizer, scheduler
         self.loss = LOSSES[loss] if isinstance(loss, str) else loss
         self.clip, self.max_steps, self.monitor, self.average = clip, max_steps, monitor, average
-        self.accumulate = accumulate
+        self.accumulate, self.scaler = accumulate, OFF
         self.graph: Graph | None = None
         self.team: Team | None = None  # the processes that take every step with this one, each with a part of its batch
         self.observers: list[pl.Callback] = []  # of every step
@@ -94,11 +95,14 @@ class Classifier(pl.LightningModule):
 
     def on_train_start(self) -> None:
         self.observers = [callback for callback in callbacks_of(self.trainer) if sees_steps(callback)]
+        self.scaler = scaler_of(self.trainer)
         if self.average:
             self.average.follow(self.network)
         if self.team:  # each step of which speaks to others, which no graph can
             self.team.meet()
-        elif not self.observers and make_capturable(self.optimizer, moves=self.scheduler is not None):
+        elif not self.observers and make_capturable(
+            self.optimizer, self.scheduler is not None, self.scaler.is_enabled()
+        ):
             self.graph = Graph(self._step, self.optimizer)
 
     def training_step(self, batch: Pairs | Chunk, index: int) -> dict[str, Tensor]:
@@ -138,10 +142,11 @@ class Classifier(pl.LightningModule):
         result = results[0] if len(results) == 1 else sum(results, torch.zeros(2, device=self.device))
         if self.team:
             result = self.team.add_up(self.network.parameters(), result, total)
+        self.scaler.unscale_(self.optimizer)
         self._tell("on_before_optimizer_step", self.optimizer)
         if self.clip:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.clip)
-        self.optimizer.step()
+        take_step(self.scaler, self.optimizer)
         if self.average:
             self.average.end_step()
         return result
@@ -154,12 +159,12 @@ class Classifier(pl.LightningModule):
             loss = loss * (len(labels) / total)
         self._tell("on_before_backward", loss)
         with torch.autocast(images.device.type, enabled=False):
-            loss.backward()
+            self.scaler.scale(loss).backward()
         return torch.stack((loss.detach().float(), (logits.detach().argmax(1) == labels).sum().float()))
 
     def follow(self, epoch: Mapping[str, Any], batches: Batches) -> None:
         """Take the steps of an epoch that the first process of the team has handed over."""
-        take_over(epoch, self, self.optimizer, self.scheduler)
+        take_over(epoch, self, self.optimizer, self.scheduler, self.scaler)
         if batches.sampler:
             batches.sampler.set_epoch(epoch["number"])
         some, result = iter(batches), torch.empty(3, device=self.device)
@@ -201,7 +206,7 @@ class Classifier(pl.LightningModule):
         if self.team:
             left = self.max_steps - self.global_step if self.max_steps else sys.maxsize
             self.shared = min(left, datamodule_of(self.trainer).steps_per_epoch)
-            handed = hand_over(self, self.optimizer, self.scheduler)
+            handed = hand_over(self, self.optimizer, self.scheduler, self.scaler)
             self.team.tell({"number": self.current_epoch, "steps": self.shared, **handed})
 
     def on_train_epoch_end(self) -> None:
@@ -226,8 +231,9 @@ class Classifier(pl.LightningModule):
             self._stop_clock()
         if self.average and self.is_fitting:
             progress = (self.current_epoch + 1) / (self.trainer.max_epochs or 1)
+            images = images_of(self.trainer.train_dataloader or (), self.device)
             with self.trainer.precision_plugin.forward_context():
-                self.average.end_epoch(progress, self.network, self._training_images())
+                self.average.end_epoch(progress, self.network, images)
             self.average.lend()
 
     def on_validation_epoch_end(self) -> None:
@@ -268,11 +274,6 @@ class Classifier(pl.LightningModule):
         for metric in self.metrics.values():
             metric.update(probabilities, labels)
         return probabilities
-
-    def _training_images(self) -> Iterator[Tensor]:
-        for batch in self.trainer.train_dataloader or ():
-            for images, _ in batch if isinstance(batch, Chunk) else [batch]:
-                yield images.to(self.device)
 
     def _means(self, stage: str) -> dict[str, float]:
         measured = {"loss": self.mean_loss, "acc": self.mean_acc, **self.metrics}

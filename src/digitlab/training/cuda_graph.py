@@ -90,18 +90,19 @@ def _stream() -> torch.cuda.Stream:
     return torch.cuda.Stream()
 
 
-def make_capturable(optimizer: Optimizer, moves: bool) -> bool:
+def make_capturable(optimizer: Optimizer, moves: bool, is_scaled: bool = False) -> bool:
     """Prepare an optimizer whose weights are on a GPU for capture; return whether its steps can be captured at all.
 
     Where its learning rate `moves`, it becomes a tensor: a graph keeps a number as it was when it was captured. All
     tensors go to the weights' device: a checkpoint brings them back to the CPU, where a graph reads them but once.
+    A fused one leaves out a step by itself where gradients that are scaled overflow; for others the host looks at them.
     Warns of an optimizer that cannot be captured.
     """
     device = optimizer.param_groups[0]["params"][0].device
     if device.type != DEVICE:
         return False
     for group in optimizer.param_groups:
-        if "capturable" in group:
+        if "capturable" in group and (group.get("fused") or not is_scaled):
             group["capturable"] = True
         elif not group.get("fused"):
             cure = "; optim.fused=true lets them" if "fused" in group else ""

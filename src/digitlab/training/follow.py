@@ -10,12 +10,14 @@ import warnings
 
 from omegaconf import DictConfig
 
+from digitlab.config.allowed import allow
 from digitlab.config.errors import one_line_errors
 from digitlab.platform import console, machine
 from digitlab.platform.environment import shielded
 from digitlab.platform.signals import end_with_parent, exit_on_signals
 from digitlab.platform.startup import fast_exit
 from digitlab.training.checkpoint import reseed
+from digitlab.training.precision import scaler_of
 from digitlab.training.setup import set_up
 
 
@@ -29,6 +31,7 @@ def follow(cfg: DictConfig) -> float:
     job.data.trainer = job.trainer  # on whose device its batches lie
     job.classifier.to(job.trainer.strategy.root_device).train()
     batches = job.data.training_batches()
+    job.classifier.scaler = scaler_of(job.trainer)
     with job.team as team:
         job.classifier.team = team
         while epoch := team.hear():
@@ -43,6 +46,7 @@ def main() -> None:
     told = json.load(sys.stdin)
     end_with_parent(told["parent"])
     sys.path[:] = told["path"]
+    allow(told["allowed"])
     with shielded(), one_line_errors():
         follow(DictConfig(told["cfg"]))
     fast_exit()

@@ -15,6 +15,7 @@ from typing import IO
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from digitlab.config.allowed import allowed
 from digitlab.platform.signals import say_last
 
 PROGRAM = "digitlab.training.follow"
@@ -30,7 +31,8 @@ class Others:
     def __init__(self, cfg: DictConfig, size: int, port: int):
         self.size, self.threads, self.is_over = size, torch.get_num_threads(), Event()
         torch.set_num_threads(max(1, self.threads // size))
-        told = {"path": sys.path, "parent": os.getpid(), "cfg": OmegaConf.to_container(cfg, resolve=True)}
+        told = {"path": sys.path, "parent": os.getpid(), "allowed": [*allowed()]}
+        told["cfg"] = OmegaConf.to_container(cfg, resolve=True)
         self.started = [self._start(rank, port, json.dumps(told).encode()) for rank in range(1, size)]
         Thread(target=self._watch, daemon=True).start()
 

@@ -14,6 +14,7 @@ from pytorch_lightning.utilities.model_summary.model_summary import ModelSummary
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from digitlab import REPOSITORY
+from digitlab.config.allowed import as_word
 from digitlab.config.fingerprint import own_code
 from digitlab.config.leaves import as_text, flatten, is_within
 from digitlab.documents.format import interval
@@ -83,6 +84,8 @@ def conclude(run: Run, job: Job, epoch: int) -> None:
     run.log_figure(run_figures.curves(curves, f"{model} on {data.ready.name}"), "figures/curves.png")
     run.log_figure(run_figures.confusion(matrix.numpy(), data.classes, title), "figures/confusion.png")
     run.log_figure(run_figures.mistakes(images, labels, probabilities, data.classes, legend), "figures/mistakes.png")
+    if job.cfg.trainer.precision == "bf16-true":
+        classifier.network.float()  # the weights as they are, in what every machine and format computes in
     try:
         run.log_model(model, Predictor(data.preprocess, classifier.network), images[:2], epoch, data.classes)
     except Exception:
@@ -173,7 +176,7 @@ def _layers(classifier: Classifier) -> list[tuple[str, str, str, int]]:
 
 def command_line() -> str:
     """Return what was typed."""
-    program, *arguments = sys.argv
+    program, *arguments = [*sys.argv, *as_word()]
     if program.endswith(".py"):  # else it is the command as it stands, "digitlab train"
         program = f"python {shlex.quote(program)}"
     arguments = [re.sub("://.*@", "://***@", each) if _names_server(each) else redact(each) for each in arguments]

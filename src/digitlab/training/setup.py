@@ -25,10 +25,11 @@ from digitlab.config.names import deviations, groups
 from digitlab.config.recognize import named
 from digitlab.data.datamodule import ImageData
 from digitlab.data.splits import Splits
+from digitlab.models.bfloat16 import compute_in_bfloat16
 from digitlab.models.gray import take_gray
 from digitlab.platform import machine
 from digitlab.platform.secrets import hide
-from digitlab.training import trial
+from digitlab.training import precision, trial
 from digitlab.training.averaging import Average
 from digitlab.training.callbacks import check_monitors, check_one_average, refuse_unsupported, sees_steps
 from digitlab.training.checkpoint import DurableCheckpointIO, EpochCheckpoint, ReseedEveryEpoch
@@ -153,7 +154,8 @@ def assemble(cfg: DictConfig, data: ImageData, place: Place = ALONE) -> tuple[Cl
     devices = machine.devices(cfg.trainer.accelerator, place.local if is_shared else None)
     fixed = {"devices": devices, "num_nodes": 1, "logger": False}
     # To Lightning a run is one process, whatever cluster it would find itself in.
-    fixed["plugins"] = [DurableCheckpointIO(), LightningEnvironment()]
+    fixed |= precision.settings(cfg.trainer.precision, "cuda" if cfg.trainer.accelerator == "gpu" else "cpu")
+    fixed["plugins"] += [DurableCheckpointIO(), LightningEnvironment()]
     fixed["gradient_clip_val"] = None  # the classifier's work: Lightning clips only where it takes the steps itself
     fixed["log_every_n_steps"] = 1  # what callbacks log; points are buffered
     fixed["accumulate_grad_batches"] = 1  # that too: in manual optimization Lightning does not
@@ -187,6 +189,8 @@ def _network(cfg: DictConfig, data: ImageData) -> nn.Module:
     network = build(cfg, "model", num_classes=data.num_classes, input_shape=data.input_shape)
     if cfg.model._target_.startswith(NETWORKS) and data.input_shape[0] == 1:
         take_gray(network)
+    if cfg.trainer.precision == "bf16-true":
+        compute_in_bfloat16(network)
     return network
 
 

@@ -25,6 +25,7 @@ from digitlab.platform import console
 from digitlab.platform.text import shorten
 from digitlab.training.checkpoint import EpochCheckpoint
 from digitlab.training.classifier import Classifier
+from digitlab.training.precision import scaler_of_a_trial
 
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout, ReluDropout)
 FEW = 2  # images of one whole step, as many as the example of the logged model has
@@ -80,7 +81,7 @@ def _try_batch(network: nn.Module, data: ImageData, trainer: pl.Trainer, size: i
 def try_step(classifier: Classifier, data: ImageData, trainer: pl.Trainer) -> None:
     """Take one optimizer step; raise UserError where it fails, gives no number, or reaches no parameter."""
     classifier.to(trainer.strategy.root_device).train()
-    network = classifier.network
+    network, classifier.scaler = classifier.network, scaler_of_a_trial(trainer)
     images, labels = _some(data, FEW, trainer)
     try:
         with trainer.precision_plugin.train_step_context():
