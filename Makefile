@@ -39,7 +39,7 @@ compare: setup  ## say what differs between two runs, and which is better (ARGS=
 	@PYTHONPATH=src $(BIN)/python -m digitlab compare $(ARGS)
 
 bench: setup  ## measure the speed side by side on this CPU (20 to 35 minutes; docs/performance.md)
-	@for script in step distributed pipeline startup cells plan memory report_2000 serve; do PYTHONPATH=src $(BIN)/python benchmarks/$$script.py || exit 1; done
+	@for script in step parts distributed pipeline startup cells plan memory report_2000 serve; do PYTHONPATH=src $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 bench-gpu: setup  ## measure what a GPU gives; "not measured" where there is none
 	@PYTHONPATH=src $(BIN)/python benchmarks/gpu.py
