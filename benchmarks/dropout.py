@@ -47,7 +47,7 @@ def accuracy(data: ImageData, layer: type[nn.Module], seed: int) -> float:
     trainer = pl.Trainer(accelerator="cpu", max_epochs=EPOCHS, limit_val_batches=0, num_sanity_val_steps=0,
                          callbacks=[ReseedEveryEpoch(seed)], **quiet)  # fmt: skip
     mine = ImageData(torchvision_mnist, root=data.root, seed=seed)
-    mine.share(data)
+    mine.loaded = data.loaded
     trainer.fit(classifier, mine)
     trainer.test(classifier, mine, verbose=False)
     return classifier.results["test/acc"]

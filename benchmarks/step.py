@@ -31,8 +31,10 @@ def stock(blocks: list[dict], hidden: list[dict]) -> nn.Sequential:
     parts, channels, size = [], 1, 28
     for block in blocks:
         kernel, pool = block.get("kernel", 3), block.get("pool", 1)
-        parts += [nn.Conv2d(channels, block["channels"], kernel), nn.ReLU()]
-        channels, size = block["channels"], size - kernel + 1
+        padding, channels_before, channels = block.get("padding", 0), channels, block["channels"]
+        parts += [nn.Conv2d(channels_before, channels, kernel, padding=padding)]
+        parts += [nn.BatchNorm2d(channels), nn.ReLU()] if block.get("batch_norm") == "before" else [nn.ReLU()]
+        size = size if padding == "same" else size + 2 * padding - kernel + 1
         if pool > 1:
             parts, size = [*parts, nn.MaxPool2d(pool)], size // pool
         parts += [nn.Dropout(block["dropout"])] if block.get("dropout") else []
