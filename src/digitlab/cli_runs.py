@@ -182,7 +182,7 @@ def board(is_served: bool, again: int, host: str, port: int, experiment: str) ->
         call("serve.board", "serve_board", experiment, host, port, again, mistake=1, needs=("fastapi", "uvicorn"))
     if again:
         raise click.UsageError("--again: only a page can be asked to; give --serve too")
-    call("report.board", "show_board", experiment)
+    call("report.board", "show_board", experiment, mistake=1)
 
 
 COMMANDS = (compare, bisect, explain, rerun, register, predict, evaluate, export, serve, board)
