@@ -7,7 +7,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import users_networks
-from mlflow.exceptions import MlflowException
 
 from digitlab.tracking.store import Store
 
@@ -159,20 +158,14 @@ def test_a_scheduler_may_be_made_of_schedulers(harness):
 
 
 class OldServer(BaseHTTPRequestHandler):
-    """As much of an MLflow server of version 2 as is asked of it first: it does not know of logged models."""
+    """As much of an MLflow server as is asked of it first."""
 
-    code = 404
+    version = "2.16.2"
 
     def do_GET(self):
-        self.answer(200, {"experiment": {"experiment_id": "7", "name": "digitlab", "lifecycle_stage": "active"}})
-
-    def do_POST(self):
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.answer(self.code, None)
-
-    def answer(self, code, content):
-        body = json.dumps(content).encode() if content else b"<!doctype html><title>404 Not Found</title>"
-        self.send_response(code)
+        content = {"experiment": {"experiment_id": "7", "name": "digitlab", "lifecycle_stage": "active"}}
+        body = (self.version if self.path == "/version" else json.dumps(content)).encode()
+        self.send_response(404 if self.path == "/version" and not self.version else 200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -190,10 +183,9 @@ def old_server():
     server.server_close()
 
 
-def test_a_server_without_logged_models_is_known_before_training(old_server, monkeypatch):
-    store = Store(old_server, "digitlab")
-    store.open()
-    assert store.why_no_models() == f"the server at {old_server} has no logged models: it is older than MLflow 3"
-    monkeypatch.setattr(OldServer, "code", 403)
-    with pytest.raises(MlflowException):  # another reason is not taken for that one
-        store.why_no_models()
+def test_a_server_of_mlflow_2_is_refused_before_anything_is_made(old_server, monkeypatch):
+    with pytest.raises(ValueError, match=r"server is of MLflow 2\.16\.2, and must be of 3 or newer"):
+        Store(old_server, "digitlab").open()
+    for version in ("3.0.0", "3.17.2rc1", "", "<html>a proxy</html>"):  # who does not say which is taken for new
+        monkeypatch.setattr(OldServer, "version", version)
+        Store(old_server, "digitlab").open()

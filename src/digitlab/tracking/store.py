@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from getpass import getuser
-from http import HTTPStatus
 from pathlib import Path
 from shlex import quote
 from urllib.parse import urlparse
@@ -18,6 +17,7 @@ from urllib.request import url2pathname
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.utils.rest_utils import http_request
 from sqlalchemy.exc import SQLAlchemyError
 
 from digitlab import IS_CHECKOUT
@@ -30,6 +30,7 @@ from digitlab.tracking.failures import free, is_of_store, root_of
 from digitlab.tracking.filesystem import check_locks
 
 UI_PORT = 5000  # MLflow's own default
+OLDEST = 3  # MLflow of a server: version 2 has no logged models
 SCHEMES = (PLAIN, "postgresql", "mysql", "mssql", "http://", "https://")
 
 
@@ -107,18 +108,6 @@ class Store:
             raise OSError(f"{file} is {'empty' if file.exists() else 'gone'}; {integrity.remedy(file)}")
         else:
             _create_schema(file)
-
-    def why_no_models(self) -> str:
-        """Say why the store cannot record a LoggedModel, as a server of MLflow 2 cannot; "" where it can."""
-        if self.file:
-            return ""
-        try:
-            self.client.search_logged_models([self.experiment_id], max_results=1)
-        except MlflowException as error:
-            if error.get_http_status_code() != HTTPStatus.NOT_FOUND:
-                raise
-            return f"the server at {redact(self.uri)} has no logged models: it is older than MLflow 3"
-        return ""
 
     @contextmanager
     def translate_errors(self) -> Iterator[None]:
@@ -203,6 +192,11 @@ class Store:
         with self._answers():
             self.client = MlflowClient(self.uri)
             found = self.client.get_experiment_by_name(self.experiment)
+            if self.is_server and (version := self._server_version()) and int(version.partition(".")[0]) < OLDEST:
+                raise ValueError(
+                    f"uri={redact(self.uri)}: the server is of MLflow {version}, and must be of {OLDEST} or newer; on "
+                    "its machine: pip install --upgrade mlflow, then mlflow db upgrade DATABASE"
+                )
         if not found:
             return None
         if found.lifecycle_stage == "deleted":
@@ -220,6 +214,12 @@ class Store:
             )
         self.experiment_id = found.experiment_id
         return found.experiment_id
+
+    def _server_version(self) -> str:
+        """Return the version of MLflow that the server has; "" where it does not say."""
+        answer = http_request(self.client._tracking_client.store.get_host_creds(), "/version", "GET")
+        # A response is true where its status is below 400.
+        return answer.text.strip() if answer and re.fullmatch(r"\d+\.[\w.]+\s*", answer.text) else ""
 
     @contextmanager
     def _answers(self) -> Iterator[None]:

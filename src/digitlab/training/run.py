@@ -48,7 +48,7 @@ def make(cfg: DictConfig, job: Job) -> float:
             return record.best_accuracy(run)
         with run:
             job.team.start(cfg)
-            run.without_model = store.why_no_models() or why_not_exported(job.classifier.network, job.data)
+            run.without_model = why_not_exported(job.classifier.network, job.data)
             record.describe(run, job)
             epochs = fit(run, job)
             job.team.end()
