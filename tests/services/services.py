@@ -69,6 +69,14 @@ class Postgres:
         nowhere = subprocess.DEVNULL
         return subprocess.Popen(command, user=self.user, cwd=self.data.parent, stdout=nowhere, stderr=nowhere)
 
+    def run(self, program: str, *arguments: str, given: bytes = b"") -> bytes:
+        """Return what one of PostgreSQL's programs says of this database, `given` its input."""
+        assert self.programs
+        there = f"-h 127.0.0.1 -p {self.port} -U digitlab".split()
+        done = subprocess.run([self.programs / program, *there, *arguments], input=given, capture_output=True, cwd="/")
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
     def start(self) -> None:
         options = f"-c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off -p {self.port}"
         self.process = self._call("postgres", "-D", self.data, *options.split())

@@ -1,13 +1,16 @@
 """MLflow's server on PostgreSQL and an S3 store: what digitlab does there, by way of artifacts and passwords."""
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from itertools import product
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import ViewType
 from outages import SCENARIOS, OnServer, Outcome, Scenario, play, points_differ, table
-from services import PASSWORD, Bucket, Postgres, missing, mlflow_server
+from services import BUCKET, PASSWORD, Bucket, Postgres, missing, mlflow_server
 
 pytestmark = [
     pytest.mark.slow,
@@ -103,3 +106,32 @@ def test_a_run_outlives_an_outage(scenario, server, tmp_path, oracle, rows):
 def test_a_run_outlives_what_is_behind_its_server(name, server, postgres, bucket, tmp_path, oracle, rows):
     restart = postgres.restart if name.startswith("PostgreSQL") else bucket.be_silent
     check(rows, name, play(Scenario(name), server.uri, tmp_path / tmp_path.name, oracle, restart))
+
+
+def test_a_back_up_is_restored_and_deleted_runs_are_removed_for_good(postgres, bucket, tmp_path, monkeypatch):
+    for name, value in bucket.environment.items():
+        monkeypatch.setenv(name, value)
+    for folder in ("before", "after"):
+        (tmp_path / folder).mkdir()
+    other = Postgres(tmp_path / "other")
+    try:
+        with mlflow_server(tmp_path / "before" / "kept", postgres, bucket, is_proxied=True, has_auth=False) as server:
+            run = OnServer(tmp_path / "before" / "run", server.uri)
+            assert run.execute() == 0, run.output
+            dump = postgres.run("pg_dump", "--format=custom", "postgres")
+        other.run("pg_restore", "--dbname=postgres", "--exit-on-error", given=dump)
+        with mlflow_server(tmp_path / "after" / "kept", other, bucket, is_proxied=True, has_auth=False) as server:
+            again = OnServer(tmp_path / "after" / "run", server.uri)
+            assert again.execute() == 0, again.output
+            assert "is done already" in again.output
+            client = MlflowClient(server.uri)
+            experiment = client.get_experiment_by_name(again.experiment)
+            (restored,) = client.search_runs([experiment.experiment_id])
+            assert client.list_artifacts(restored.info.run_id)
+            client.delete_run(restored.info.run_id)
+            place = f"--artifacts-destination s3://{BUCKET}/kept --tracking-uri {server.uri}"
+            gc = f"gc --backend-store-uri {other.uri} {place}"
+            subprocess.run([sys.executable, "-m", "mlflow", *gc.split()], check=True, capture_output=True)
+            assert not client.search_runs([experiment.experiment_id], "", ViewType.ALL)
+    finally:
+        other.stop()
