@@ -162,7 +162,7 @@ def test_the_surface_of_keys_is_frozen(harness):
     assert leaves(harness.compose("scheduler=cosine")) == {
         "seed", "loss", "evaluate_on", "early_stopping.patience", "rerun", "vs", "tracking.uri", "tracking.experiment",
         "sweep.name", "sweep.seeds", "sweep.max_seeds", "sweep.budget", "sweep.fresh_seeds", "sweep.dry_run",
-        "sweep.parent", "report.margin",
+        "sweep.detach", "sweep.parent", "report.margin",
         "model._target_", "model.blocks", "model.hidden", "model.dropout", "model.init",
         "optim._target_", "optim._partial_", "optim.lr", "optim.betas", "optim.eps", "optim.fused",
         "data._target_", "data.root",

@@ -46,6 +46,23 @@ def test_a_signal_exits_with_the_shells_code_and_further_ones_do_not_disturb(num
     with pytest.raises(SystemExit) as end, exit_on_signals():
         interrupted()
     assert end.value.code == 128 + number
+
+
+def test_a_signal_does_not_disturb_the_end_that_another_handler_began():
+    """As where submitit's handler asks for the queue and exits, and SLURM then sends SIGTERM."""
+    went_on = []
+
+    def requeued() -> None:
+        try:
+            sys.exit(-1)
+        finally:
+            signal.raise_signal(signal.SIGTERM)
+            went_on.append(True)
+
+    with pytest.raises(SystemExit) as end, exit_on_signals():
+        requeued()
+    assert end.value.code == -1
+    assert went_on
     assert went_on
 
 

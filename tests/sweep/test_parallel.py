@@ -66,6 +66,15 @@ def test_a_launcher_that_is_not_installed_names_its_extra(harness, monkeypatch):
     assert not harness.folder.exists()
 
 
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+def test_only_slurm_is_left_its_jobs(harness, launcher):
+    end = harness.main("sweep=smoke", f"hydra/launcher={launcher}", "sweep.detach=true")
+    assert end == f"error: sweep.detach=true: leaves jobs to SLURM, and hydra/launcher={launcher} has none; allowed: " \
+        "hydra/launcher=slurm"  # fmt: skip
+    assert harness.main("sweep.detach=true").startswith("error: sweep.detach=true: is for a sweep, and this is one run")
+    assert not harness.folder.exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "whole_group", "code"),

@@ -1,4 +1,6 @@
-"""Cells as cluster jobs: through submitit's local executor, and through a fake SLURM of three scripts."""
+"""Cells as cluster jobs: through submitit's local executor, and through a fake SLURM of three scripts.
+
+tests/services has a real one."""
 
 import json
 import signal
@@ -34,7 +36,11 @@ job = f"bash {sys.argv[-1]}; if [ $? = 137 ]; then bash {sys.argv[-1]}; fi"
 jobs = "; ".join(f"export {each}; {job}" for each in own)
 one = dict(SLURM_NTASKS="1", SLURM_PROCID="0", SLURM_LOCALID="0", SLURM_NODEID="0",
            SLURM_JOB_NUM_NODES="1", SLURM_JOB_NODELIST="here")
-subprocess.Popen(["bash", "-c", jobs], env={**os.environ, **one}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+runner = subprocess.Popen(["bash", "-c", jobs], env={**os.environ, **one}, stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL)
+ids = [f"7_{i}" for i in range(len(own))] if array else ["7"]
+mark = re.search(r"--comment=(\S+)", text)[1]
+open(os.path.dirname(sys.argv[0]) + "/jobs", "w").write(f"{' '.join(ids)}:{runner.pid}:{mark}")
 print("Submitted batch job 7")
 """
 SRUN = r"""
@@ -42,20 +48,22 @@ import os, sys
 start = next(i for i, word in enumerate(sys.argv) if "python" in word)
 os.execvp(sys.argv[start], sys.argv[start:])
 """
-SACCT = r"""
-print("JobID|State|NodeList")
-print("7|RUNNING|here")
-for i in range(9):
-    print(f"7_{i}|RUNNING|here")
+SQUEUE = r"""
+import os, sys
+folder = os.path.dirname(sys.argv[0])
+jobs, runner, mark = open(f"{folder}/jobs").read().split(":")
+stat = f"/proc/{runner}/stat"
+if os.path.exists(stat) and open(stat).read().split()[2] != "Z":
+    print("\n".join(f"{job}|RUNNING|None|{mark}" for job in jobs.split()))
 """
 
 
 @pytest.fixture
 def cluster(tmp_path):
-    """The folder of the fake sbatch, srun and sacct."""
+    """The folder of the fake sbatch, srun and squeue."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    for name, script in (("sbatch", SBATCH), ("srun", SRUN), ("sacct", SACCT)):
+    for name, script in (("sbatch", SBATCH), ("srun", SRUN), ("squeue", SQUEUE)):
         (folder / name).write_text(f"#!{sys.executable}\n{script}")
         (folder / name).chmod(0o755)
     return folder

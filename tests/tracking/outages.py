@@ -156,9 +156,9 @@ def _points(client: MlflowClient, run_id: str) -> list[tuple[str, int, float]]:
     return [(key, point.step, point.value) for key in keys for point in client.get_metric_history(run_id, key)]
 
 
-def table(outcomes: dict[str, Outcome]) -> str:
+def table(outcomes: dict[str, Outcome], what: str = HEADINGS[0]) -> str:
     """Return the outcomes as a table of Markdown."""
-    rows = [HEADINGS, ("---",) * len(HEADINGS)]
+    rows = [(what, *HEADINGS[1:]), ("---",) * len(HEADINGS)]
     rows += [
         (name, str(each.code), str(each.lost), str(each.twice), str(each.running), f"{each.seconds:.0f}")
         for name, each in outcomes.items()

@@ -105,3 +105,15 @@ def test_hosts_share_the_cells_of_a_sweep(hosts):
     experiment = client.get_experiment_by_name(hosts[0].experiment).experiment_id
     (parent,) = client.search_runs([experiment], "tags.fingerprint = 'sweep-shared'")
     assert parent.info.status == "FINISHED"
+
+
+def test_a_job_of_slurm_that_is_queued_again_on_another_host_continues_at_once(hosts):
+    a, b = hosts
+    for host in hosts:
+        host.environment |= {"SUBMITIT_EXECUTOR": "slurm", "SLURM_JOB_ID": "5"}
+    assert a.execute("KILL@points:after#3") == -signal.SIGKILL
+    assert [run.data.tags["job"] for run in runs(a)] == ["5"]
+    assert b.execute() == 0, b.output
+    assert "waiting for run" not in b.output
+    assert "continuing" in b.output
+    check_made_once(b)

@@ -104,6 +104,12 @@ def check_sweep(cfg: DictConfig) -> None:
             raise UserError(
                 f"{key}: a sweep's files would hold what is secret in it; name a variable: ${{oc.env:NAME}}"
             )
+    launcher = cfg.hydra.runtime.choices["hydra/launcher"]
+    if cfg.sweep.detach and launcher != "slurm":
+        raise UserError(
+            f"sweep.detach=true: leaves jobs to SLURM, and hydra/launcher={launcher} has none; allowed: "
+            "hydra/launcher=slurm"
+        )
     if cfg.get("vs"):
         raise UserError(
             f"vs={cfg.vs}: is for one run; digitlab compare {cfg.vs} SWEEP compares those of a sweep with it"

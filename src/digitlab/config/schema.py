@@ -144,6 +144,10 @@ class Sweep(Keys):
         description="first test no cell; then test its learning rate of lowest val/loss with so many seeds of its own",
     )
     dry_run: bool = Field(default=False, description="true: say what there is to do and stop")
+    detach: bool = Field(
+        default=False,
+        description="true, with hydra/launcher=slurm: submit the jobs and stop; the same command says how they stand",
+    )
     parent: Name | None = Field(default=None, description="the run that a cell belongs to; the sweep sets it")
 
 

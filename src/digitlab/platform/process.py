@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections.abc import Mapping
 
 import psutil
 
@@ -9,6 +10,19 @@ import psutil
 def this_process() -> str:
     """Return a unique name of this process: host, process id and where it counts, start time in seconds."""
     return f"{socket.gethostname()}:{os.getpid()}@{_namespace()}:{psutil.Process().create_time():.0f}"
+
+
+def this_job() -> str:
+    """Return the id of the SLURM job that this process is the work of, such as 12 or 12_3; "" where it is of none."""
+    if os.environ.get("SUBMITIT_EXECUTOR") != "slurm":  # somebody else's job may start several processes
+        return ""
+    array, task = (os.environ.get(f"SLURM_ARRAY_{name}_ID") for name in ("JOB", "TASK"))
+    return f"{array}_{task}" if array else os.environ.get("SLURM_JOB_ID", "")
+
+
+def owner_tags(before: Mapping[str, str]) -> dict[str, str]:
+    """Return the tags of a run that say who works on it, for this process; `before` are those that it had."""
+    return {"owner": this_process()} | ({"job": this_job()} if this_job() or "job" in before else {})
 
 
 def is_running(name: str) -> bool:

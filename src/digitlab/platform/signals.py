@@ -106,6 +106,8 @@ def _is_first(number: int) -> bool:
     """Say whether this is the first signal, and tell the user; further ones must not interrupt the clean-up."""
     if _exiting_on:  # not by SIG_IGN, because Lightning restores the handler that it found
         return False
+    if isinstance(sys.exception(), SystemExit):  # as where submitit has asked for the queue, and SLURM ends the job
+        return False
     _exiting_on.append(number)
     for context in _contexts:
         _entered.enter_context(context())
@@ -116,6 +118,11 @@ def _is_first(number: int) -> bool:
 def nothing_continues() -> None:
     """Say no more of a command that is interrupted than that: it trains nothing."""
     _advice[0] = ""
+
+
+def jobs_go_on() -> None:
+    """Say of a command that is interrupted that what it waits for goes on elsewhere."""
+    _advice[0] = "; its jobs go on, and the same command waits for them"
 
 
 def say_last(text: str) -> None:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
@@ -14,6 +15,7 @@ from omegaconf import DictConfig
 from digitlab.config.errors import UserError, one_line, user_errors
 from digitlab.platform import console
 from digitlab.platform.signals import exit_on_signals
+from digitlab.sweep.jobs import Detached, Jobs
 from digitlab.sweep.plan import (
     ELSEWHERE,
     Compose,
@@ -41,13 +43,16 @@ Launch = Callable[[Sequence[Sequence[str]], int], Sequence[JobReturn]]
 
 
 @exit_on_signals()
-def sweep(cells: Sequence[Sequence[str]], compose: Compose, launch: Launch, one_by_one: bool) -> None:
+def sweep(
+    cells: Sequence[Sequence[str]], compose: Compose, launch: Launch, one_by_one: bool, cluster: Any = None
+) -> None:
     """Run those of `cells` that are not done, as children of one parent run, and print the status of every cell.
 
     - `cells`: the overrides of each run; of each arm of a race, with sweep.seeds=auto.
     - `compose`: makes a configuration of overrides.
     - `launch`: runs cells; its second argument is the number of the first of them.
     - `one_by_one`: launch each cell on its own instead of all at once.
+    - `cluster`: the launcher, where cells are jobs of SLURM.
 
     Raises UserError for an invalid cell, before any runs, and for cells that failed, after all have run.
     """
@@ -67,23 +72,31 @@ def sweep(cells: Sequence[Sequence[str]], compose: Compose, launch: Launch, one_
         if exists and not settings.rerun:
             look_up(store, planned, is_dry=settings.sweep.dry_run)
     name = settings.sweep.name or plan.name
+    jobs = Jobs(store, name, cluster, settings.sweep.detach) if cluster else None
+    if jobs and exists:
+        jobs.recall(planned)
     remaining = [cell for cell in planned if not cell.is_over]
     left = duration(estimate_seconds(store, remaining, planned) if exists else None)
-    console.say(f"sweep {name}: {announce(planned, remaining)}, {left}")
+    if not settings.sweep.detach or settings.sweep.dry_run:
+        console.say(f"sweep {name}: {announce(planned, remaining)}, {left}")
     if more := plan.announce(store if exists else None):
         console.say(more)
     if settings.sweep.dry_run:
         return
-    began = time.monotonic()
+    began, submitted = time.monotonic(), ""
     with store.translate_errors(), locks.owner(store, f"sweep-{name}"), open_parent(store, name) as parent:
         try:
+            if jobs:  # another process may have submitted them until now
+                jobs.recall(planned)
             _record(parent, planned, plan)
             is_shared = not (store.file or settings.rerun)
-            runner = _Runner(store, launch, parent.id, one_by_one, plan, is_shared)
+            runner = _Runner(store, launch, parent, one_by_one, plan, is_shared, jobs)
             refused = runner.run(remaining)
             for added in rounds:
                 if not settings.rerun:
                     look_up(store, added)
+                if jobs:
+                    jobs.recall(added)
                 remaining = [cell for cell in added if not cell.is_over]
                 planned += added
                 _record(parent, planned, plan)
@@ -91,17 +104,27 @@ def sweep(cells: Sequence[Sequence[str]], compose: Compose, launch: Launch, one_
                 console.say(f"\nsweep {name}: {announce(added, remaining)}, {left}")
                 refused = runner.run(remaining, len(planned) - len(added))
             planned = [cell for cell in planned if cell not in refused]
+            if jobs:
+                jobs.forget_ended(parent)
+        except Detached as told:
+            submitted = str(told)
         finally:
             _record(parent, planned, plan)
             notes.write(store, parent.id, notes.of_sweep(store, name, [asdict(cell) for cell in planned]))
-            console.show_cells(rows(planned))
-            console.say(f"sweep {name}: {sum(cell.is_over for cell in planned)} of {len(planned)} cells are done, "
-                        f"{time.monotonic() - began:.0f} s")  # fmt: skip
-            if plan.outcome:
+            if not submitted:
+                console.show_cells(rows(planned))
+            under_way = [cell for cell in planned if cell.is_under_way] if jobs else []
+            last = submitted or (jobs and jobs.describe(under_way)) or f"{time.monotonic() - began:.0f} s"
+            console.say(
+                f"sweep {name}: {sum(cell.is_over for cell in planned)} of {len(planned)} cells are done, {last}"
+            )
+            if plan.outcome and not submitted:
                 console.say(plan.outcome)
-        failed = [cell for cell in planned if not cell.is_over]
+        failed = [cell for cell in planned if not (cell.is_over or cell in under_way)]
         if failed:
             raise UserError(f"{len(failed)} of {len(planned)} cells failed; the same command tries them again")
+    if under_way:
+        store.client.update_run(parent.id, status="SCHEDULED")
 
 
 def _rounds(cells: Sequence[Sequence[str]], compose: Compose, settings: DictConfig) -> Rounds:
@@ -119,10 +142,11 @@ class _Runner:
 
     store: Store
     launch: Launch
-    parent: str
+    parent: Run
     one_by_one: bool
     plan: Rounds
     is_shared: bool  # whether other hosts may do the same sweep
+    jobs: Jobs | None  # where cells are jobs of a cluster
 
     def run(self, cells: Sequence[SweepCell], number: int = 0) -> Sequence[SweepCell]:
         """Run `cells` and set their status; return those for which there was no time left.
@@ -138,6 +162,8 @@ class _Runner:
 
     def _wait(self, cells: Sequence[SweepCell]) -> Sequence[SweepCell]:
         """Wait for cells that are under way elsewhere; return those that are not over, as soon as one can be run."""
+        if cells and self.jobs and self.jobs.detaches:
+            raise Detached
         is_told = False
         while True:
             look_up(self.store, cells)
@@ -151,6 +177,11 @@ class _Runner:
 
     def _run(self, cells: Sequence[SweepCell], number: int) -> Sequence[SweepCell]:
         refused: Sequence[SweepCell] = ()
+        if self.jobs:
+            if (new := self.jobs.left_out(cells)) and not self.plan.may_start(self.store, new):
+                refused = new
+            self.jobs.run(self.parent, [cell for cell in cells if cell not in refused], number)
+            return refused
         size = 1 if self.one_by_one else max(len(cells), 1)
         try:
             paces = paces_of(self.store, cells) if self.one_by_one else {}
@@ -166,7 +197,7 @@ class _Runner:
                 if self.one_by_one:
                     left = duration(add_up(paces, cells[start:]))
                     console.say(f"\ncell {start + 1} of {len(cells)}: {some[0].name}, {left} left")
-                _launch(self.store, some, self.launch, self.parent, number + start)
+                _launch(self.store, some, self.launch, self.parent.id, number + start)
                 if self.one_by_one:
                     paces |= paces_of(self.store, some)  # no other kind has a run more
         finally:

@@ -1,6 +1,7 @@
 """Plan a sweep: which cells are done, which remain, how long they will take."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -16,6 +17,7 @@ from digitlab.tracking.store import Store
 from digitlab.training.record import best_accuracy
 from digitlab.training.setup import identify, name_parts, name_run
 
+PENDING, RUNNING = "pending", "running"  # as a job of a cluster
 ELSEWHERE = "running elsewhere"  # by another process or host, which has the same sweep to do
 Compose = Callable[[Sequence[str]], DictConfig]
 Paces = dict[tuple[str, str], tuple[float, float]]  # by network and data the seconds of start and end, and of an epoch
@@ -33,8 +35,10 @@ class SweepCell:
     epochs: int
     seed: int = 0
     lr: str = ""
-    status: str = "to run"  # to run, to resume, running elsewhere, done, diverged; after the sweep also failed, killed
+    # to run, to resume, pending, running, running elsewhere, done, diverged; after the sweep also failed, killed
+    status: str = "to run"
     reason: str = ""
+    job: str = ""  # its id, where the cells are jobs of a cluster
     run_id: str | None = None
     val_acc: float | None = None
     test_acc: float | None = None
@@ -43,6 +47,10 @@ class SweepCell:
     @property
     def is_over(self) -> bool:
         return self.status in ("done", "diverged")
+
+    @property
+    def is_under_way(self) -> bool:
+        return self.status in (PENDING, RUNNING, ELSEWHERE)
 
 
 def plan_cell(composed: DictConfig, overrides: Sequence[str]) -> SweepCell:
@@ -91,9 +99,9 @@ def look_up(store: Store, cells: Sequence[SweepCell], is_over: bool = False, is_
 
 def announce(planned: Sequence[SweepCell], remaining: Sequence[SweepCell]) -> str:
     resumed = sum(cell.status == "to resume" for cell in remaining)
-    elsewhere = sum(cell.status == ELSEWHERE for cell in remaining)
-    done, begun = len(planned) - len(remaining), resumed + elsewhere
-    more = f", {elsewhere} {ELSEWHERE}" if elsewhere else ""
+    under_way = Counter(cell.status for cell in remaining if cell.is_under_way)
+    done, begun = len(planned) - len(remaining), resumed + under_way.total()
+    more = "".join(f", {number} {status}" for status, number in under_way.items())
     return f"{len(planned)} cells: {done} done, {resumed} to resume, {len(remaining) - begun} to run{more}"
 
 

@@ -7,7 +7,7 @@ from uuid import uuid4
 from mlflow import entities
 from mlflow.exceptions import MlflowException
 
-from digitlab.platform.process import this_process
+from digitlab.platform.process import owner_tags
 from digitlab.platform.secrets import redact
 from digitlab.platform.text import printable
 from digitlab.tracking import queries
@@ -24,7 +24,7 @@ REQUEST = "request"  # the tag that tells the runs that one request made
 def begin(store: Store, name: str, tags: Mapping[str, str]) -> Run:
     """Start a new run."""
     source = {"mlflow.source.type": "LOCAL", "mlflow.source.name": "src/train.py"}
-    tags = {"mlflow.user": user_name(), "owner": this_process(), **source, **tags}
+    tags = {"mlflow.user": user_name(), **owner_tags({}), **source, **tags}
     return Run(store.client, _create(store, printable(redact(name)), tags))
 
 

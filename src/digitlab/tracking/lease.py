@@ -9,7 +9,7 @@ from time import monotonic, sleep, time
 
 from mlflow import MlflowClient, entities
 
-from digitlab.platform.process import this_process
+from digitlab.platform.process import owner_tags, this_process
 
 BEAT = 60  # seconds between signs of life
 LAPSE = 150  # seconds without one, in which somebody looked again and again, until a run is another's
@@ -57,7 +57,8 @@ def is_first(client: MlflowClient, experiment_id: str, run_id: str, fingerprint:
 def take_over(client: MlflowClient, run_id: str) -> bool:
     """Make this process the owner of a run that broke off; False where another host did the same."""
     client.update_run(run_id, status="RUNNING")
-    client.set_tag(run_id, "owner", this_process())
+    before = client.get_run(run_id).data.tags
+    client.log_batch(run_id, tags=[entities.RunTag(*each) for each in owner_tags(before).items()])
     sleep(SETTLE)
     return _owner(client, run_id) == this_process()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from mlflow import entities
 
-from digitlab.platform.process import is_of_this_host, is_running, this_process
+from digitlab.platform.process import is_of_this_host, is_running, this_job, this_process
 from digitlab.tracking import lease
 from digitlab.tracking.integrity import in_use
 from digitlab.tracking.store import Store, user_name
@@ -36,17 +36,23 @@ def is_owner_alive(store: Store, run: entities.Run) -> bool:
     """Say whether another process may be working on a run of a server without holding our lock."""
     if store.file or run.info.status != "RUNNING":
         return False  # a store in a file has its locks beside it, which all its users share
-    owner = run.data.tags.get("owner", "::")
+    owner, job = run.data.tags.get("owner", "::"), run.data.tags.get("job")
+    if job and job == this_job():
+        return False  # a job that was queued again: it runs in one place at a time
     if owner == this_process() or not is_running(owner):
         return False
     return is_of_this_host(owner) or not lease.has_lapsed(run)
 
 
-def mark_dead_run(store: Store, run: entities.Run) -> str:
-    """Return the status of a run that is not done, after setting it to KILLED if its process is dead."""
+def mark_dead_run(store: Store, run: entities.Run, ended_job: str = "") -> str:
+    """Return the status of a run that is not done, after setting it to KILLED if its process is dead.
+
+    `ended_job` is a job that is known to have ended, whichever host it was on.
+    """
     if run.info.status != "RUNNING":
         return run.info.status
     with if_dead(store, run) as is_dead:
+        is_dead |= not store.file and bool(ended_job) and run.data.tags.get("job") == ended_job
         if is_dead:
             store.client.set_terminated(run.info.run_id, "KILLED")
             store.client.set_tag(run.info.run_id, "error", "killed, no exit status")

@@ -27,7 +27,7 @@ from mlflow.models import infer_signature
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from torch import nn
 
-from digitlab.platform.process import this_process
+from digitlab.platform.process import owner_tags, this_process
 from digitlab.platform.secrets import redact
 from digitlab.platform.text import printable
 from digitlab.tracking.address import file_of
@@ -83,7 +83,7 @@ class Run:
                     self.uploads.fetch()
             if not self.is_shared:  # else whoever created it or took it over has done so
                 self.client.update_run(self.id, status="RUNNING")
-                self.client.set_tag(self.id, "owner", this_process())
+                self.log_tags(owner_tags(self.run.data.tags))
             if self.had_error:  # of the interrupted attempt
                 self.client.delete_tag(self.id, "error")
             self.logger = RunLogger(self.client, self.id, self._last_steps())

@@ -49,6 +49,7 @@ class ResumingSweeper(BasicSweeper):
 
         with fast_imports():  # torch loads only for a sweep, not whenever Hydra looks for plugins
             from digitlab.sweep.execute import sweep
+            from digitlab.sweep.submitit_internals import TARGET
         config, context, launcher = self.config, self.hydra_context, self.launcher
         assert config and context and launcher, "Hydra calls setup first"  # noqa: PT018
         loader, name = context.config_loader, config.hydra.runtime.choices["hydra/launcher"]
@@ -75,6 +76,7 @@ class ResumingSweeper(BasicSweeper):
             compose=compose,
             launch=launcher.launch,
             one_by_one=isinstance(launcher, BasicLauncher),
+            cluster=launcher if config.hydra.launcher._target_ == TARGET else None,
         )
         if hasattr(self.launcher, "joblib"):  # its workers are idle: left to themselves they end in three seconds
             from joblib.externals.loky import get_reusable_executor

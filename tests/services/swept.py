@@ -1,0 +1,78 @@
+"""A sweep as jobs of a cluster, and what is left of it."""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import psutil
+from cluster import Cluster
+from conftest import Harness
+from fault_run import SETTINGS, Oracle
+from outages import Outcome, points_differ
+from program import Program
+
+SHORT = "trainer.max_epochs=80"
+
+
+class Swept:
+    """A sweep of `cells` on a cluster, with its own store."""
+
+    def __init__(self, harness: Harness, cluster: Cluster, *cells: str, length: str = SHORT):
+        self.harness, self.cluster = harness, cluster
+        folder = f"hydra.launcher.submitit_folder={harness.folder}/jobs/%j"
+        self.arguments = ("-m", *SETTINGS, length, *cells, "sweep.name=s", "hydra/launcher=slurm", folder)
+        self.arguments += ("hydra.launcher.cpus_per_task=4", "hydra.launcher.mem_gb=4")
+        self.began = time.monotonic()
+
+    def start(self, *more: str) -> Program:
+        return Program(self.harness, *self.arguments, *more)
+
+    def cells(self) -> list:
+        return [run for run in self.harness.runs() if "model" in run.data.tags]
+
+    def wait_for(self, condition: Callable[[], object], driver: Program, seconds: float = 120) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, driver.output() + str(self.cluster.jobs())
+            time.sleep(0.2)
+
+    def trained(self) -> list[str]:
+        """Return the jobs of the runs that have trained some epochs."""
+        runs = [run for run in self.cells() if run.info.status == "RUNNING" and run.data.metrics.get("val/loss")]
+        return sorted(run.data.tags["job"] for run in runs if len(self.harness.history(run, "val/loss")) > 3)
+
+    def wait(self, driver: Program) -> int:
+        """Wait for its end; jobs that were queued again start at once, not two minutes later."""
+        deadline = time.monotonic() + 400
+        while driver.process.poll() is None and time.monotonic() < deadline:
+            for job, state in self.cluster.jobs().items():
+                if state == "PENDING":
+                    self.cluster.ask("scontrol", "update", f"JobId={job}", "StartTime=now")
+            time.sleep(1)
+        return driver.wait(1)
+
+    def log(self, job: str) -> str:
+        """Return what a job has printed."""
+        (file,) = self.harness.folder.glob(f"jobs/*/{job}_0_log.out")
+        return file.read_text()
+
+    def not_continued(self, job: str) -> str:
+        """Say what is wrong where a job that was queued again has not continued its run."""
+        log = self.log(job)
+        return "" if log.count("continuing ") == 1 and log.count("after epoch ") == 1 else log
+
+    def process(self, job: str) -> psutil.Process:
+        """Return the process that trains."""
+        array, _, task = job.partition("_")
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                words, variables = process.cmdline(), process.environ()
+                own = (variables.get("SLURM_ARRAY_JOB_ID"), variables.get("SLURM_ARRAY_TASK_ID"))
+                if "python" in words[0] and "submitit.core._submit" in words and own == (array, task):
+                    return process
+        raise AssertionError(job)
+
+    def outcome(self, code: int, oracle: Oracle, *wrong: str, count: int = 2, seconds: float = 0) -> Outcome:
+        seconds = seconds or time.monotonic() - self.began
+        lost, twice, running, found = points_differ(self.harness.client, "digitlab", oracle, count)
+        return Outcome(code, lost, twice, running, seconds, (*found, *filter(None, wrong)))
