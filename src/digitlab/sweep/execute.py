@@ -41,13 +41,20 @@ Launch = Callable[[Sequence[Sequence[str]], int], Sequence[JobReturn]]
 
 
 @exit_on_signals()
-def sweep(cells: Sequence[Sequence[str]], compose: Compose, launch: Launch, one_by_one: bool) -> None:
+def sweep(
+    cells: Sequence[Sequence[str]],
+    compose: Compose,
+    launch: Launch,
+    one_by_one: bool,
+    prepare: Callable[[], None] = lambda: None,
+) -> None:
     """Run those of `cells` that are not done, as children of one parent run, and print the status of every cell.
 
     - `cells`: the overrides of each run; of each arm of a race, with sweep.seeds=auto.
     - `compose`: makes a configuration of overrides.
     - `launch`: runs cells; its second argument is the number of the first of them.
     - `one_by_one`: launch each cell on its own instead of all at once.
+    - `prepare`: makes ready to launch; called before anything is recorded, and only where there are cells to run.
 
     Raises UserError for an invalid cell, before any runs, and for cells that failed, after all have run.
     """
@@ -74,6 +81,8 @@ def sweep(cells: Sequence[Sequence[str]], compose: Compose, launch: Launch, one_
         console.say(more)
     if settings.sweep.dry_run:
         return
+    if remaining:
+        prepare()
     began = time.monotonic()
     with store.translate_errors(), locks.owner(store, f"sweep-{name}"), open_parent(store, name) as parent:
         try:

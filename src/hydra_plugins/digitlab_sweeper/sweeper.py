@@ -70,12 +70,16 @@ class ResumingSweeper(BasicSweeper):
             cfg.merge_with_dotlist(seed)
             return cfg
 
-        sweep(
-            self._cells(arguments),
-            compose=compose,
-            launch=launcher.launch,
-            one_by_one=isinstance(launcher, BasicLauncher),
-        )
+        try:
+            sweep(
+                self._cells(arguments),
+                compose=compose,
+                launch=launcher.launch,
+                one_by_one=isinstance(launcher, BasicLauncher),
+                prepare=getattr(launcher, "prepare", lambda: None),
+            )
+        finally:
+            getattr(launcher, "close", lambda: None)()
         if hasattr(self.launcher, "joblib"):  # its workers are idle: left to themselves they end in three seconds
             from joblib.externals.loky import get_reusable_executor
 
