@@ -70,7 +70,7 @@ def test_the_cell_of_a_killed_worker_goes_on_in_the_same_run(harness):
     assert begun <= {run.info.run_id for run in cells(harness)}
     check_all_done(harness, 2, 10)
     wait_until_gone(started, 5)
-    assert folders() == before
+    assert folders() <= before
 
 
 def test_a_cell_whose_workers_die_again_and_again_is_given_up(harness, monkeypatch):
@@ -111,7 +111,7 @@ def test_a_signal_ends_workers_and_cluster_and_the_same_command_continues(harnes
     assert program.wait(60) == code
     assert program.output().count("interrupted; the same command continues after the last finished epoch") == 1
     assert "Traceback" not in program.output()
-    assert folders() == before
+    assert folders() <= before
     assert parent(harness).info.status == "KILLED"
     assert {run.info.status for run in cells(harness)} == {"KILLED"}
     if whole_group:
@@ -225,5 +225,5 @@ def test_a_worker_without_the_folder_of_the_sweep_says_so(tmp_path, monkeypatch)
     there = origin(1, has_gpu=False)
     monkeypatch.chdir(REPOSITORY)
     folder.rmdir()
-    said = make_task()(there, b"")
+    said = make_task()(there, b"", [], 0)
     assert said == f"host {socket.gethostname()}: has no folder {folder}, which each machine needs as this one has it"

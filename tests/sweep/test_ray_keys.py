@@ -1,8 +1,14 @@
 """What hydra/launcher=ray refuses before Ray is loaded; tests/services/test_ray.py runs sweeps on it."""
 
+import os
+import tempfile
+from pathlib import Path
+
 import pytest
+from filelock import FileLock
 
 from digitlab.config import errors
+from digitlab.sweep import ray_folder
 
 MISTAKES = {
     "hydra.launcher.address=head": "hydra.launcher.address=head: must be null or HOST:PORT, or auto",
@@ -33,3 +39,21 @@ def test_a_file_from_elsewhere_does_not_say_where_the_cells_and_their_passwords_
     end = harness.main("-cd", str(tmp_path), "sweep=mine")
     assert end.startswith("error: hydra.launcher.address=far.example:6379: not to be changed by a file; allowed"), end
     assert not harness.folder.exists()
+
+
+def test_folders_of_killed_sweeps_are_removed_by_the_next_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(ray_folder, "LONGEST", 1000)
+    left, alive, new = (tmp_path / f"digitlab-ray-{name}" for name in ("left", "alive", "new"))
+    for folder in (left, alive, new):
+        (folder / "ray").mkdir(parents=True)
+    for folder in (left, alive):
+        os.utime(folder, (0, 0))
+    with FileLock(alive / "lock"):
+        os.utime(alive, (0, 0))
+        folder = ray_folder.Folder()
+        made = Path(folder.make()).parent
+        assert made.stat().st_mode & 0o777 == 0o700
+        assert set(tmp_path.iterdir()) == {alive, new, made}
+        folder.remove()
+        assert set(tmp_path.iterdir()) == {alive, new}

@@ -2,7 +2,6 @@
 
 import os
 import traceback
-from collections.abc import Sequence
 
 import cloudpickle
 from hydra.core.hydra_config import HydraConfig
@@ -15,16 +14,14 @@ from digitlab.config.errors import UserError, one_line
 from digitlab.platform import signals
 
 
-def pack(
-    context: HydraContext, config: DictConfig, function: TaskFunction, overrides: Sequence[str], number: int
-) -> bytes:
-    """Return what `run` needs to know of a cell: the `number`th of the sweep, with its `overrides`."""
-    return cloudpickle.dumps((context, config, function, list(overrides), number, Singleton.get_state()))
+def pack(context: HydraContext, config: DictConfig, function: TaskFunction) -> bytes:
+    """Return what the cells of a sweep have in common, for `run`."""
+    return cloudpickle.dumps((context, config, function, Singleton.get_state()))
 
 
-def run(cell: bytes) -> bytes:
-    """Do what `pack` has packed; return its JobReturn, pickled."""
-    context, config, function, overrides, number, state = cloudpickle.loads(cell)
+def run(sweep: bytes, overrides: list[str], number: int) -> bytes:
+    """Run the cell of these overrides, the `number`th of a packed sweep; return its JobReturn, pickled."""
+    context, config, function, state = cloudpickle.loads(sweep)
     signals.end_silently()
     signals.end_with_parent(os.getppid())  # Ray's own process, without which it would take its time
     setup_globals()

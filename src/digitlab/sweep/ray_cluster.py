@@ -3,14 +3,13 @@
 import logging
 import os
 import secrets
-import signal
 import socket
 import subprocess
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -32,11 +31,12 @@ from digitlab.sweep.ray_task import make_task, origin
 ANSWER = 15  # seconds that a cluster may take to answer
 GRACE = 4  # seconds that cells may take to close their runs
 DEATHS = 4  # of its workers, until a cell is given up
+MOST = 1000  # cells that Ray is told of at once
 NEEDS = {"cpus": "CPU", "gpus": "GPU"}  # of a cell, and what Ray calls them
 OBJECTS = 100 << 20  # bytes of shared memory; what cells hand over takes a thousandth of it
 # A process of its own tries to connect: the attempt cannot be interrupted, and a cluster of another kind ends it.
 TRY = """
-import logging, sys, ray
+import sys, ray
 try:
     ray.init(sys.argv[1], log_to_driver=False, configure_logging=False)
 except Exception as error:
@@ -53,12 +53,12 @@ class Cluster:
     """
 
     def __init__(self, address: str | None, n_jobs: int, cpus: int, gpus: float | None):
-        self.n_jobs, self.folder, self.is_quiet = n_jobs, Folder(), False
+        self.folder, self.is_quiet = Folder(), False
+        self.at_once = n_jobs if n_jobs > 0 else MOST
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         logging.getLogger("ray").setLevel(logging.ERROR)
         try:
-            with _own_handlers():
-                self._join(address) if address else self._start(cpus)
+            self._join(address) if address else self._start(n_jobs, cpus)
             self.needs: dict[str, Any] = {"num_cpus": cpus, "num_gpus": _gpus(gpus, n_jobs)}
             self.task = ray.remote(max_retries=0, **self.needs)(make_task())
             self.origin = origin(cpus, self.needs["num_gpus"] > 0)
@@ -70,10 +70,10 @@ class Cluster:
                 raise UserError(f"hydra/launcher=ray: {one_line(error)}") from error
             raise
 
-    def _start(self, cpus: int) -> None:
+    def _start(self, n_jobs: int, cpus: int) -> None:
         """Start a cluster of this machine's own, to which nobody else has the key, and which ends with this process."""
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-        cells = self.n_jobs if self.n_jobs > 0 else max(1, (os.cpu_count() or 1) // cpus)
+        cells = n_jobs if n_jobs > 0 else max(1, (os.cpu_count() or 1) // cpus)
         own = {"include_dashboard": False, "object_store_memory": OBJECTS, "_temp_dir": self.folder.make()}
         try:
             connect(self._show, "local", num_cpus=cells * cpus, **own)
@@ -108,50 +108,50 @@ class Cluster:
                 raise UserError(f"hydra.launcher.{key}={needed:g}: the largest machine of the cluster has {most:g}")
         places = [NodeAffinitySchedulingStrategy(each["NodeID"], soft=False) for each in machines]
         here = [self.task.options(num_cpus=0, num_gpus=0, scheduling_strategy=place) for place in places]
-        for answer in [each.remote(self.origin, b"").future() for each in here]:
+        for answer in [each.remote(self.origin, b"", [], 0).future() for each in here]:
             if wrong := answer.result():
                 raise UserError(f"hydra.launcher.address: {wrong}")
 
-    def run(self, cells: Sequence[bytes]) -> list[JobReturn]:
-        """Run packed cells; one whose worker has died goes on on another, until `DEATHS` have.
+    def run(self, sweep: bytes, cells: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
+        """Run cells, given by their overrides; one whose worker has died goes on on another, until `DEATHS` have.
 
         In the end, whatever it is, no cell is left running.
+
+        - `sweep`: what they have in common, packed by ray_cell.
+        - `first`: the number of the first of them in the sweep.
         """
-        results: list[JobReturn | None] = [None] * len(cells)
+        results: dict[int, JobReturn] = {}
         waiting, ended = deque(range(len(cells))), SimpleQueue()
         running: dict[int, Any] = {}
         deaths: Counter[int] = Counter()
-        began, over = time.monotonic(), 0
+        began = time.monotonic()
         try:
-            while waiting or running:
-                while waiting and (self.n_jobs < 0 or len(running) < self.n_jobs):
+            while len(results) < len(cells):
+                while waiting and len(running) < self.at_once:
                     number = waiting.popleft()
-                    running[number] = self.task.remote(self.origin, cells[number])
+                    running[number] = self.task.remote(self.origin, sweep, list(cells[number]), first + number)
                     running[number].future().add_done_callback(lambda future, at=number: ended.put((at, future)))
-                number, future = (
-                    ended.get()
-                )  # in Python, where a signal is heard, not in Ray, which makes an error of it
+                number, future = ended.get()  # Ray's own wait would make an error of a signal
                 del running[number]
                 error = future.exception()
                 if isinstance(error, RayError) and not isinstance(error, RayTaskError):
                     deaths[number] += 1
                     reason = f"its worker process died ({type(error).__name__})"
                     if deaths[number] < DEATHS:
-                        console.warn(f"cell {number + 1}: {reason}; another one goes on with it")
+                        console.warn(f"cell {first + number + 1}: {reason}; another one goes on with it")
                         waiting.appendleft(number)
                         continue
                     results[number] = failed(f"{reason}, {DEATHS} times")
                 else:
-                    results[number] = failed(one_line(error)) if error else unpack(future.result())
-                over += 1
+                    results[number] = failed(_cause(error)) if error else unpack(future.result())
+                over = len(results)
                 left = duration((time.monotonic() - began) / over * (len(cells) - over))
-                console.say(
-                    f"{over} of {len(cells)} cells have ended" + (f", {left} left" if over < len(cells) else "")
-                )
+                more = f", {left} left" if over < len(cells) else ""
+                console.say(f"{over} of {len(cells)} cells have ended{more}")
         except BaseException:
             self._cancel(list(running.values()), ended)
             raise
-        return [each for each in results if each]
+        return [results[number] for number in range(len(cells))]
 
     def _cancel(self, running: Sequence[Any], ended: SimpleQueue) -> None:
         """Interrupt what runs, and give it time to close its runs; the end of the connection kills the rest."""
@@ -191,12 +191,5 @@ def _gpus(wanted: float | None, cells: int) -> float:
     return (min(1, found / cells) if cells > 0 else float(found > 0)) if wanted is None else wanted
 
 
-@contextmanager
-def _own_handlers() -> Iterator[None]:
-    """Keep the handlers of signals, one of which Ray replaces."""
-    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+def _cause(error: BaseException) -> str:
+    return one_line(getattr(error, "cause", None) or error)  # Ray's own is a page long

@@ -14,8 +14,8 @@ def connect(show: Callable[[str], None], address: str, **how: Any) -> None:
     """Connect to the cluster at an address, or start one at "local", and `show` each line that a worker prints.
 
     Ray would print them its own way, with pages of its own on a worker that ended, and would leave out lines that
-    differ in numbers only, as those of epochs do. And it would keep the command line, which may hold a password, in
-    its record of jobs.
+    differ in numbers only, as those of epochs do. It would keep the command line, which may hold a password, in its
+    record of jobs, and end the program its own way on SIGTERM.
     """
 
     def show_lines(data: Mapping[str, Any], **_: Any) -> None:
@@ -25,4 +25,5 @@ def connect(show: Callable[[str], None], address: str, **how: Any) -> None:
 
     worker.print_to_stdstream = show_lines
     utils.get_entrypoint_name = lambda: AS_ENTRY_POINT
+    utils.set_sigterm_handler = lambda handler: None
     ray.init(address, log_to_driver=True, configure_logging=False, **how)

@@ -28,14 +28,14 @@ def origin(threads: int, has_gpu: bool) -> Origin:
     return folders, path, {"OMP_NUM_THREADS": str(threads)} | environment, kept
 
 
-def make_task() -> Callable[[Origin, bytes], bytes | str]:
-    """Return a function that makes a worker like the `origin`, and has it `run` a cell that ray_cell has packed.
+def make_task() -> Callable[[Origin, bytes, list[str], int], bytes | str]:
+    """Return a function that makes a worker like the `origin`, and has it `run` a cell, as ray_cell does.
 
-    It returns what `run` does, or a line that says why this worker cannot; of no cell only that. It is sent whole,
+    It returns what `run` does, or a line that says why this worker cannot; without a sweep only that. It is sent whole,
     since a worker may lack the code that it would come from.
     """
 
-    def digitlab_cell(origin: Origin, cell: bytes) -> bytes | str:
+    def digitlab_cell(origin: Origin, sweep: bytes, overrides: list[str], number: int) -> bytes | str:
         import os
         import socket
         import sys
@@ -55,6 +55,6 @@ def make_task() -> Callable[[Origin, bytes], bytes | str]:
             from digitlab.sweep.ray_cell import run
         except ImportError as error:
             return f"host {socket.gethostname()}: {error}; {sys.executable} has not what this machine's Python has"
-        return run(cell) if cell else b""
+        return run(sweep, overrides, number) if sweep else b""
 
     return digitlab_cell

@@ -38,10 +38,8 @@ class RayLauncher(Launcher):
 
         self.prepare()
         assert self.cluster
-        told = (self.hydra_context, self.config, self.task_function)
-        return self.cluster.run(
-            [pack(*told, overrides, number) for number, overrides in enumerate(job_overrides, initial_job_idx)]
-        )
+        sweep = pack(self.hydra_context, self.config, self.task_function)
+        return self.cluster.run(sweep, job_overrides, initial_job_idx)
 
     def close(self) -> None:
         """End the cluster that was started, or the connection to the one that runs."""
