@@ -76,13 +76,13 @@ test-all: setup  ## run the slow tests too: kills, outages, browser, README
 test-night: setup  ## repeat kills, faults and drawn inputs in large numbers (some hours)
 	DIGITLAB_MIXES=200 HOSTILE_EXAMPLES=2000 HOSTILE_BODIES=10000 $(PYTEST) -m "night or drawn" $(ARGS)
 
-test-services: setup .venv-services/ready  ## test on an MLflow server with PostgreSQL and an S3 store, started here (20 minutes)
+test-services: setup .venv-services/ready  ## test on an MLflow server with PostgreSQL and an S3 store, and on workers of Ray, started here (40 minutes)
 	OMP_NUM_THREADS=1 .venv-services/bin/python -m pytest tests/services -m services -s $(ARGS)
 
 .venv-services/ready: tests/services/requirements.txt
 	@if ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 && ! command -v initdb >/dev/null && command -v apt-get >/dev/null && [ $$(id -u) = 0 ]; then \
 		echo "installing postgresql" && apt-get update -qq && apt-get install -y -qq --no-install-recommends postgresql >/dev/null; fi
-	@echo "Setting up .venv-services: what an MLflow server on PostgreSQL and S3 needs, beside the project's own packages."
+	@echo "Setting up .venv-services: what an MLflow server on PostgreSQL and S3 needs, and Ray, beside the project's own packages."
 	@$(PYTHON) -m venv .venv-services
 	@$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > $$(echo .venv-services/lib/python3*/site-packages)/project.pth
 	@.venv-services/bin/python -m pip install --quiet --disable-pip-version-check -r $<
