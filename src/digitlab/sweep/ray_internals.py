@@ -1,5 +1,6 @@
 """Every use of Ray's private parts; tests/services/test_ray.py fails when they change."""
 
+import signal
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -26,4 +27,6 @@ def connect(show: Callable[[str], None], address: str, **how: Any) -> None:
     worker.print_to_stdstream = show_lines
     utils.get_entrypoint_name = lambda: AS_ENTRY_POINT
     utils.set_sigterm_handler = lambda handler: None
+    handler = signal.getsignal(signal.SIGTERM)
     ray.init(address, log_to_driver=True, configure_logging=False, **how)
+    signal.signal(signal.SIGTERM, handler)  # before it, Ray has put one that writes a page and kills the process
