@@ -76,7 +76,7 @@ test-all: setup  ## run the slow tests too: kills, outages, browser, README
 test-night: setup  ## repeat kills, faults and drawn inputs in large numbers (some hours)
 	DIGITLAB_MIXES=200 HOSTILE_EXAMPLES=2000 HOSTILE_BODIES=10000 $(PYTEST) -m "night or drawn" $(ARGS)
 
-test-services: setup .venv-services/ready  ## test on an MLflow server with PostgreSQL and an S3 store, and on SLURM, started here (50 minutes)
+test-services: setup .venv-services/ready  ## test on a server with PostgreSQL and S3, on SLURM and on Ray, started here (an hour)
 	OMP_NUM_THREADS=1 .venv-services/bin/python -m pytest tests/services -m services -s $(ARGS)
 
 .venv-services/ready: tests/services/requirements.txt
@@ -84,7 +84,7 @@ test-services: setup .venv-services/ready  ## test on an MLflow server with Post
 		echo "installing postgresql" && apt-get update -qq && apt-get install -y -qq --no-install-recommends postgresql >/dev/null; fi
 	@if ! command -v slurmctld >/dev/null && command -v apt-get >/dev/null && [ $$(id -u) = 0 ]; then \
 		echo "installing slurm" && apt-get update -qq && apt-get install -y -qq --no-install-recommends slurm-wlm munge >/dev/null; fi
-	@echo "Setting up .venv-services: what an MLflow server on PostgreSQL and S3 needs, beside the project's own packages."
+	@echo "Setting up .venv-services: what an MLflow server on PostgreSQL and S3 needs, and Ray, beside the project's own packages."
 	@$(PYTHON) -m venv .venv-services
 	@$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > $$(echo .venv-services/lib/python3*/site-packages)/project.pth
 	@.venv-services/bin/python -m pip install --quiet --disable-pip-version-check -r $<

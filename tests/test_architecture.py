@@ -27,6 +27,7 @@ OWNERS = {
     "prometheus_client": {"serve"},
     "scipy": {"analysis", "inference.digits"},
     "pydantic": {"config"},
+    "ray": {"sweep.ray_cluster", "sweep.ray_internals"},
     "hydra": {"config", "sweep", "training.setup", "training.api", "apps"},
     "omegaconf": {"config", "sweep", "training", "report", "claims.recipes", "inference.labelled", "apps"},
 }
@@ -96,6 +97,7 @@ def test_every_imported_package_is_declared():
         *project["dependencies"],
         *extras["parallel"],
         *extras["slurm"],
+        *extras["ray"],
         *extras["export"],
         *extras["serve"],
     ]

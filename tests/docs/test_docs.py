@@ -146,6 +146,7 @@ def keys() -> set[str]:
     for app, *overrides in (
         ["train"],
         ["train", "hydra/launcher=joblib"],
+        ["train", "hydra/launcher=ray"],
         ["train", "hydra/launcher=slurm"],
         ["report"],
     ):

@@ -70,11 +70,16 @@ def check_alone(what: str) -> None:
 
 def check_launcher(cfg: DictConfig, launcher: str) -> None:
     """Raise UserError where the run of `cfg`, in several processes, would be one of several runs of a machine."""
-    if launcher == "joblib" and (count := processes(cfg)) > 1:
+    if launcher in ("joblib", "ray") and (count := processes(cfg)) > 1:
         raise UserError(
             f"trainer.devices={count}: not with hydra/launcher={launcher}, whose workers share the machine already; "
             "leave out one of them"
         )
+
+
+def check_ray(keys: Mapping[str, Any]) -> None:
+    """Raise UserError for an unknown key or a bad value in what the launcher of Ray is told."""
+    _validate("RaySweep", {"hydra": {"launcher": dict(keys)}})
 
 
 def check_report(cfg: DictConfig) -> None:

@@ -32,6 +32,9 @@ Several = Annotated[
     ),
 ]
 Metric = Annotated[str, Field(pattern=r"^metrics\.[^,]*[^,\s]$", json_schema_extra={"form": "metrics.NAME"})]
+Address = Annotated[
+    str, Field(pattern=r"^(auto|[^\s/]+:[0-9]{1,5})$", json_schema_extra={"form": "HOST:PORT, or auto"})
+]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Degrees = Annotated[float, Field(ge=0, le=180, json_schema_extra={"unit": "degrees"})]
 

@@ -28,7 +28,13 @@ from digitlab.platform.text import shorten
 
 OPEN = ("mode", "sweeper.params", "sweeper.per_optim", "sweeper.max_batch_size")  # of Hydra's node, to any file
 BOOKKEEPING = ("overrides", "runtime", "job.override_dirname", "searchpath")  # the last one: by --config-dir
-RUNS_CODE = ("setup", "python", "srun_args", "additional_parameters")  # of a launcher's keys
+RUNS_CODE = (
+    "setup",
+    "python",
+    "srun_args",
+    "additional_parameters",
+    "address",
+)  # of a launcher's keys: what it runs, and where
 DEEDS = ("run", "multirun", "cfg", "info", "shell_completion")  # of which Hydra does one
 COMPLETIONS = ("install=", "uninstall=", "query=")
 REFUSED_FLAGS = {

@@ -11,11 +11,12 @@ from textwrap import fill
 from typing import NamedTuple
 
 from omegaconf import OmegaConf
+from pydantic import BaseModel
 
 from digitlab import CONF, IS_CHECKOUT, REPOSITORY
 from digitlab.config.describe import Description
 from digitlab.config.leaves import as_text
-from digitlab.config.schema import ReportJob, Run
+from digitlab.config.schema import RaySweep, ReportJob, Run
 
 JOBS = {"train": Run, "report": ReportJob}
 USAGE = {
@@ -36,6 +37,7 @@ SECTIONS = {
     "scheduler": "Schedulers of the learning rate",
     "trainer": "Trainer",
     "sweep": "Sweeps",
+    "hydra": "Sweeps on workers of Ray: `hydra/launcher=ray`",
     "claim": "Claims",
     "counterpart": "Counterparts: a claim, changed",
     "report": "Reports",
@@ -79,7 +81,7 @@ def markdown() -> str:
         "`python src/train.py --help` says the same. A group is chosen by the name of a file in `conf/`, as in "
         "`model=mlp`; a key is set as in `optim.lr=0.01`; `+KEY=VALUE` adds what else the `_target_` of a group takes.",
     ]
-    sections = _sections("train") | _sections("report")
+    sections = _sections("train") | _sections("report") | _keys(RaySweep)
     for section, title in SECTIONS.items():
         parts.append(f"## {title}")
         if choices := _choices(section):
@@ -112,13 +114,19 @@ def files() -> dict[Path, str]:
 
 def _sections(job: str) -> dict[str, list[Key]]:
     """Return the keys of a job by the group or node that they stand in, those that stand in none first."""
-    description, keys = Description(JOBS[job].model_json_schema()), defaultdict(list)
+    keys = _keys(JOBS[job])
+    return {section: keys[section] for section in SECTIONS if section in keys or section in _chosen(job)}
+
+
+def _keys(model: type[BaseModel]) -> dict[str, list[Key]]:
+    """Return the keys of a model by the section that they stand in."""
+    description, keys = Description(model.model_json_schema()), defaultdict(list)
     for name, node in description.leaves(description.root):
         section = name.partition(".")[0]
         default = as_text(node.get("default", "???")) or '""'
         key = Key(name, default, description.allowed(node), node.get("description", ""))
         keys[section if section in SECTIONS else ""].append(key)
-    return {section: keys[section] for section in SECTIONS if section in keys or section in _chosen(job)}
+    return keys
 
 
 def _chosen(job: str) -> dict[str, str]:

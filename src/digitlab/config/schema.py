@@ -7,6 +7,7 @@ from pydantic import Discriminator, Field, Tag
 from digitlab.config.claimed import Claim
 from digitlab.config.data_keys import Data
 from digitlab.config.fields import (
+    Address,
     Built,
     Count,
     Keys,
@@ -251,3 +252,28 @@ class ReportJob(Keys):
 
     report: Report
     tracking: Tracking
+
+
+class Ray(Keys):
+    address: Address | None = Field(
+        default=None,
+        description="a cluster of Ray that is there, of which this machine is a part; auto: the one of this machine; "
+        "null: workers of this machine, for this sweep alone",
+    )
+    n_jobs: Count | Literal[-1] = Field(default=-1, description="cells at once; -1: as many as there is room for")
+    cpus: Count = Field(default=1, description="processors of a cell, and its threads unless OMP_NUM_THREADS says")
+    gpus: Natural | Share | None = Field(
+        default=None,
+        description="GPUs of a cell, 0.5 for two cells on each; null: one, or its share of them with n_jobs, "
+        "where this machine has some",
+    )
+
+
+class Launcher(Keys):
+    launcher: Ray
+
+
+class RaySweep(Keys):
+    """What hydra/launcher=ray is told."""
+
+    hydra: Launcher

@@ -25,6 +25,7 @@ READABLE: Mapping[str, tuple[str, ...]] = {
     "PL_": (),  # of Lightning; PL_TRAINER_LIMIT_TRAIN_BATCHES would change results unseen
     "HYDRA_": ("HYDRA_FULL_ERROR",),
     "MATPLOTLIBRC": (),
+    "RAY_": ("RAY_AUTH_", "RAY_TLS_", "RAY_USE_TLS"),  # RAY_ADDRESS would have a sweep run elsewhere than it says
     "GIT_": ("GIT_CONFIG", "GIT_EXEC_PATH"),  # a hook's GIT_DIR names another checkout than the code's
     "TORCH_LOGS": (),
     "TORCH_TRACE": (),

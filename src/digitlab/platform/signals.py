@@ -19,6 +19,7 @@ UNLESS_TAKEN = (
     signal.SIGVTALRM,
 )
 _advice = ["; the same command continues after the last finished epoch"]
+_silent: list[bool] = []  # set in a process whose end another one speaks of
 _exiting_on: list[int] = []  # the signal that is ending the program
 _contexts: list[Callable[[], AbstractContextManager]] = []  # to be entered while it ends
 _entered = ExitStack()
@@ -111,7 +112,8 @@ def _is_first(number: int) -> bool:
     _exiting_on.append(number)
     for context in _contexts:
         _entered.enter_context(context())
-    say_last(f"\ninterrupted{_advice[0]}")
+    if not _silent:
+        say_last(f"\ninterrupted{_advice[0]}")
     return True
 
 
@@ -123,6 +125,11 @@ def nothing_continues() -> None:
 def jobs_go_on() -> None:
     """Say of a command that is interrupted that what it waits for goes on elsewhere."""
     _advice[0] = "; its jobs go on, and the same command waits for them"
+
+
+def end_silently() -> None:
+    """Say nothing where a signal ends this process: the one that it works for does."""
+    _silent[:] = [True]
 
 
 def say_last(text: str) -> None:

@@ -44,7 +44,12 @@ Launch = Callable[[Sequence[Sequence[str]], int], Sequence[JobReturn]]
 
 @exit_on_signals()
 def sweep(
-    cells: Sequence[Sequence[str]], compose: Compose, launch: Launch, one_by_one: bool, cluster: Any = None
+    cells: Sequence[Sequence[str]],
+    compose: Compose,
+    launch: Launch,
+    one_by_one: bool,
+    cluster: Any = None,
+    prepare: Callable[[], None] = lambda: None,
 ) -> None:
     """Run those of `cells` that are not done, as children of one parent run, and print the status of every cell.
 
@@ -53,6 +58,7 @@ def sweep(
     - `launch`: runs cells; its second argument is the number of the first of them.
     - `one_by_one`: launch each cell on its own instead of all at once.
     - `cluster`: the launcher, where cells are jobs of SLURM.
+    - `prepare`: makes ready to launch; called before anything is recorded, and only where there are cells to run.
 
     Raises UserError for an invalid cell, before any runs, and for cells that failed, after all have run.
     """
@@ -83,6 +89,8 @@ def sweep(
         console.say(more)
     if settings.sweep.dry_run:
         return
+    if remaining:
+        prepare()
     began, submitted = time.monotonic(), ""
     with store.translate_errors(), locks.owner(store, f"sweep-{name}"), open_parent(store, name) as parent:
         try:

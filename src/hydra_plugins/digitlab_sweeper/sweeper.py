@@ -71,13 +71,17 @@ class ResumingSweeper(BasicSweeper):
             cfg.merge_with_dotlist(seed)
             return cfg
 
-        sweep(
-            self._cells(arguments),
-            compose=compose,
-            launch=launcher.launch,
-            one_by_one=isinstance(launcher, BasicLauncher),
-            cluster=launcher if config.hydra.launcher._target_ == TARGET else None,
-        )
+        try:
+            sweep(
+                self._cells(arguments),
+                compose=compose,
+                launch=launcher.launch,
+                one_by_one=isinstance(launcher, BasicLauncher),
+                cluster=launcher if config.hydra.launcher._target_ == TARGET else None,
+                prepare=getattr(launcher, "prepare", lambda: None),
+            )
+        finally:
+            getattr(launcher, "close", lambda: None)()
         if hasattr(self.launcher, "joblib"):  # its workers are idle: left to themselves they end in three seconds
             from joblib.externals.loky import get_reusable_executor
 
