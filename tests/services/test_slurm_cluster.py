@@ -90,6 +90,7 @@ def test_a_job_that_is_requeued_continues_its_run(swept, cluster, short, rows):
     check(rows, "scontrol requeue of a running job", swept.outcome(0, short, swept.not_continued(job)))
 
 
+@pytest.mark.night
 def test_jobs_that_make_room_for_another_continue_their_runs(swept, cluster, short, rows):
     driver = swept.start()
     swept.wait_for(lambda: len(swept.trained()) == 2, driver)
@@ -120,6 +121,7 @@ def test_a_job_that_is_cancelled_ends_the_sweep_with_its_name(swept, cluster, sh
     check_one_failed(rows, "scancel of a running job", swept, driver, short, job, "CANCELLED")
 
 
+@pytest.mark.night
 def test_a_job_that_is_cancelled_before_it_starts_ends_the_sweep_too(swept, cluster, short, rows):
     driver = swept.start("hydra.launcher.array_parallelism=1")
     swept.wait_for(lambda: len(cluster.jobs()) > 1 and "RUNNING" in cluster.jobs().values(), driver)
@@ -128,6 +130,7 @@ def test_a_job_that_is_cancelled_before_it_starts_ends_the_sweep_too(swept, clus
     check_one_failed(rows, "scancel of a pending job", swept, driver, short, job, "CANCELLED")
 
 
+@pytest.mark.night
 def test_a_job_whose_process_dies_ends_the_sweep_with_its_name(swept, short, rows):
     driver = swept.start()
     swept.wait_for(swept.trained, driver)
@@ -161,6 +164,7 @@ def test_the_jobs_of_a_node_that_goes_away_continue_on_another(swept, cluster, s
     check(rows, "a node that goes away, and another one", swept.outcome(0, short, swept.not_continued(job)))
 
 
+@pytest.mark.night
 def test_the_jobs_of_nodes_that_go_away_continue_when_they_are_back(swept, cluster, short, rows):
     driver = swept.start()
     swept.wait_for(lambda: len(swept.trained()) == 2, driver)
