@@ -6,6 +6,7 @@ import pytest
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
+from digitlab import CONF
 from digitlab.config.check import check
 from digitlab.config.leaves import flatten
 
@@ -20,6 +21,7 @@ def nothing_recorded(harness):
     assert not harness.folder.exists()
 
 
+CLAIMS = len(list((CONF / "claim").glob("*.yaml")))
 BASE = ("data=mnist5k", "trainer=smoke", "model=mlp")
 
 
@@ -33,7 +35,7 @@ BASE = ("data=mnist5k", "trainer=smoke", "model=mlp")
             "optim=adm: not found; allowed: adadelta, adagrad, adam, adamw, nadam, rmsprop, sgd, sgd_momentum; "
             "did you mean: adam",
         ),
-        (["claim=simple_04"], "claim=simple_04: not found; allowed: 7"),  # their number
+        (["claim=simple_04"], f"claim=simple_04: not found; allowed: {CLAIMS} names"),
         (["model=cnn_pol"], "model=cnn_pol: not found; allowed: cnn_dense1000, "),
         (["optim.lr=abc"], "optim.lr=abc: must be a number above 0"),
         (["optim.lr=-1"], "optim.lr=-1: must be a number above 0"),
