@@ -43,7 +43,7 @@ class Swept:
 
     def wait(self, driver: Program) -> int:
         """Wait for its end; jobs that were queued again start at once, not two minutes later."""
-        deadline = time.monotonic() + 400
+        deadline = time.monotonic() + 800
         while driver.process.poll() is None and time.monotonic() < deadline:
             for job, state in self.cluster.jobs().items():
                 if state == "PENDING":

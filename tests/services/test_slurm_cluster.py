@@ -22,7 +22,8 @@ pytestmark = [
     pytest.mark.services,
     pytest.mark.skipif(bool(missing_slurm()), reason=f"make test-services installs what it needs: {missing_slurm()}"),
 ]
-LONG = "trainer.max_epochs=400"
+ENDLESS = "trainer.max_epochs=100000"
+LONG = "trainer.max_epochs=1000"  # more than a minute
 TWO = "data.drop_last=false,true"  # two cells of the same points: the batches divide the images
 FOUR = (TWO, "early_stopping.patience=3000,4000")  # more epochs than there are
 
@@ -228,7 +229,7 @@ def test_a_script_of_the_users_own_leaves_no_checkpoint_of_lightnings(harness, t
     for name, place in harness.places.items():
         monkeypatch.setenv(name, place)
     script = tmp_path / "own.sh"
-    train = f"{sys.executable} {REPOSITORY}/src/train.py {shlex.join([*SETTINGS, LONG])}"
+    train = f"{sys.executable} {REPOSITORY}/src/train.py {shlex.join([*SETTINGS, ENDLESS])}"
     script.write_text(f"#!/bin/bash\n#SBATCH --signal=SIGUSR1@60 --time=2\nsrun {train}\n")
     subprocess.run(["sbatch", "--wait", f"--chdir={tmp_path}", "--output=log", script], timeout=300)
     assert "interrupted; the same command continues after the last finished epoch" in (tmp_path / "log").read_text()
