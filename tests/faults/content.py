@@ -16,6 +16,11 @@ def read(file: Path) -> dict | None:
         return None
 
 
+def _bytes(tensor: torch.Tensor) -> bytes:
+    """Return the bytes of a tensor; numpy knows no bfloat16."""
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
 def digest(value: Any) -> str:
     """Hash every value in a checkpoint, of weights, optimizer, scheduler and callbacks, except the id of the run."""
     hashed = hashlib.sha256()
@@ -30,7 +35,7 @@ def digest(value: Any) -> str:
             for each in node:
                 visit(each)
         elif isinstance(node, torch.Tensor):
-            hashed.update(f"{node.dtype}{tuple(node.shape)}".encode() + node.numpy().tobytes())
+            hashed.update(f"{node.dtype}{tuple(node.shape)}".encode() + _bytes(node))
         else:
             hashed.update(repr(node).encode())
 

@@ -94,7 +94,8 @@ def second_signal_interrupts() -> None:
     real = signals._exit
 
     def exit_again(number: int, frame) -> None:
-        signals._exiting_on.clear()
+        if signals._exiting_on:
+            raise SystemExit(128 + number)
         real(number, frame)
 
     signals._exit = exit_again

@@ -24,7 +24,7 @@ BASE = ("model=mlp", "optim=adam", "data=image_folder", "data.root=/nowhere")
     [
         ("data=null", "data=null: not found; allowed: "),
         (f"scheduler={'a' * 310}", "scheduler=aaaa"),
-        ("claim=on", "claim=on: not found; allowed: 7"),
+        ("claim=on", "claim=on: not found; allowed: "),
         ("model=5", "model=5: not found; allowed: "),
         ("=1", "=1: has no key"),
         ("--resolve", "--resolve: "),
