@@ -8,7 +8,7 @@ from typing import Any
 
 from digitlab.analysis.compare import Comparison, compare, same_test_set
 from digitlab.analysis.groups import difference, single_difference
-from digitlab.analysis.records import Predict, Result
+from digitlab.analysis.records import Predict, Predictions, Result
 from digitlab.claims import words
 from digitlab.claims.followed import Followed
 from digitlab.claims.recipes import recipe_of
@@ -85,12 +85,17 @@ def read_board(store: Store, predict: Any, states: Mapping[str, str] | None = No
     results = [each for each in read_results(runs) if each.is_tested]
     entries = _entries([each for each in results if each.run_id not in claimed], people, _made_again(store))
     sections, shown = [], []
-    for data, those in _by_test_set(entries, lambda result: predict(result.run_id)):
-        comparison, names = _compare(those, lambda result: predict(result.run_id))
+
+    def predict_of(result: Result) -> Predictions | None:
+        return predict(result.run_id)
+
+    for data, those in _by_test_set(entries, predict_of):
+        comparison, names = _compare(those, predict_of)
         shown.append(_table(data, comparison, names, states))
         sections.append(Section(data, [conclusion(comparison), shown[-1], *legend(comparison)]))
     with configuration():
-        recipes = {run.data.tags["fingerprint"]: recipe_of(run.data.params) for run in runs}
+        followers = [run for run in runs if run.info.run_id in claimed]
+        recipes = {run.data.tags["fingerprint"]: recipe_of(run.data.params) for run in followers}
         known = {fingerprint: recipe for fingerprint, recipe in recipes.items() if recipe}
         of_claims = list(followed(store, known, [each for each in results if each.run_id in claimed], predict))
         if of_claims:
@@ -127,13 +132,18 @@ def _entries(results: Iterable[Result], people: Mapping[str, set[str]], again: S
     found: dict[tuple, Entry] = {}
     for result in sorted(results, key=lambda each: each.began):
         settings = _settings(result)
-        entry = found.setdefault(tuple(sorted(settings.items())), Entry(settings))
+        entry = found.setdefault(_key(settings), Entry(settings))
         entry.people.update(people[result.run_id])
         if result.seed not in {each.seed for each in entry.runs}:
             entry.runs.append(result)
-    for entry in found.values():
-        entry.again.extend(each for each in again if _settings(each) == entry.settings)
+    for result in again:
+        if entry := found.get(_key(_settings(result))):
+            entry.again.append(result)
     return list(found.values())
+
+
+def _key(settings: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(settings.items()))
 
 
 def _settings(result: Result) -> dict[str, str]:
@@ -211,8 +221,8 @@ def _table(
     for cell in comparison.cells:
         entry = named[cell.model, cell.optim]
         row = [tables.symbol(cell), cell.model, cell.optim, tables.accuracy(cell), str(cell.n)]
-        parameters = f"{cell.parameters:,}" if cell.parameters else "–"
-        rows.append([*row, *tables.rank(comparison, cell), parameters, _again(entry, comparison.step, states)])
+        more = *tables.rank(comparison, cell), tables.parameters(cell)
+        rows.append([*row, *more, _again(entry, comparison.step, states)])
     return Table(headings, rows, title, text_columns=3).compact()
 
 

@@ -40,7 +40,7 @@ def cells(comparison: Comparison) -> Table:
                 "learning rate", "parameters", "s/epoch", "epochs"]  # fmt: skip
     rows = [
         [symbol(cell), cell.model, cell.arm, accuracy(cell), str(cell.n), *rank(comparison, cell), _loss(cell),
-         _chosen_rate(cell, comparison.has_rates), f"{cell.parameters:,}" if cell.parameters else "–",
+         _chosen_rate(cell, comparison.has_rates), parameters(cell),
          number(cell.epoch_s, ".2f"), f"{cell.epochs:g}" if cell.epochs else "–"]
         for cell in comparison.cells
     ]  # fmt: skip
@@ -163,11 +163,16 @@ def _anchor(comparison: Comparison, cell: Cell) -> str:
 
 
 def rank(comparison: Comparison, cell: Cell) -> tuple[str, str]:
+    """Write the expected rank of a cell with its interval, and how probably it is the best."""
     if cell.name not in comparison.ranks:
         return "–", "–"
-    rank = comparison.ranks[cell.name]
-    spread = f" ({rank.low} to {rank.high})" if rank.low < rank.high else ""
-    return f"{rank.expected:.1f}{spread}", share(rank.first)
+    found = comparison.ranks[cell.name]
+    spread = f" ({found.low} to {found.high})" if found.low < found.high else ""
+    return f"{found.expected:.1f}{spread}", share(found.first)
+
+
+def parameters(cell: Cell) -> str:
+    return f"{cell.parameters:,}" if cell.parameters else "–"
 
 
 def _loss(cell: Cell) -> str:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from mlflow import entities
 from mlflow.exceptions import MlflowException
@@ -54,7 +54,7 @@ def is_run(run: entities.Run) -> bool:
 
 def candidates(store: Store) -> list[str]:
     """Return every reference that there is to a run: words, names of runs that are done, of sweeps and of models."""
-    done = _done(store)
+    done = list(_done(queries.search(store, DONE)))
     names = dict.fromkeys(str(run.info.run_name) for run in reversed(done))
     models = sorted({run.data.params["model"] for run in done})
     return [
@@ -78,13 +78,13 @@ def _alike(store: Store, text: str) -> list[entities.Run]:
     return list({run.info.run_id: run for run in found}.values())
 
 
-def _done(store: Store) -> list[entities.Run]:
-    return [run for run in queries.search(store, DONE) if is_run(run) and queries.is_done(run)]
+def _done(runs: Iterable[entities.Run]) -> Iterator[entities.Run]:
+    """Yield those of the `runs` that a search for DONE finds that are of a network, and really done."""
+    return (run for run in runs if is_run(run) and queries.is_done(run))
 
 
 def _latest(store: Store) -> entities.Run:
-    done = (run for run in queries.latest(store, DONE) if is_run(run) and queries.is_done(run))
-    run = next(done, None)
+    run = next(_done(queries.latest(store, DONE)), None)
     if run is None:
         raise ValueError("latest: no run is done yet")
     return run
@@ -114,7 +114,7 @@ def _best(store: Store, reference: str) -> entities.Run:
 def _measured(store: Store, conditions: Sequence[tuple[str, str]]) -> list[entities.Run]:
     """Return the runs that are done, validated and tested, and whose parameters meet the conditions."""
     filters = [DONE, *(f"params.`{_safe(key)}` = '{_safe(value)}'" for key, value in conditions)]
-    found = (run for run in queries.search(store, " and ".join(filters)) if is_run(run) and queries.is_done(run))
+    found = _done(queries.search(store, " and ".join(filters)))
     return [run for run in found if {"val/acc", "test/acc"} <= run.data.metrics.keys()]
 
 
