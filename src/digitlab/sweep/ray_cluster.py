@@ -22,6 +22,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # pyr
 
 from digitlab.config.errors import UserError, one_line
 from digitlab.platform import console
+from digitlab.sweep.execute import DEATHS
 from digitlab.sweep.plan import duration
 from digitlab.sweep.ray_cell import failed, unpack
 from digitlab.sweep.ray_folder import Folder
@@ -30,7 +31,6 @@ from digitlab.sweep.ray_task import make_task, origin
 
 ANSWER = 15  # seconds that a cluster may take to answer
 GRACE = 4  # seconds that cells may take to close their runs
-DEATHS = 4  # of its workers, until a cell is given up
 MOST = 1000  # cells that Ray is told of at once
 NEEDS = {"cpus": "CPU", "gpus": "GPU"}  # of a cell, and what Ray calls them
 OBJECTS = 100 << 20  # bytes of shared memory; what cells hand over takes a thousandth of it
