@@ -128,12 +128,15 @@ class Cluster:
         self.processes[name].wait()
 
     def _jobs_processes(self, variables: Mapping[str, str] = {}) -> list[psutil.Process]:
-        """Return the processes that slurmd has started, and their descendants; of these those with `variables`."""
+        """Return the processes that slurmd has started, and their descendants; of these those with `variables`.
+
+        Children of the tests have the same environment, among them the resource tracker of multiprocessing.
+        """
         variables = self.environment | variables
         found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error):
-                if variables.items() <= process.environ().items() and process.pid != os.getpid():
+                if variables.items() <= process.environ().items() and os.getpid() not in (process.pid, process.ppid()):
                     found.append(process)
         return found
 
@@ -166,7 +169,7 @@ class Cluster:
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline and any(each.poll() is None for each in self.processes.values()):
             time.sleep(0.1)
-        for process in self._jobs_processes():  # slurmstepd, and slurmctld's own child
+        for process in (*self.processes.values(), *self._jobs_processes()):  # slurmstepd, and slurmctld's own child
             process.kill()
         for process in self.processes.values():
             process.wait()

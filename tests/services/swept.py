@@ -17,10 +17,10 @@ SHORT = "trainer.max_epochs=80"
 class Swept:
     """A sweep of `cells` on a cluster, with its own store."""
 
-    def __init__(self, harness: Harness, cluster: Cluster, *cells: str, length: str = SHORT):
+    def __init__(self, harness: Harness, cluster: Cluster, *cells: str):
         self.harness, self.cluster = harness, cluster
         folder = f"hydra.launcher.submitit_folder={harness.folder}/jobs/%j"
-        self.arguments = ("-m", *SETTINGS, length, *cells, "sweep.name=s", "hydra/launcher=slurm", folder)
+        self.arguments = ("-m", *SETTINGS, SHORT, *cells, "sweep.name=s", "hydra/launcher=slurm", folder)
         self.arguments += ("hydra.launcher.cpus_per_task=4", "hydra.launcher.mem_gb=4")
         self.began = time.monotonic()
 
@@ -63,12 +63,12 @@ class Swept:
 
     def process(self, job: str) -> psutil.Process:
         """Return the process that trains."""
-        array, _, task = job.partition("_")
         for process in psutil.process_iter():
             with suppress(psutil.Error):
                 words, variables = process.cmdline(), process.environ()
-                own = (variables.get("SLURM_ARRAY_JOB_ID"), variables.get("SLURM_ARRAY_TASK_ID"))
-                if "python" in words[0] and "submitit.core._submit" in words and own == (array, task):
+                array = (variables.get("SLURM_ARRAY_JOB_ID"), variables.get("SLURM_ARRAY_TASK_ID"))
+                own = "_".join(array) if all(array) else variables.get("SLURM_JOB_ID")
+                if "python" in words[0] and "submitit.core._submit" in words and own == job:
                     return process
         raise AssertionError(job)
 

@@ -7,8 +7,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 from cluster import NODES, Cluster, missing_slurm
 from conftest import REPOSITORY
@@ -23,7 +25,6 @@ pytestmark = [
     pytest.mark.skipif(bool(missing_slurm()), reason=f"make test-services installs what it needs: {missing_slurm()}"),
 ]
 ENDLESS = "trainer.max_epochs=100000"
-LONG = "trainer.max_epochs=1000"  # more than a minute
 TWO = "data.drop_last=false,true"  # two cells of the same points: the batches divide the images
 FOUR = (TWO, "early_stopping.patience=3000,4000")  # more epochs than there are
 
@@ -41,11 +42,6 @@ def cluster() -> Iterator[Cluster]:
 @pytest.fixture(scope="module")
 def short(tmp_path_factory) -> Oracle:
     return Oracle(tmp_path_factory.mktemp("short"), overrides=[SHORT])
-
-
-@pytest.fixture(scope="module")
-def long(tmp_path_factory) -> Oracle:
-    return Oracle(tmp_path_factory.mktemp("long"), overrides=[LONG])
 
 
 @pytest.fixture(scope="module")
@@ -103,15 +99,26 @@ def test_jobs_that_make_room_for_another_continue_their_runs(swept, cluster, sho
     check(rows, "jobs preempted by another one", swept.outcome(0, short, *map(swept.not_continued, jobs)))
 
 
-def test_a_job_that_its_time_limit_ends_continues_its_run(harness, cluster, long, rows):
-    swept = Swept(harness, cluster, length=LONG)
+def test_a_job_that_its_time_limit_ends_continues_its_run(harness, cluster, short, rows):
+    swept = Swept(harness, cluster)
     driver = swept.start("hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=1")
+    swept.wait_for(swept.trained, driver)
+    process = swept.process(swept.trained()[0])
+    process.suspend()  # a run of seconds, however fast the machine, lasts until SLURM lets it go on, to tell it to end
+    swept.wait_for(lambda: is_stopped(process), driver)
+    swept.wait_for(lambda: not is_stopped(process), driver, 200)
     assert swept.wait(driver) == 0, driver.output()
     (run,) = swept.cells()
     log = swept.log(run.data.tags["job"])
     ended = log.count("this job is timed-out")
     wrong = "" if ended and "continuing " in log and "Traceback" not in log else log
-    check(rows, "a time limit that ends the job", swept.outcome(0, long, wrong, count=1))
+    check(rows, "a time limit that ends the job", swept.outcome(0, short, wrong, count=1))
+
+
+def is_stopped(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return process.status() == psutil.STATUS_STOPPED
+    return False
 
 
 def test_a_job_that_is_cancelled_ends_the_sweep_with_its_name(swept, cluster, short, rows):

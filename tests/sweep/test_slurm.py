@@ -6,6 +6,7 @@ import json
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
 
@@ -117,9 +118,14 @@ def test_cells_run_as_jobs_of_a_cluster_and_none_of_their_files_holds_the_server
     assert [file for file in files if password.encode() in file.read_bytes()] == []
 
 
-def _is_job(process: psutil.Process, folder: Path) -> bool:
-    words = " ".join(process.cmdline())
-    return "submitit.core._submit" in words and str(folder) in words
+def _jobs(folder: Path) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):  # it has ended, or is another user's
+            words = " ".join(process.cmdline())
+            if "submitit.core._submit" in words and str(folder) in words:
+                found.append(process)
+    return found
 
 
 def test_a_job_that_slurm_ends_stays_with_its_run_closed_and_continues_it_when_it_is_queued_again(
@@ -134,7 +140,7 @@ def test_a_job_that_slurm_ends_stays_with_its_run_closed_and_continues_it_when_i
         while not (points := [len(harness.history(run, "val/loss")) for run in children(harness)]) or points[0] < 3:
             assert time.monotonic() < deadline, driver.output()
             time.sleep(0.5)
-        (job,) = [each for each in psutil.process_iter() if _is_job(each, tmp_path)]
+        (job,) = _jobs(tmp_path)
         job.send_signal(signal.SIGTERM)
         while children(harness)[0].info.status == "RUNNING":
             assert time.monotonic() < deadline
