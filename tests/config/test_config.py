@@ -102,6 +102,7 @@ BASE = ("data=mnist5k", "trainer=smoke", "model=mlp")
         (["data.fallback=true"], "data.fallback=true: must be false, null or a mapping with a _target_"),
         (["data.augment.flip=1.5"], "data.augment.flip=1.5: must be a number from 0 to 1"),
         (["data.augment.crop=2.5"], "data.augment.crop=2.5: must be a whole number of pixels from 0 to 28"),
+        (["data.augment.fill=nearest"], "data: augment.fill=nearest: is for images that are moved; give augment.shift"),
         (["data.augment.shift=29"], "data.augment.shift=29: must be a number of pixels from 0 to 28"),
         (["+data.std=[0.3,0]"], "data.std=[0.3, 0]: must be null, a number above 0 or a list, "),
         (["+trainer.callbacks.mine=3"], "trainer.callbacks.mine=3: must be null or a mapping with a _target_"),

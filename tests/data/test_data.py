@@ -218,6 +218,9 @@ def test_augmentation_by_nothing_whole_pixels_and_quarter_turns_is_exact(monkeyp
     moved = affine_augment(images, shift=3)
     torch.testing.assert_close(moved[..., :-3, :-3], images[..., 3:, 3:], rtol=1e-4, atol=1e-4)
     assert moved[..., -3:, :].abs().max() < 1e-4
+    near = affine_augment(images, shift=3, fill="nearest")
+    wanted = torch.nn.functional.pad(images, (0, 3, 0, 3), mode="replicate")[..., 3:, 3:]
+    torch.testing.assert_close(near, wanted, rtol=1e-4, atol=1e-4)
     quarter = affine_augment(images, rotate=90)
     torch.testing.assert_close(quarter, images.rot90(1, dims=(2, 3)), rtol=1e-3, atol=1e-3)
 

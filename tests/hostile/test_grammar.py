@@ -183,7 +183,8 @@ def test_every_key_of_the_schema_can_be_given_without_a_plus(harness):
     }
     given = ("data.shuffle=false", "data.drop_last=true", "model.output.activation=tanh", "monitor=val/acc",
              "optim.bias.lr=0.1", "data.fold=3", "metrics=[top5]", "averaging.kind=ema", "data.augment.flip=0.5",
-             "data.augment.crop=2", "data.augment.erase=0.1", "trainer.devices=2", "trainer.num_nodes=1")  # fmt: skip
+             "data.augment.crop=2", "data.augment.erase=0.1", "data.augment.shift=1",
+             "data.augment.fill=nearest", "trainer.devices=2", "trainer.num_nodes=1")  # fmt: skip
     inner = {key for key in UNGIVEN if key.startswith("data.augment.")}
     assert ungiven | inner | {"model.output", "monitor", "metrics", "averaging"} == set(UNGIVEN)
     argued = [f"{key}=null" for key in UNGIVEN if not any(each.startswith(key) for each in given)]

@@ -56,6 +56,13 @@ CASES |= {optim: (*SIMPLE, f"optim={optim}") for optim in choices("optim") if op
 CASES |= {scheduler: (*SIMPLE, f"scheduler={scheduler}") for scheduler in choices("scheduler") if scheduler != "none"}
 CASES |= {
     "augmentation": (*SIMPLE, "optim=sgd", "data.augment.shift=2", "data.augment.rotate=15"),
+    "augmentation with the nearest pixels": (
+        *SIMPLE,
+        "optim=sgd",
+        "data.augment.shift=2",
+        "data.augment.rotate=15",
+        "++data.augment.fill=nearest",
+    ),
     "flips, crops and erasing": (
         *SIMPLE,
         "optim=sgd",

@@ -66,7 +66,13 @@ class CrashError(Exception):
         pytest.param("sgd", ["early_stopping.patience=3", "optim.lr=0.5"], marks=pytest.mark.slow),
         pytest.param(
             "adadelta",
-            ["scheduler=cosine", "data.augment.shift=2", "++data.augment.flip=0.5", "++data.augment.erase=0.5"],
+            [
+                "scheduler=cosine",
+                "data.augment.shift=2",
+                "++data.augment.fill=nearest",
+                "++data.augment.flip=0.5",
+                "++data.augment.erase=0.5",
+            ],
             marks=pytest.mark.slow,
         ),
     ],

@@ -46,6 +46,7 @@ UNGIVEN = (
     "data.augment.flip",
     "data.augment.crop",
     "data.augment.erase",
+    "data.augment.fill",
     "metrics",
     "monitor",
     "optim.bias",

@@ -22,6 +22,10 @@ from digitlab.config.fields import (
 class Augment(Keys):
     shift: Pixels = Field(default=0, description="shift each training image at random by up to so many pixels")
     rotate: Degrees = Field(default=0, description="turn each training image at random by up to so many degrees")
+    fill: Literal["zero", "nearest"] = Field(
+        default="zero",
+        description="what comes in where images are shifted or turned: zeros, or the nearest pixel of the edge",
+    )
     flip: Probability = Field(default=0, description="mirror a training image, left to right, with this probability")
     crop: Margin = Field(
         default=0, description="put so many pixels of black around each training image, and cut its size out at random"

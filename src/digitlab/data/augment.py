@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+FILLS = {"zero": "zeros", "nearest": "border"}  # names of Keras, and of grid_sample
 AREA, RATIO, TRIES = (0.02, 0.33), (0.3, 3.3), 10  # of torchvision's RandomErasing
 
 
@@ -19,7 +20,7 @@ class Augment:
 
     - `flip`: probability that an image is mirrored, as torchvision's RandomHorizontalFlip does.
     - `crop`: pixels of black that are put on each side before the old size is cut out somewhere, as RandomCrop does.
-    - `shift`, `rotate`: see `affine_augment`.
+    - `shift`, `rotate`, `fill`: see `affine_augment`.
     - `erase`: probability that a rectangle is set to 0, as RandomErasing does with its own sizes.
     """
 
@@ -27,7 +28,14 @@ class Augment:
     crop: float = 0
     shift: float = 0
     rotate: float = 0
+    fill: str = "zero"
     erase: float = 0
+
+    def __post_init__(self) -> None:
+        if self.fill != "zero" and not (self.shift or self.rotate):
+            raise ValueError(
+                f"augment.fill={self.fill}: is for images that are moved; give augment.shift or augment.rotate"
+            )
 
     def stored(self, pixels: Tensor) -> Tensor:
         """Flip and crop pixels as they are stored, uint8 (B, H, W) or (B, H, W, C), where black is 0."""
@@ -36,20 +44,21 @@ class Augment:
 
     def input(self, images: Tensor) -> Tensor:
         """Move and erase network input, float (B, C, H, W)."""
-        images = affine_augment(images, self.shift, self.rotate) if self.shift or self.rotate else images
+        images = affine_augment(images, self.shift, self.rotate, self.fill) if self.shift or self.rotate else images
         return _erase(images, self.erase) if self.erase else images
 
 
-def affine_augment(images: Tensor, shift: float = 0, rotate: float = 0) -> Tensor:
+def affine_augment(images: Tensor, shift: float = 0, rotate: float = 0, fill: str = "zero") -> Tensor:
     """Shift each image by up to `shift` pixels and rotate it by up to `rotate` degrees, at random.
 
-    `images` are float (B, C, H, W), as is the result. Pixels that come from outside the image are 0.
+    `images` are float (B, C, H, W), as is the result. Pixels from outside the image are, by `fill`, zero or those
+    of its nearest edge.
     """
     with torch.autocast(images.device.type, enabled=False):  # bfloat16 has too few digits for coordinates
-        return _warp(images, shift, rotate)
+        return _warp(images, shift, rotate, FILLS[fill])
 
 
-def _warp(images: Tensor, shift: float, rotate: float) -> Tensor:
+def _warp(images: Tensor, shift: float, rotate: float, padding: str) -> Tensor:
     count, _, height, width = images.shape
     angle, across, down = torch.rand(3, count, device=images.device).mul_(2).sub_(1)
     angle = angle * math.radians(rotate)
@@ -57,7 +66,7 @@ def _warp(images: Tensor, shift: float, rotate: float) -> Tensor:
     # affine_grid's unit is half of the image's width or height.
     rows = [cos, -sin, across * 2 * shift / width, sin, cos, down * 2 * shift / height]
     grid = F.affine_grid(torch.stack(rows, dim=1).view(count, 2, 3), list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, align_corners=False)
+    return F.grid_sample(images, grid, padding_mode=padding, align_corners=False)
 
 
 def _flip(pixels: Tensor, probability: float) -> Tensor:
