@@ -7,6 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, ClassVar
 
+import psutil
 from hooks import REPOSITORY
 
 if TYPE_CHECKING:
@@ -63,3 +64,8 @@ class Program:
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
         return self.process.wait() == -signal.SIGKILL
+
+
+def wait_until_gone(processes: list[psutil.Process], seconds: float) -> None:
+    _, alive = psutil.wait_procs(processes, timeout=seconds)
+    assert not [each for each in alive if each.status() != psutil.STATUS_ZOMBIE]

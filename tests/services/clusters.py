@@ -41,11 +41,6 @@ def wait_for_cells(count: int, *roots: int, program: Program) -> list[psutil.Pro
     return found
 
 
-def wait_until_gone(processes: list[psutil.Process], seconds: float) -> None:
-    _, alive = psutil.wait_procs(processes, timeout=seconds)
-    assert not [each for each in alive if each.status() != psutil.STATUS_ZOMBIE]
-
-
 def cells(harness: Harness) -> list:
     return [run for run in harness.runs() if "model" in run.data.tags]
 
@@ -77,7 +72,7 @@ class RayCluster:
                 command, env=self.environment, stdout=log, stderr=log, start_new_session=True, cwd=self.folder
             )
         self.machines.append(machine)
-        count = len(self.machines)
+        count = sum(each.poll() is None for each in self.machines)
         wait_until(lambda: len(self.ask("[each for each in ray.nodes() if each['Alive']]")) >= count)
         return machine
 

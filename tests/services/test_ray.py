@@ -13,9 +13,9 @@ from secrets import token_hex
 
 import psutil
 import pytest
-from clusters import RayCluster, cells, named, parent, ray_cluster, wait_for_cells, wait_until_gone
+from clusters import RayCluster, cells, named, parent, ray_cluster, wait_for_cells
 from conftest import REPOSITORY, Harness
-from program import Program
+from program import Program, wait_until_gone
 from servers import free_port, tracking_server
 
 pytestmark = [
@@ -107,8 +107,8 @@ def test_a_signal_ends_workers_and_cluster_and_the_same_command_continues(harnes
         os.killpg(program.process.pid, number)
     else:
         program.process.send_signal(number)
-    wait_until_gone(started, 5)
     assert program.wait(60) == code
+    wait_until_gone(started, 5)
     assert program.output().count("interrupted; the same command continues after the last finished epoch") == 1
     assert "SIGTERM received" not in program.output()  # a page of Ray's
     assert "Traceback" not in program.output()

@@ -12,7 +12,7 @@ import pytest
 from conftest import Harness
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
-from program import Program
+from program import Program, wait_until_gone
 
 from digitlab.tracking import locks
 from digitlab.tracking.begin import begin
@@ -33,11 +33,6 @@ def workers(program: Program) -> list[psutil.Process]:
             with suppress(psutil.NoSuchProcess):  # a child such as git may have ended meanwhile
                 found += [child] if "LokyProcess" in " ".join(child.cmdline()) else []
     return found
-
-
-def wait_until_gone(processes: list[psutil.Process], seconds: float) -> None:
-    _, alive = psutil.wait_procs(processes, timeout=seconds)
-    assert not [each for each in alive if each.status() != psutil.STATUS_ZOMBIE]
 
 
 def cells(harness: Harness) -> list:

@@ -7,8 +7,8 @@ from contextlib import suppress
 import psutil
 import pytest
 from hydra.core.utils import JobReturn, JobStatus
-from program import Program
-from test_parallel import TWO_AT_ONCE, cells, wait_until_gone, workers
+from program import Program, wait_until_gone
+from test_parallel import TWO_AT_ONCE, cells, workers
 
 from digitlab.config.errors import UserError
 from digitlab.sweep import execute
