@@ -76,7 +76,7 @@ test-all: setup  ## run the slow tests too: kills, outages, browser, README
 test-night: setup  ## repeat kills, faults and drawn inputs in large numbers (some hours)
 	DIGITLAB_MIXES=200 HOSTILE_EXAMPLES=2000 HOSTILE_BODIES=10000 $(PYTEST) -m "(night or drawn) and not services" $(ARGS)
 
-test-services: setup .venv-services/ready  ## test on a server with PostgreSQL and S3, on SLURM and on Ray, started here (an hour)
+test-services: setup .venv-services/ready  ## test on a server with PostgreSQL and S3, on SLURM and on Ray, started here (half an hour)
 	OMP_NUM_THREADS=1 .venv-services/bin/python -m pytest tests/services -m services -s $(ARGS)
 
 .venv-services/ready: tests/services/requirements.txt

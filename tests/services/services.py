@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -49,16 +50,14 @@ def wait_until(is_ready: Callable[[], bool]) -> None:
 
 
 class Postgres:
-    """A PostgreSQL of its own in `folder`. It refuses root, for whom the user that its package made runs it."""
+    """A PostgreSQL in a folder of its own. It refuses root, for whom the user that its package made runs it."""
 
-    def __init__(self, folder: Path):
-        folder.mkdir()
-        self.data, self.port, self.programs = folder / "data", free_port(), _programs()
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="postgres-"))  # pytest's are root's alone
+        self.data, self.port, self.programs = self.folder / "data", free_port(), _programs()
         self.user = "postgres" if os.getuid() == 0 else None
         if self.user:
-            shutil.chown(folder, self.user)
-            for parent in [each for each in folder.parents if each.stat().st_uid == 0 and each != Path("/")]:
-                parent.chmod(parent.stat().st_mode | 0o011)  # pytest's folders are root's alone
+            shutil.chown(self.folder, self.user)
         self._call("initdb", "-D", self.data, "-U", "digitlab", "--auth=trust", "--no-sync").wait()
         self.uri = f"postgresql+psycopg2://digitlab:{PASSWORD}@127.0.0.1:{self.port}/postgres"
         self.start()
@@ -67,7 +66,7 @@ class Postgres:
         assert self.programs
         command = [self.programs / program, *map(str, arguments)]
         nowhere = subprocess.DEVNULL
-        return subprocess.Popen(command, user=self.user, cwd=self.data.parent, stdout=nowhere, stderr=nowhere)
+        return subprocess.Popen(command, user=self.user, cwd=self.folder, stdout=nowhere, stderr=nowhere)
 
     def run(self, program: str, *arguments: str, given: bytes = b"") -> bytes:
         """Return what one of PostgreSQL's programs says of this database, `given` its input."""
@@ -85,6 +84,11 @@ class Postgres:
     def stop(self) -> None:
         self.process.send_signal(signal.SIGINT)  # a fast shutdown: whoever is connected is sent away
         self.process.wait()
+
+    def close(self) -> None:
+        """End it, and remove its folder."""
+        self.stop()
+        shutil.rmtree(self.folder)
 
     def restart(self, seconds: float = 5) -> None:
         self.stop()

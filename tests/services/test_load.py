@@ -30,13 +30,13 @@ def uri(request, tmp_path) -> Iterator[str]:
     if request.param == "sqlite file":
         yield f"sqlite:///{tmp_path / 'mlflow.db'}"
         return
-    postgres, bucket = Postgres(tmp_path / "postgres"), Bucket()
+    postgres, bucket = Postgres(), Bucket()
     try:
         with mlflow_server(tmp_path / "server", postgres, bucket, is_proxied=True, has_auth=False) as server:
             yield server.uri
     finally:
         bucket.stop()
-        postgres.stop()
+        postgres.close()
 
 
 def counts(client: MlflowClient, run_id: str, keys: Mapping[str, float]) -> Counter[tuple[str, int]]:

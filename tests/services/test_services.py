@@ -23,10 +23,10 @@ OUTAGES = ("server gone for 5 s", "kill -9 while the server is gone", "artifacts
 
 
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory) -> Iterator[Postgres]:
-    postgres = Postgres(tmp_path_factory.mktemp("services") / "postgres")
+def postgres() -> Iterator[Postgres]:
+    postgres = Postgres()
     yield postgres
-    postgres.stop()
+    postgres.close()
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def test_a_back_up_is_restored_and_deleted_runs_are_removed_for_good(postgres, b
         monkeypatch.setenv(name, value)
     for folder in ("before", "after"):
         (tmp_path / folder).mkdir()
-    other = Postgres(tmp_path / "other")
+    other = Postgres()
     try:
         with mlflow_server(tmp_path / "before" / "kept", postgres, bucket, is_proxied=True, has_auth=False) as server:
             run = OnServer(tmp_path / "before" / "run", server.uri)
@@ -134,4 +134,4 @@ def test_a_back_up_is_restored_and_deleted_runs_are_removed_for_good(postgres, b
             subprocess.run([sys.executable, "-m", "mlflow", *gc.split()], check=True, capture_output=True)
             assert not client.search_runs([experiment.experiment_id], "", ViewType.ALL)
     finally:
-        other.stop()
+        other.close()

@@ -4,9 +4,11 @@ import multiprocessing
 import os
 import signal
 import sqlite3
+import tempfile
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
+import filelock._unix
 import psutil
 import pytest
 from conftest import Harness
@@ -203,6 +205,24 @@ def test_the_lock_of_a_killed_process_is_free_at_once(harness):
     began = time.monotonic()
     with locks.owner(Store(harness.uri, "digitlab"), "f"):  # the warning that it waits would fail this test
         assert time.monotonic() - began < 1
+
+
+@pytest.mark.filterwarnings("ignore:another process runs the same")
+def test_the_lock_of_a_server_leaves_no_file_and_holds_though_it_was_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    store, lock, first = Store("http://127.0.0.1:9", "digitlab"), filelock._unix.lock_fd_nonblocking, ExitStack()
+    first.enter_context(locks.owner(store, "f"))
+
+    def lock_late(descriptor: int) -> bool:
+        first.close()  # between the opening of the file by who waits, and its lock
+        return lock(descriptor)
+
+    monkeypatch.setattr(filelock._unix, "lock_fd_nonblocking", lock_late)
+    with locks.owner(store, "f"):
+        (file,) = tmp_path.rglob("*.lock")
+        with pytest.raises(filelock.Timeout):
+            filelock.FileLock(file).acquire(timeout=0)
+    assert not list(tmp_path.rglob("*.lock"))
 
 
 def open_each(folder, barrier, rounds: int) -> None:

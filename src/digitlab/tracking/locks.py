@@ -29,7 +29,7 @@ def owner(store: Store, fingerprint: str) -> Iterator[None]:
         with in_use(store.file, fingerprint) if store.file else nullcontext():
             yield
     finally:
-        lock.release()
+        _release(store, lock)
 
 
 def is_owner_alive(store: Store, run: entities.Run) -> bool:
@@ -70,7 +70,7 @@ def if_dead(store: Store, run: entities.Run) -> Iterator[bool]:
     try:
         yield is_free
     finally:
-        lock.release()
+        _release(store, lock)
 
 
 def _lock(store: Store, fingerprint: str) -> FileLock:
@@ -78,3 +78,10 @@ def _lock(store: Store, fingerprint: str) -> FileLock:
     folder.mkdir(parents=True, exist_ok=True)
     prefix = "" if store.file else f"{sha256(store.uri.encode()).hexdigest()[:8]}-"
     return FileLock(folder / f"{prefix}{fingerprint}.lock")
+
+
+def _release(store: Store, lock: FileLock) -> None:
+    """Release a lock, and remove its file from a folder that nobody tidies; who waits for it opens another one."""
+    if lock.is_locked and not store.file:
+        Path(lock.lock_file).unlink(missing_ok=True)
+    lock.release()
