@@ -58,7 +58,7 @@ def state(store: Store, made: run.Run) -> tuple[str, str | None, list[int], list
 
 
 def journals(store: Store) -> list[Path]:
-    return list(journal.folder_of(store.uri).parent.glob("*"))
+    return list(journal.folder_of(store.uri).parent.glob("*-*"))
 
 
 @pytest.mark.parametrize("is_disk", [False, True])

@@ -1,9 +1,10 @@
 """The queue on disk of what waits for a server: a kill at any moment loses nothing that was put into it."""
 
+import multiprocessing
 import subprocess
 import sys
 
-from digitlab.tracking.journal import Journal
+from digitlab.tracking.journal import FOLDER, Journal, abandoned, folder_of
 
 KILLED = """
 import os, sys
@@ -76,3 +77,29 @@ def test_calls_of_lists_are_joined_until_the_first_is_on_its_way_or_there_is_no_
         opened.remove(entry)
     assert counts == [1, 2, 0, 3]
     opened.discard()
+
+
+def look_for_abandoned(uri: str, is_over) -> None:
+    while not is_over.is_set():
+        for journal in abandoned(uri):
+            assert not journal.about  # else it has been taken from its run
+            journal.discard()
+
+
+def test_a_journal_is_never_taken_from_the_run_that_makes_or_removes_it(tmp_path, monkeypatch):
+    monkeypatch.setenv(FOLDER, str(tmp_path))
+    fork = multiprocessing.get_context("fork")
+    uri, is_over = "http://127.0.0.1:9", fork.Event()
+    others = [fork.Process(target=look_for_abandoned, args=(uri, is_over)) for _ in range(2)]
+    for other in others:
+        other.start()
+    for number in range(60):
+        journal = Journal(folder_of(uri, str(number)), {"run": str(number)})
+        journal.put("set_tag", {"key": "a"})
+        assert journal.first()
+        journal.discard()
+    is_over.set()
+    for other in others:
+        other.join()
+    assert [other.exitcode for other in others] == [0, 0]
+    assert [file.name for file in tmp_path.iterdir()] == ["lock"]

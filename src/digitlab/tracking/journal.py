@@ -46,10 +46,12 @@ class Journal:
     """
 
     def __init__(self, folder: Path, about: Mapping[str, str] | None = None):
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
         self.folder, self._lock, self._changed = folder, FileLock(folder / "lock"), Lock()
         self.added, self._handed_out = Event(), 0
-        self._lock.acquire(timeout=0)
+        with _turn(folder):
+            folder.mkdir(exist_ok=True)
+            self._lock.acquire(timeout=0)
         with self._disk_errors():
             # From several threads, one at a time.
             self._database = sqlite3.connect(folder / "journal.db", check_same_thread=False)
@@ -137,7 +139,8 @@ class Journal:
         """Remove the journal and all that is in it."""
         with self._changed:
             self._database.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        with _turn(self.folder):
+            shutil.rmtree(self.folder, ignore_errors=True)
         self._lock.release()
 
     def _waiting(self) -> int:
@@ -178,6 +181,11 @@ def abandoned(uri: str) -> Iterator[Journal]:
             yield journal
         finally:
             journal.close()
+
+
+def _turn(folder: Path) -> FileLock:
+    """Return what keeps others from finding a journal before it is locked, or while it is removed."""
+    return FileLock(folder.parent / "lock")
 
 
 def _take(source: Path, target: Path) -> None:
