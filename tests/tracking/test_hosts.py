@@ -5,6 +5,8 @@ import signal
 from collections.abc import Iterator
 from multiprocessing.connection import wait
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
@@ -12,6 +14,8 @@ from fault_run import LEAN, FaultRun
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
 from servers import Server, tracking_server
+
+from digitlab.tracking import turn
 
 pytestmark = pytest.mark.slow
 
@@ -117,3 +121,14 @@ def test_a_job_of_slurm_that_is_queued_again_on_another_host_continues_at_once(h
     assert "waiting for run" not in b.output
     assert "continuing" in b.output
     check_made_once(b)
+
+
+def test_a_run_is_not_taken_over_between_its_last_two_words(monkeypatch):
+    ended, done = (SimpleNamespace(info=SimpleNamespace(run_id="r", run_name="r", status="FINISHED")) for _ in range(2))
+    answers = iter([(None, ended), (done, None)])
+    monkeypatch.setattr(turn.queries, "find", lambda *_: next(answers))
+    monkeypatch.setattr(turn, "sync", lambda *_: [])
+    monkeypatch.setattr(turn.time, "sleep", lambda _: None)
+    monkeypatch.setattr(turn, "Run", lambda _, run: run)
+    store: Any = SimpleNamespace(file=None, client=None)
+    assert turn.find_or_begin(store, "r", {"fingerprint": "f"}, rerun=False, may_wait=True) == (done, done)

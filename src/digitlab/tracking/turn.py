@@ -32,11 +32,15 @@ def find_or_begin(
     if not store.file:
         for line in sync(store, tags["fingerprint"]):
             console.say(line)
-    is_waiting = False
+    is_waiting = is_ending = False
     while True:
         done, broken = queries.find(store, tags["fingerprint"])
         if done and not rerun:
             return Run(store.client, done), done
+        if broken and broken.info.status == "FINISHED" and not (store.file or is_ending):
+            is_ending = True  # the tag `done`, which follows its status, may be on its way
+            time.sleep(2)
+            continue
         is_busy = broken is not None and locks.is_owner_alive(store, broken)
         if broken and is_busy and not rerun:
             where = f"run {broken.info.run_id}, under way on host {broken.data.tags['owner'].partition(':')[0]}"
