@@ -26,7 +26,6 @@ from digitlab.config.compose import without_hydra
 from digitlab.platform import startup
 from digitlab.platform.signals import exit_on_signals
 from digitlab.tracking import store
-from digitlab.tracking.address import file_of
 from digitlab.training import run as training_run
 from digitlab.training.run import train
 
@@ -143,8 +142,7 @@ class Harness:
 
         A store that a program is about to create is left alone: two processes that create its file damage it.
         """
-        file = file_of(self.uri)
-        if file and not file.exists():
+        if not store.Store(self.uri, "digitlab").exists():
             return []
         experiment = self.client.get_experiment_by_name("digitlab")
         return self.client.search_runs([experiment.experiment_id]) if experiment else []

@@ -107,7 +107,7 @@ def test_a_signal_ends_workers_and_cluster_and_the_same_command_continues(harnes
         os.killpg(program.process.pid, number)
     else:
         program.process.send_signal(number)
-    assert program.wait(60) == code
+    assert program.wait(20) == code
     wait_until_gone(started, 5)
     assert program.output().count("interrupted; the same command continues after the last finished epoch") == 1
     assert "SIGTERM received" not in program.output()  # a page of Ray's
