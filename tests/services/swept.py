@@ -1,8 +1,9 @@
 """A sweep as jobs of a cluster, and what is left of it."""
 
+import sqlite3
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 
 import psutil
 from cluster import Cluster
@@ -40,6 +41,29 @@ class Swept:
         """Return the jobs of the runs that have trained some epochs."""
         runs = [run for run in self.cells() if run.info.status == "RUNNING" and run.data.metrics.get("val/loss")]
         return sorted(run.data.tags["job"] for run in runs if len(self.harness.history(run, "val/loss")) > 3)
+
+    def hold(self, count: int = 1) -> dict[str, psutil.Process]:
+        """Stop as many jobs once each has trained: on a fast machine they end before the test has looked at them."""
+        held = {}
+        deadline = time.monotonic() + 120
+        while len(held) < count:
+            assert time.monotonic() < deadline, self.cluster.jobs()
+            for job in set(self.trained()) - set(held):
+                process = self.process(job)
+                process.suspend()
+                if self._is_writable():
+                    held[job] = process
+                else:
+                    process.resume()
+            time.sleep(0.2)
+        return dict(sorted(held.items()))
+
+    def _is_writable(self) -> bool:
+        """Say whether no process, a stopped one above all, is in the middle of writing to the store."""
+        with closing(sqlite3.connect(self.harness.folder / "mlflow.db", timeout=0)) as database:
+            with suppress(sqlite3.OperationalError):
+                database.execute("BEGIN IMMEDIATE")
+            return database.in_transaction
 
     def wait(self, driver: Program) -> int:
         """Wait for its end; jobs that were queued again start at once, not two minutes later."""

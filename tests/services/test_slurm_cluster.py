@@ -90,8 +90,7 @@ def test_a_job_that_is_requeued_continues_its_run(swept, cluster, short, rows):
 @pytest.mark.night
 def test_jobs_that_make_room_for_another_continue_their_runs(swept, cluster, short, rows):
     driver = swept.start()
-    swept.wait_for(lambda: len(swept.trained()) == 2, driver)
-    jobs = swept.trained()
+    jobs = swept.hold(2)
     urgent = ["--partition=urgent", "--nodes=2", "--cpus-per-task=8", "--ntasks-per-node=1", "sleep", "5"]
     blocker = subprocess.Popen(["srun", *urgent], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     assert swept.wait(driver) == 0, driver.output()
@@ -102,9 +101,7 @@ def test_jobs_that_make_room_for_another_continue_their_runs(swept, cluster, sho
 def test_a_job_that_its_time_limit_ends_continues_its_run(harness, cluster, short, rows):
     swept = Swept(harness, cluster)
     driver = swept.start("hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=1")
-    swept.wait_for(swept.trained, driver)
-    process = swept.process(swept.trained()[0])
-    process.suspend()  # a run of seconds, however fast the machine, lasts until SLURM lets it go on, to tell it to end
+    (process,) = swept.hold().values()  # until SLURM lets it go on, to tell it to end
     swept.wait_for(lambda: is_stopped(process), driver)
     swept.wait_for(lambda: not is_stopped(process), driver, 200)
     assert swept.wait(driver) == 0, driver.output()
@@ -162,9 +159,9 @@ def check_one_failed(rows, name: str, swept: Swept, driver: Program, oracle: Ora
 
 def test_the_jobs_of_a_node_that_goes_away_continue_on_another(swept, cluster, short, rows):
     driver = swept.start()
-    swept.wait_for(lambda: len(swept.trained()) == 2, driver)
-    job = swept.trained()[0]
+    (job, _), (_, other) = swept.hold(2).items()
     cluster.lose_node(NODES[0])
+    other.resume()
     try:
         assert swept.wait(driver) == 0, driver.output()
     finally:
@@ -175,8 +172,7 @@ def test_the_jobs_of_a_node_that_goes_away_continue_on_another(swept, cluster, s
 @pytest.mark.night
 def test_the_jobs_of_nodes_that_go_away_continue_when_they_are_back(swept, cluster, short, rows):
     driver = swept.start()
-    swept.wait_for(lambda: len(swept.trained()) == 2, driver)
-    jobs = swept.trained()
+    jobs = swept.hold(2)
     for node in NODES:
         cluster.lose_node(node)
     assert driver.wait_for("2 pending")
@@ -209,12 +205,12 @@ def test_a_sweep_that_detaches_says_how_it_stands(swept, cluster, short, rows):
     wrong = [] if (code, len(said.splitlines())) == (0, 1) and "2 jobs submitted" in said else [said]
     jobs = cluster.jobs()
     wrong += [] if [run.info.status for run in parents(swept)] == ["SCHEDULED"] else ["status of the sweep"]
-    while not swept.trained():
-        time.sleep(0.2)
+    (held,) = swept.hold().values()
     code, said = tell("sweep.detach=true")
     wrong += [] if code == 0 and "0 of 2 cells are done, 1 pending (JobArrayTaskLimit), 1 running" in said else [said]
     pending = next(job for job, state in cluster.jobs().items() if state == "PENDING")
     cluster.ask("scancel", pending)
+    held.resume()
     while set(cluster.jobs().values()) & {"RUNNING", "COMPLETING"}:
         time.sleep(1)
     code, said = tell("sweep.detach=true")
