@@ -4,6 +4,7 @@ import errno
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -203,6 +204,27 @@ def test_a_killed_run_is_not_left_running(store, server, monkeypatch):
     assert list(delivery.sync(store, "f")) == [f"run {made.id} is complete: KILLED"]
     assert state(store, made) == ("KILLED", None, [1, 2, 3], ["1.txt", "2.txt", "3.txt"])
     assert store.client.get_run(made.id).data.tags["error"] == "killed, no exit status"
+
+
+def test_a_run_is_continued_only_when_what_another_command_sends_has_arrived(store, server, monkeypatch):
+    made = killed(store, server, monkeypatch)
+    is_asked, may_answer = threading.Event(), threading.Event()
+
+    def slow(_) -> None:
+        is_asked.set()
+        may_answer.wait(30)
+
+    server.fault = slow
+    with ThreadPoolExecutor() as pool:
+        sent = pool.submit(lambda: list(delivery.sync(store)))
+        assert is_asked.wait(30)
+        continued = pool.submit(lambda: (list(delivery.sync(store, "f")), state(store, made)))
+        with pytest.raises(TimeoutError):
+            continued.result(1)
+        assert list(delivery.sync(store, "another")) == []
+        may_answer.set()
+    assert sent.result() == [f"run {made.id} is complete: KILLED"]
+    assert continued.result() == ([], ("KILLED", None, [1, 2, 3], ["1.txt", "2.txt", "3.txt"]))
 
 
 @pytest.mark.parametrize("is_deleted", [False, True])

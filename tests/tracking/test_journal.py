@@ -3,6 +3,7 @@
 import multiprocessing
 import subprocess
 import sys
+import threading
 
 from digitlab.tracking.journal import FOLDER, Journal, abandoned, folder_of
 
@@ -81,7 +82,7 @@ def test_calls_of_lists_are_joined_until_the_first_is_on_its_way_or_there_is_no_
 
 def look_for_abandoned(uri: str, is_over) -> None:
     while not is_over.is_set():
-        for journal in abandoned(uri):
+        for journal in abandoned(uri, lambda _: False):
             assert not journal.about  # else it has been taken from its run
             journal.discard()
 
@@ -103,3 +104,17 @@ def test_a_journal_is_never_taken_from_the_run_that_makes_or_removes_it(tmp_path
         other.join()
     assert [other.exitcode for other in others] == [0, 0]
     assert [file.name for file in tmp_path.iterdir()] == ["lock"]
+
+
+def test_a_new_journal_waits_until_who_looks_into_what_was_left_has_done_so(tmp_path):
+    left = Journal(tmp_path / "run", {"run": "1", "owner": "a"})
+    left.put("set_tag", {"key": "a"})
+    made = []
+    maker = threading.Thread(target=lambda: made.append(Journal(tmp_path / "run", {"run": "2"}, may_wait=True)))
+    maker.start()
+    maker.join(0.5)
+    assert not made
+    left.close()
+    maker.join(10)
+    assert made[0].about == {"run": "2"}
+    assert made[0].first() is None

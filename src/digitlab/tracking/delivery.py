@@ -1,6 +1,6 @@
 """Deliver what waits in a journal to the server: a thread while the run goes on, the next command after that."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from threading import Thread
 from time import monotonic, sleep
 
@@ -165,7 +165,11 @@ def sync(store: Store, fingerprint: str = "") -> Iterator[str]:
 
     With `fingerprint`, only the runs of it. Raises AwayError where the server takes nothing.
     """
-    for journal in abandoned(store.uri):
+
+    def is_being_sent(about: Mapping[str, str]) -> bool:  # by another command; the run goes on from there
+        return about["fingerprint"] == fingerprint != "" and not is_running(about["owner"])
+
+    for journal in abandoned(store.uri, is_being_sent):
         if not journal.about:  # its process was killed while it made the journal
             journal.discard()
         elif fingerprint in ("", journal.about["fingerprint"]):

@@ -27,6 +27,7 @@ from mlflow.models import infer_signature
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from torch import nn
 
+from digitlab.platform import disk
 from digitlab.platform.process import owner_tags, this_process
 from digitlab.platform.secrets import redact
 from digitlab.platform.text import printable
@@ -100,9 +101,7 @@ class Run:
     def _defer(self, undo: ExitStack) -> Journal:
         """Let all that the run writes to its server wait in a journal, from where a thread delivers it."""
         about = {"run": self.id, "owner": this_process(), "fingerprint": self.run.data.tags.get("fingerprint", "")}
-        folder = folder_of(self.uri, self.id)
-        shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed while it removed it
-        journal = Journal(folder, about)
+        journal = Journal(folder_of(self.uri, self.id), about, may_wait=True)
         delivery = Delivery(self.client, self.run.info, journal)
         undo.enter_context(timeouts(**ONE_CALL))
         self.client = DeferredClient(self.client, self.run, journal, delivery.check)
@@ -279,9 +278,7 @@ class Run:
         if not self.is_local:
             self.uploads.keep_only(checkpoint)
             return
-        for file in self.checkpoints.iterdir():
-            if file.name != checkpoint:
-                shutil.rmtree(file) if file.is_dir() and not file.is_symlink() else file.unlink()
+        disk.keep_only(self.checkpoints, checkpoint)
 
 
 def _check_place(folder: Path) -> None:

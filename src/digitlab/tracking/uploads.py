@@ -1,12 +1,12 @@
 """The checkpoints of a run whose artifacts lie elsewhere: they are written in a folder here, then uploaded."""
 
-import shutil
 from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
+from digitlab.platform import disk
 from digitlab.tracking.deferred import DeferredClient
 
 OURS = ("best.ckpt", "last.ckpt", "previous.ckpt")
@@ -43,10 +43,7 @@ class Uploads:
         """Upload the checkpoint, if that has not been done, and delete every other one."""
         folder = self.here / "checkpoints"
         self._upload(folder / checkpoint)
-        others = {each.name for each in folder.iterdir()} - {checkpoint}
-        for name in others:
-            file = folder / name
-            shutil.rmtree(file) if file.is_dir() and not file.is_symlink() else file.unlink()
+        disk.keep_only(folder, checkpoint)
         top = {"/".join(each.split("/")[:2]) for each in self._there if each.startswith("checkpoints/")}
         for path in sorted(top - {f"checkpoints/{checkpoint}"}):
             if isinstance(self.client, DeferredClient):
