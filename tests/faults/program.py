@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar
 
 import psutil
@@ -64,6 +66,16 @@ class Program:
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
         return self.process.wait() == -signal.SIGKILL
+
+
+def processes(are_meant: Callable[[psutil.Process], object]) -> list[psutil.Process]:
+    """Return the processes of which `are_meant` is true; not those that it cannot ask: ended, or another user's."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if are_meant(process):
+                found.append(process)
+    return found
 
 
 def wait_until_gone(processes: list[psutil.Process], seconds: float) -> None:

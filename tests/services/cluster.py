@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import psutil
+from program import processes
 from servers import free_port
 from services import wait_until
 
@@ -132,13 +133,9 @@ class Cluster:
 
         Children of the tests have the same environment, among them the resource tracker of multiprocessing.
         """
-        variables = self.environment | variables
-        found = []
-        for process in psutil.process_iter():
-            with suppress(psutil.Error):
-                if variables.items() <= process.environ().items() and os.getpid() not in (process.pid, process.ppid()):
-                    found.append(process)
-        return found
+        meant = (self.environment | variables).items()
+        started = processes(lambda each: meant <= each.environ().items())
+        return [each for each in started if os.getpid() not in (each.pid, each.ppid())]
 
     def ask(self, *command: str) -> str:
         """Return what a client of SLURM prints."""

@@ -10,7 +10,7 @@ from cluster import Cluster
 from conftest import Harness
 from fault_run import SETTINGS, Oracle
 from outages import Outcome, points_differ
-from program import Program
+from program import Program, processes
 
 SHORT = "trainer.max_epochs=80"
 
@@ -87,14 +87,14 @@ class Swept:
 
     def process(self, job: str) -> psutil.Process:
         """Return the process that trains."""
-        for process in psutil.process_iter():
-            with suppress(psutil.Error):
-                words, variables = process.cmdline(), process.environ()
-                array = (variables.get("SLURM_ARRAY_JOB_ID"), variables.get("SLURM_ARRAY_TASK_ID"))
-                own = "_".join(array) if all(array) else variables.get("SLURM_JOB_ID")
-                if "python" in words[0] and "submitit.core._submit" in words and own == job:
-                    return process
-        raise AssertionError(job)
+
+        def trains(process: psutil.Process) -> bool:
+            words, variables = process.cmdline(), process.environ()
+            array = (variables.get("SLURM_ARRAY_JOB_ID"), variables.get("SLURM_ARRAY_TASK_ID"))
+            own = "_".join(array) if all(array) else variables.get("SLURM_JOB_ID")
+            return "submitit.core._submit" in words and "python" in words[0] and own == job
+
+        return processes(trains)[0]
 
     def outcome(self, code: int, oracle: Oracle, *wrong: str, count: int = 2, seconds: float = 0) -> Outcome:
         seconds = seconds or time.monotonic() - self.began

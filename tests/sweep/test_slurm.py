@@ -6,15 +6,13 @@ import json
 import signal
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
 
-import psutil
 import pytest
 from conftest import REPOSITORY, Harness
 from mlflow.artifacts import download_artifacts
-from program import Program
+from program import Program, processes
 from servers import tracking_server
 
 pytestmark = pytest.mark.slow
@@ -118,16 +116,6 @@ def test_cells_run_as_jobs_of_a_cluster_and_none_of_their_files_holds_the_server
     assert [file for file in files if password.encode() in file.read_bytes()] == []
 
 
-def _jobs(folder: Path) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):  # it has ended, or is another user's
-            words = " ".join(process.cmdline())
-            if "submitit.core._submit" in words and str(folder) in words:
-                found.append(process)
-    return found
-
-
 def test_a_job_that_slurm_ends_stays_with_its_run_closed_and_continues_it_when_it_is_queued_again(
     harness, tmp_path, cluster
 ):
@@ -140,7 +128,7 @@ def test_a_job_that_slurm_ends_stays_with_its_run_closed_and_continues_it_when_i
         while not (points := [len(harness.history(run, "val/loss")) for run in children(harness)]) or points[0] < 3:
             assert time.monotonic() < deadline, driver.output()
             time.sleep(0.5)
-        (job,) = _jobs(tmp_path)
+        (job,) = processes(lambda each: f"_submit {tmp_path}/jobs" in " ".join(each.cmdline()))
         job.send_signal(signal.SIGTERM)
         while children(harness)[0].info.status == "RUNNING":
             assert time.monotonic() < deadline
