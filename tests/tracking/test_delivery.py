@@ -59,7 +59,7 @@ def state(store: Store, made: run.Run) -> tuple[str, str | None, list[int], list
 
 
 def journals(store: Store) -> list[Path]:
-    return list(journal.folder_of(store.uri).parent.glob("*-*"))
+    return list(journal.root().glob("*-*"))
 
 
 @pytest.mark.parametrize("is_disk", [False, True])
@@ -242,7 +242,7 @@ def test_what_waits_for_a_run_of_somebody_else_is_dropped(store, server, monkeyp
 
 def test_what_another_host_left_is_sent_from_there(store, tmp_path):
     about = {"run": "1" * 32, "owner": ELSEWHERE, "fingerprint": "f"}
-    Journal(journal.folder_of(store.uri, "1" * 32), about).close()
+    Journal(journal.folder_of(store.uri, "1" * 32, ELSEWHERE), about).close()
     assert list(delivery.sync(store)) == [f"run {'1' * 32} is of host elsewhere: what waits there is sent from there"]
     assert len(journals(store)) == 1
 

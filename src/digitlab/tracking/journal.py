@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 from filelock import FileLock, Timeout
 
 from digitlab import REPOSITORY
-from digitlab.platform.disk import keep_only
 
 LARGEST = 2 * 2**30  # bytes that may wait; a run that has more to write ends
 MOST = {"metrics": 1000, "params": 100, "tags": 100}  # that MLflow takes in one call
@@ -47,18 +46,19 @@ class Journal:
     OSError where the disk or the queue is full.
     """
 
-    def __init__(self, folder: Path, about: Mapping[str, str] | None = None, may_wait: bool = False):
-        """Open the journal in `folder`, or make an empty one with what is to be known `about` it.
+    def __init__(self, folder: Path, about: Mapping[str, str] | None = None):
+        """Open the journal in `folder`, or make a new one, with what is to be known `about` it.
 
-        Raises filelock.Timeout where another process has it open, unless it `may_wait` for that.
+        Raises filelock.Timeout where another process has it open.
         """
         folder.parent.mkdir(parents=True, exist_ok=True)
         self.folder, self._lock, self._changed = folder, FileLock(folder / "lock"), Lock()
         self.added, self._handed_out = Event(), 0
-        while not self._is_locked(or_raise=not may_wait):
-            sleep(0.1)
-        if about:  # what is left is of a process that was killed while it removed it
-            keep_only(folder, "lock")
+        with _turn(folder):
+            if about:
+                shutil.rmtree(folder, ignore_errors=True)  # of an attempt of the same process
+            folder.mkdir(exist_ok=True)
+            self._lock.acquire(timeout=0)
         with self._disk_errors():
             # From several threads, one at a time.
             self._database = sqlite3.connect(folder / "journal.db", check_same_thread=False)
@@ -150,16 +150,6 @@ class Journal:
             shutil.rmtree(self.folder, ignore_errors=True)
         self._lock.release()
 
-    def _is_locked(self, or_raise: bool) -> bool:
-        with _turn(self.folder):  # released between two looks, since who removes the journal needs it
-            self.folder.mkdir(exist_ok=True)
-            try:
-                self._lock.acquire(timeout=0)
-            except Timeout:
-                if or_raise:
-                    raise
-        return self._lock.is_locked
-
     def _waiting(self) -> int:
         (size,) = self._database.execute("select coalesce(sum(size), 0) from entries").fetchone()
         return size
@@ -181,9 +171,9 @@ def root() -> Path:
     return Path(os.environ.get(FOLDER) or REPOSITORY / "mlruns" / "journal").absolute()
 
 
-def folder_of(uri: str, run_id: str = "") -> Path:
-    """Return where the journal of a run lies, or the start of the names of all that wait for the server at `uri`."""
-    return root() / f"{sha256(uri.encode()).hexdigest()[:8]}-{run_id}"  # the address may hold a password
+def folder_of(uri: str, run_id: str, owner: str) -> Path:
+    """Return where the journal of a run lies while the process `owner` makes it: who takes it over has another one."""
+    return root() / f"{_digest(uri)}-{run_id}-{_digest(owner)}"
 
 
 def abandoned(uri: str, is_awaited: Callable[[Mapping[str, str]], bool]) -> Iterator[Journal]:
@@ -191,28 +181,32 @@ def abandoned(uri: str, is_awaited: Callable[[Mapping[str, str]], bool]) -> Iter
 
     Of those that one has open, `is_awaited` says, by what is known about each, which to wait for.
     """
-    prefix = folder_of(uri)
-    for folder in sorted(prefix.parent.glob(f"{prefix.name}*")):
-        try:
-            journal = Journal(folder)
-        except Timeout:
-            about = _peek(folder)
-            if not (about and is_awaited(about)):
-                continue
-            journal = Journal(folder, may_wait=True)
+    for folder in sorted(root().glob(f"{_digest(uri)}-*")):
+        while (journal := _open(folder)) is None and (about := _peek(folder)) and is_awaited(about):
+            sleep(0.1)
+        if journal is None:
+            continue
         try:
             yield journal
         finally:
             journal.close()
 
 
+def _digest(text: str) -> str:
+    return sha256(text.encode()).hexdigest()[:8]  # an address may hold a password
+
+
+def _open(folder: Path) -> Journal | None:
+    with suppress(Timeout):
+        return Journal(folder)
+    return None
+
+
 def _peek(folder: Path) -> dict[str, str]:
     """Return what is known about a journal that another process has open."""
-    with (
-        suppress(sqlite3.Error),
-        closing(sqlite3.connect(f"{(folder / 'journal.db').as_uri()}?mode=ro", uri=True)) as db,
-    ):
-        return dict(db.execute("select key, value from about"))
+    address = f"{(folder / 'journal.db').as_uri()}?mode=ro"
+    with suppress(sqlite3.Error), closing(sqlite3.connect(address, uri=True)) as database:
+        return dict(database.execute("select key, value from about"))
     return {}
 
 

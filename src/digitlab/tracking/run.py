@@ -101,7 +101,7 @@ class Run:
     def _defer(self, undo: ExitStack) -> Journal:
         """Let all that the run writes to its server wait in a journal, from where a thread delivers it."""
         about = {"run": self.id, "owner": this_process(), "fingerprint": self.run.data.tags.get("fingerprint", "")}
-        journal = Journal(folder_of(self.uri, self.id), about, may_wait=True)
+        journal = Journal(folder_of(self.uri, self.id, about["owner"]), about)
         delivery = Delivery(self.client, self.run.info, journal)
         undo.enter_context(timeouts(**ONE_CALL))
         self.client = DeferredClient(self.client, self.run, journal, delivery.check)
