@@ -5,7 +5,7 @@ import sys
 import click
 
 from digitlab import CONF
-from digitlab.cli_base import EXPERIMENT, Group, call
+from digitlab.cli_base import EXPERIMENT, Group, call, experiment
 from digitlab.cli_claims import claims
 from digitlab.cli_runs import COMMANDS
 from digitlab.platform.signals import nothing_continues
@@ -115,9 +115,10 @@ def sync() -> None:
 
 @store.command()
 @click.option("--to", required=True, metavar="URI", help="The other store: sqlite:///FILE, or a server's address.")
-def copy(to: str) -> None:
-    """Copy all runs into another store; what has been copied is not copied again."""
-    _maintain("copy_to", to)
+@experiment
+def copy(to: str, experiment: str) -> None:
+    """Copy the runs of an experiment into another store; what has been copied is not copied again."""
+    _maintain("copy_to", to, experiment)
 
 
 def run() -> None:
@@ -136,7 +137,7 @@ def _hydra(app: str, arguments: tuple[str, ...]) -> None:
     apps.start(app)
 
 
-def _maintain(task: str, choice: bool | str) -> None:
+def _maintain(task: str, choice: bool | str, experiment: str = EXPERIMENT) -> None:
     import os
 
     from digitlab.config.errors import one_line_errors, user_errors
@@ -149,7 +150,7 @@ def _maintain(task: str, choice: bool | str) -> None:
             from digitlab.tracking import maintenance
             from digitlab.tracking.store import Store
         with user_errors("store"):
-            store = Store(os.environ.get("MLFLOW_TRACKING_URI"), EXPERIMENT)
+            store = Store(os.environ.get("MLFLOW_TRACKING_URI"), experiment)
             if choice is True:
                 console.say("without --dry-run this would be done:")
             for line in getattr(maintenance, task)(store, choice):

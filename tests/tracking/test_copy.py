@@ -56,20 +56,44 @@ def content(uri: str, folder: Path) -> dict[str, dict]:
     return found
 
 
+def registered(uri: str) -> list[tuple]:
+    """Of each registered model the name of its run, what is said of it, and its alias."""
+    client, found = MlflowClient(uri), []
+    for model in client.search_registered_models():
+        for each in client.search_model_versions(f"name = '{model.name}'"):
+            version = client.get_model_version(model.name, each.version)
+            where = client.get_model_version_download_uri(model.name, version.version)
+            assert "MLmodel" in {file.name for file in Path(download_artifacts(where, tracking_uri=uri)).iterdir()}
+            found.append((client.get_run(version.run_id).info.run_name, version.description, list(version.aliases)))
+    return found
+
+
 def check(there: str, back: Harness, harness: Harness, tmp_path: Path, capsys) -> Harness:
     assert harness.main("-m", *RUN, "seed=0,1", "sweep.name=two") is None
+    if harness.pictures:
+        name = ("--name", "digits", "--alias", "champion")
+        assert harness.main("register", "best:sweep=two", *name, entry_point="digitlab") in (None, 0)
+    harness.client.create_experiment("another")
+    capsys.readouterr()
     assert harness.main("store", "copy", "--to", there, entry_point="digitlab") is None
-    assert "3 runs copied; 0 were there" in capsys.readouterr().out
-    original = content(harness.uri, tmp_path / "1")
+    said = capsys.readouterr().out
+    assert "3 runs copied; 0 were there" in said
+    assert "--experiment NAME copies another experiment; there are: another" in said
+    original, champion = content(harness.uri, tmp_path / "1"), registered(harness.uri)
+    assert len(champion) == said.count("digits: version 1 is 1 there") == int(harness.pictures)
     assert content(there, tmp_path / "2") == original
+    assert registered(there) == champion
     assert harness.main("store", "copy", "--to", there, entry_point="digitlab") is None
-    assert "0 runs copied; 3 were there" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "0 runs copied; 3 were there" in said
+    assert "digits" not in said
     assert content(there, tmp_path / "3") == original
     server = Harness(tmp_path / "server")
     server.uri = there
     for target in (back, harness):
         assert server.main("store", "copy", "--to", target.uri, entry_point="digitlab") is None
         assert content(target.uri, tmp_path / f"back-{target.folder.name}") == original
+        assert registered(target.uri) == champion
     assert server.main(*RUN, "seed=1") is None  # it is done there
     assert "is done already" in capsys.readouterr().out
     return server
@@ -86,4 +110,4 @@ def test_a_store_is_copied_into_another_and_back(harness, tmp_path, capsys):
 def test_a_store_is_copied_to_a_server_and_back(harness, tmp_path, capsys):
     with tracking_server(tmp_path / "db.sqlite", tmp_path / "kept") as server:
         there = check(server.uri, Harness(tmp_path / "back"), harness, tmp_path, capsys)
-        assert there.main("evaluate", "latest", entry_point="digitlab") is None  # by its model
+        assert there.main("evaluate", "champion", entry_point="digitlab") is None  # by its model

@@ -1,4 +1,4 @@
-"""Copy the runs of one store into another: all that MLflow keeps of them, once, however often it is done."""
+"""Copy the runs of an experiment into another store: all that MLflow keeps of them, once, however often it is done."""
 
 import tempfile
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from mlflow import MlflowClient, entities
 from mlflow.artifacts import download_artifacts
 from mlflow.entities import Metric, Param, RunTag
 
-from digitlab.tracking import queries
+from digitlab.tracking import queries, registry
 from digitlab.tracking.flavor import upload_model
 from digitlab.tracking.journal import MOST
 from digitlab.tracking.locks import is_owner_alive
@@ -36,7 +36,11 @@ def copy(source: Store, target: Store) -> Iterator[str]:
     for run in runs:
         _fill(source.client, target.client, run, ids)
         yield f"{run.info.run_name}: run {run.info.run_id} is {ids[run.info.run_id]} there"
+    yield from registry.copy(source, target, ids)
     yield f"{len(runs)} runs copied; {len(there)} were there"
+    others = {each.name for each in source.client.search_experiments()} - {source.experiment, "Default"}
+    if source.file and others:  # a server's may be anybody's
+        yield f"--experiment NAME copies another experiment; there are: {', '.join(sorted(others))}"
 
 
 def origin_of(run: entities.Run) -> str:

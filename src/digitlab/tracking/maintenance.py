@@ -177,7 +177,7 @@ def sync(store: Store, is_dry: bool = False) -> Iterator[str]:
 
 
 def copy_to(store: Store, address: str) -> Iterator[str]:
-    """Copy all runs of the experiment into the store at `address`; yield a line on each."""
+    """Copy all runs of the experiment, and their registered models, to the store at `address`; yield lines on them."""
     target = Store(address, store.experiment)
     if target.uri == store.uri:
         raise OSError(f"--to={redact(address)}: is the store itself")
