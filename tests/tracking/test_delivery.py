@@ -4,69 +4,27 @@ import errno
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from mlflow.exceptions import MlflowException, RestException
+from served import ELSEWHERE, away, journals, log, server_of, state, store_of
 
-from digitlab.tracking import begin, delivery, journal, lease, maintenance, run
-from digitlab.tracking.journal import Journal
-from digitlab.tracking.store import Store
-
-ELSEWHERE = "elsewhere:1:1"
+from digitlab.tracking import begin, delivery, journal, lease
 
 
 @pytest.fixture
 def store(tmp_path, monkeypatch):
-    """A store whose runs are written as those of a server are."""
-    monkeypatch.setenv("DIGITLAB_JOURNAL", str(tmp_path / "journal"))
-    monkeypatch.setattr(run, "file_of", lambda _: None)
-    monkeypatch.setattr(delivery, "AGAIN", 0.01)
-    store = Store(f"sqlite:///{tmp_path / 'mlflow.db'}", "digitlab")
-    store.open()
-    return store
+    return store_of(tmp_path, monkeypatch)
 
 
 @pytest.fixture
 def server(monkeypatch):
-    """What the server does before it does what it is asked: `server.fault(entry)`."""
-    server, real = SimpleNamespace(fault=lambda _: None), delivery.deliver
-
-    def deliver(client, info, entry) -> None:
-        if server.fault(entry) != "done":
-            real(client, info, entry)
-
-    monkeypatch.setattr(delivery, "deliver", deliver)
-    return server
-
-
-def log(made: run.Run, epochs: int) -> None:
-    for epoch in range(1, epochs + 1):
-        made.logger.log_metrics({"val/loss": 1 / epoch}, epoch)
-        made.flush()
-        made.log_text(str(epoch), f"{epoch}.txt")
-
-
-def state(store: Store, made: run.Run) -> tuple[str, str | None, list[int], list[str]]:
-    """Status, tag done, steps in the order of their arrival, files."""
-    found = store.client.get_run(made.id)
-    steps = [point.step for point in store.client.get_metric_history(made.id, "val/loss")]
-    files = [each.path for each in store.client.list_artifacts(made.id)]
-    return found.info.status, found.data.tags.get("done"), steps, files
-
-
-def journals(store: Store) -> list[Path]:
-    return list(journal.root().glob("*-*"))
+    return server_of(monkeypatch)
 
 
 @pytest.mark.parametrize("is_disk", [False, True])
 def test_a_full_journal_or_disk_ends_the_run_in_one_line_and_it_can_go_on(store, server, monkeypatch, is_disk):
-    def away(_) -> None:
-        raise MlflowException("Connection refused")
-
     server.fault = away
     monkeypatch.setattr(delivery, "PATIENCE", 0.1)
     made = begin.begin(store, "run", {"fingerprint": "f"})
@@ -154,97 +112,15 @@ def test_a_run_does_not_wait_for_the_server(store, server):
     assert state(store, made)[:3] == ("FINISHED", "true", list(range(1, 21)))
 
 
-def test_a_run_that_ends_without_its_server_is_completed_later(store, server, monkeypatch, capsys):
-    def away(_) -> None:
-        raise MlflowException("Connection refused")
-
-    monkeypatch.setattr(delivery, "PATIENCE", 0.1)
+def test_a_large_file_has_the_time_that_it_takes(store, server, monkeypatch):
+    monkeypatch.setattr(delivery, "PATIENCE", 0.2)
+    monkeypatch.setattr(delivery, "RATE", 100)
     made = begin.begin(store, "run", {"fingerprint": "f"})
-
-    def train() -> None:
-        with made:
-            log(made, 2)
-            server.fault = away
-            made.logger.log_metrics({"val/loss": 0.3}, 3)
-
-    with pytest.raises(delivery.AwayError, match=r"(Connection refused|no answer).*digitlab store sync, sends it"):
-        train()
-    assert state(store, made)[0] == "RUNNING"
-    store.client.set_tag(made.id, "error", "killed, no exit status")  # as whoever looks at it notes
-    server.fault = lambda _: None
-    monkeypatch.setattr(delivery, "is_running", lambda _: False)
-    store.file = None
-    monkeypatch.setattr(store, "peek", lambda: True)
-    assert list(maintenance.sync(store)) == [f"run {made.id} is complete: FINISHED"]
-    assert state(store, made)[:3] == ("FINISHED", "true", [1, 2, 3])
-    assert "error" not in store.client.get_run(made.id).data.tags
-    assert list(maintenance.sync(store)) == ["nothing waits for the server"]
-
-
-def killed(store: Store, server, monkeypatch) -> run.Run:
-    """A run whose process ended without a word while the server was away, after three epochs."""
-
-    def away(_) -> None:
-        raise MlflowException("Connection refused")
-
-    server.fault = away
-    made = begin.begin(store, "run", {"fingerprint": "f"})
-    made.__enter__()
-    log(made, 3)
-    made.client.check.__self__._end()
-    made.client.journal.close()
-    server.fault = lambda _: None
-    monkeypatch.setattr(delivery, "is_running", lambda owner: owner.startswith(ELSEWHERE[:9]))
-    return made
-
-
-def test_a_killed_run_is_not_left_running(store, server, monkeypatch):
-    made = killed(store, server, monkeypatch)
-    assert list(delivery.sync(store, "another")) == []
-    assert list(delivery.sync(store, "f")) == [f"run {made.id} is complete: KILLED"]
-    assert state(store, made) == ("KILLED", None, [1, 2, 3], ["1.txt", "2.txt", "3.txt"])
-    assert store.client.get_run(made.id).data.tags["error"] == "killed, no exit status"
-
-
-def test_a_run_is_continued_only_when_what_another_command_sends_has_arrived(store, server, monkeypatch):
-    made = killed(store, server, monkeypatch)
-    is_asked, may_answer = threading.Event(), threading.Event()
-
-    def slow(_) -> None:
-        is_asked.set()
-        may_answer.wait(30)
-
-    server.fault = slow
-    with ThreadPoolExecutor() as pool:
-        sent = pool.submit(lambda: list(delivery.sync(store)))
-        assert is_asked.wait(30)
-        continued = pool.submit(lambda: (list(delivery.sync(store, "f")), state(store, made)))
-        with pytest.raises(TimeoutError):
-            continued.result(1)
-        assert list(delivery.sync(store, "another")) == []
-        may_answer.set()
-    assert sent.result() == [f"run {made.id} is complete: KILLED"]
-    assert continued.result() == ([], ("KILLED", None, [1, 2, 3], ["1.txt", "2.txt", "3.txt"]))
-
-
-@pytest.mark.parametrize("is_deleted", [False, True])
-def test_what_waits_for_a_run_of_somebody_else_is_dropped(store, server, monkeypatch, is_deleted):
-    made = killed(store, server, monkeypatch)
-    if is_deleted:
-        store.client.delete_run(made.id)
-    else:
-        store.client.set_tag(made.id, "owner", ELSEWHERE)
-    (line,) = delivery.sync(store)
-    assert ("was deleted" if is_deleted else "was taken over") in line
-    assert state(store, made)[2:] == ([], [])
-    assert journals(store) == []
-
-
-def test_what_another_host_left_is_sent_from_there(store, tmp_path):
-    about = {"run": "1" * 32, "owner": ELSEWHERE, "fingerprint": "f"}
-    Journal(journal.folder_of(store.uri, "1" * 32, ELSEWHERE), about).close()
-    assert list(delivery.sync(store)) == [f"run {'1' * 32} is of host elsewhere: what waits there is sent from there"]
-    assert len(journals(store)) == 1
+    with made:
+        server.fault = lambda entry: time.sleep(1.0 if entry.call == "log_artifact" else 0)
+        made.log_text("x" * 1000, "large.txt")
+    assert state(store, made)[0] == "FINISHED"
+    assert state(store, made)[3] == ["large.txt"]
 
 
 def test_a_run_that_was_taken_over_during_an_outage_ends_and_writes_nothing(store, server, monkeypatch):

@@ -1,5 +1,6 @@
 """Deliver what waits in a journal to the server: a thread while the run goes on, the next command after that."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from threading import Thread
 from time import monotonic, sleep
@@ -8,7 +9,7 @@ from mlflow import MlflowClient, entities
 from mlflow.exceptions import MlflowException
 
 from digitlab.platform import console
-from digitlab.platform.process import is_running
+from digitlab.platform.process import is_of_this_host, is_running, this_process
 from digitlab.platform.secrets import redact
 from digitlab.platform.text import shorten
 from digitlab.tracking import lease
@@ -37,7 +38,7 @@ class Delivery:
     def __init__(self, client: MlflowClient, run: entities.RunInfo, journal: Journal):
         self.client, self.run, self.journal = client, run, journal
         self.lease = Lease(client, run.run_id, journal.about["owner"])
-        self._error: Exception | None = None  # what ends the run
+        self._error: BaseException | None = None  # what ends the run
         self._is_refused = self._is_over = self._is_told = False
         self._arrived = monotonic()  # when the server answered last, or nothing waited
         self._owned = self._arrived  # when the run was seen to be ours last
@@ -52,11 +53,15 @@ class Delivery:
         if self._error:
             raise self._error
 
-    def finish(self, patience: float = PATIENCE) -> None:
-        """Wait until all has arrived, and remove the journal; raise AwayError where there is no answer for so long."""
+    def finish(self, patience: float = PATIENCE, rate: float = RATE) -> None:
+        """Wait until all has arrived, and remove the journal.
+
+        Raises AwayError where nothing arrives for `patience` seconds, and as many as a file takes at `rate` bytes a
+        second; what ended the thread that delivers, if something did. What has not arrived waits on.
+        """
         began = monotonic()
-        while self._thread.is_alive() and self.journal.first():
-            if monotonic() - max(began, self._arrived) > patience:
+        while self._thread.is_alive() and (entry := self.journal.first()):
+            if monotonic() - max(began, self._arrived) > patience + entry.size / rate:
                 self._end()
                 self.journal.close()
                 raise AwayError(
@@ -65,7 +70,10 @@ class Delivery:
                 )
             sleep(0.02)
         self._end()
-        self.journal.discard()
+        if self.journal.first() and not isinstance(self._error, TakenOverError):
+            self.journal.close()
+        else:
+            self.journal.discard()
         self.check()
 
     def leave(self, _, error: BaseException | None, __) -> None:
@@ -76,7 +84,7 @@ class Delivery:
             return
         was_stopped = isinstance(error, KeyboardInterrupt | SystemExit)
         try:
-            self.finish(PATIENCE_OF_SIGNALS if was_stopped else PATIENCE)
+            self.finish(*(PATIENCE_OF_SIGNALS, math.inf) if was_stopped else (PATIENCE, RATE))
         except Exception as late:
             if error is None:
                 raise
@@ -89,6 +97,12 @@ class Delivery:
         self._thread.join()
 
     def _work(self) -> None:
+        try:
+            self._deliver_all()
+        except BaseException as error:  # such as a disk's, or that nobody reads what it prints
+            self._error = error
+
+    def _deliver_all(self) -> None:
         while not self._is_over:
             if monotonic() - self._owned >= lease.BEAT:
                 self._attempt(self._renew, SLOWEST)
@@ -167,14 +181,15 @@ def sync(store: Store, fingerprint: str = "") -> Iterator[str]:
     """
 
     def is_being_sent(about: Mapping[str, str]) -> bool:  # by another command; the run goes on from there
-        return about["fingerprint"] == fingerprint != "" and not is_running(about["owner"])
+        is_ours = about["owner"] == this_process()
+        return about["fingerprint"] == fingerprint != "" and (is_ours or not is_running(about["owner"]))
 
     for journal in abandoned(store.uri, is_being_sent):
         if not journal.about:  # its process was killed while it made the journal
             journal.discard()
         elif fingerprint in ("", journal.about["fingerprint"]):
             run_id, owner = journal.about["run"], journal.about["owner"]
-            if is_running(owner):  # of another host, which this one cannot ask
+            if is_running(owner) and not is_of_this_host(owner):  # which this one cannot ask
                 yield f"run {run_id} is of host {owner.partition(':')[0]}: what waits there is sent from there"
             else:
                 yield f"run {run_id} {_complete(store.client, run_id, journal)}"

@@ -122,12 +122,12 @@ class Journal:
             found = self._database.execute(
                 "select number, call, arguments, size from entries order by number limit 1"
             ).fetchone()
-        if not found:
-            return None
-        number, call, arguments, size = found
-        self._handed_out = number
-        files = self._files(number)
-        return Entry(number, call, json.loads(arguments), next(files.iterdir()) if files.exists() else None, size)
+            if not found:
+                return None
+            number, call, arguments, size = found
+            self._handed_out = number
+            files = self._files(number)
+            return Entry(number, call, json.loads(arguments), next(files.iterdir()) if files.exists() else None, size)
 
     def remove(self, entry: Entry) -> None:
         """Remove an entry that has arrived."""

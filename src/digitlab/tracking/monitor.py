@@ -27,7 +27,7 @@ class DeferredMetrics(SystemMetricsMonitor):
                 self._shutdown_event.wait(self.sampling_interval)
             try:
                 self.publish_metrics(self.aggregate_metrics())
-            except (MlflowException, OSError):  # the run meets it too, and says it
+            except (MlflowException, OSError, SystemExit):  # the run meets it too, and says it
                 return
 
     def publish_metrics(self, metrics: dict[str, float]) -> None:
