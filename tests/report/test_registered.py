@@ -1,9 +1,14 @@
 """`digitlab explain`, `rerun` and `register`: one real run, repeated and registered, and promotions of made-up ones."""
 
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 from fake_store import FakeStore
+from mlflow import MlflowClient
 from mlflow.entities import LoggedModelStatus
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 from scipy import stats
 from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_precision
 
@@ -93,7 +98,7 @@ def with_model(fake, *arguments, **settings) -> str:
     return run_id
 
 
-def test_a_worse_model_is_not_promoted_unless_forced(fake, harness, capsys):
+def test_a_worse_model_is_not_promoted_unless_forced(fake, harness, capsys, monkeypatch):
     promote = ("--name", "digits", "--alias", "champion")
     first = with_model(fake, "mlp", "adam", 0, 0.95)
     assert say(harness, capsys, "register", first, *promote)[0] == 0
@@ -109,6 +114,11 @@ def test_a_worse_model_is_not_promoted_unless_forced(fake, harness, capsys):
     assert "not shown to differ (cannot tell) from the model before it" in said
     assert harness.client.get_model_version_by_alias("digits", "champion").run_id == close
     assert say(harness, capsys, "register", worse, *promote, "--force")[0] == 0
+    assert harness.client.get_model_version_by_alias("digits", "champion").run_id == worse
+    with monkeypatch.context() as patch:  # who may not read the champion cannot say that another is no worse
+        forbidden = MlflowException("Permission denied", PERMISSION_DENIED)
+        patch.setattr(MlflowClient, "get_model_version_by_alias", Mock(side_effect=forbidden))
+        assert say(harness, capsys, "register", close, *promote)[0] == 2
     assert harness.client.get_model_version_by_alias("digits", "champion").run_id == worse
     other = with_model(fake, "mlp", "adam", 0, 0.5, digest="0ther")
     code, said = say(harness, capsys, "register", other, *promote)

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from mlflow.exceptions import MlflowException, RestException
+from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 CLIENTS = ("boto3", "botocore", "s3transfer", "azure", "google")  # of object stores; MLflow passes their errors on
@@ -44,8 +44,13 @@ def root_of(error: BaseException) -> str:
     return said.partition("\n")[0] or type(root).__name__
 
 
+def is_missing(error: MlflowException) -> bool:
+    """Say whether what was asked for is not there, or can be nowhere."""
+    return error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+
+
 def is_refusal(error: Exception) -> bool:
     """Say whether the same call would fail again: what it asks for is wrong, or something is not installed here."""
-    if isinstance(error, RestException):
+    if isinstance(error, MlflowException):  # of a database without a server the same codes
         return error.error_code in REFUSALS
     return isinstance(error, ModuleNotFoundError) or type(error).__name__ == "NoCredentialsError"  # botocore's

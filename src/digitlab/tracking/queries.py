@@ -2,21 +2,23 @@
 
 import json
 import math
+import posixpath
 import tempfile
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from statistics import median, median_low
 
-from mlflow import entities
+from mlflow import MlflowClient, entities
 from mlflow.artifacts import download_artifacts
 from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.utils.rest_utils import http_request_safe
 from mlflow.utils.search_utils import SearchUtils
 
+from digitlab.tracking.failures import is_missing
 from digitlab.tracking.locks import if_dead
 from digitlab.tracking.store import Store
 
@@ -60,6 +62,8 @@ def _search(
         try:
             page = store.client.search_runs(list(experiments), filter_string, view, most, [order], token)
         except MlflowException as error:
+            if not is_missing(error):
+                raise
             raise ValueError(f"filter={filter_string}: {str(error).splitlines()[0]}") from error
         yield from page
         token = page.token or ""
@@ -116,9 +120,13 @@ def cells_of(store: Store, parent: entities.Run) -> list[dict]:
 def artifact(store: Store, run_id: str, name: str) -> Iterator[Path | None]:
     """Give the path of an artifact, or of a copy if the store is remote; None where the run has no such artifact."""
     with tempfile.TemporaryDirectory() as folder:
-        found = None
-        with suppress(MlflowException, OSError):
+        try:
             found = download_artifacts(run_id=run_id, artifact_path=name, dst_path=folder, tracking_uri=store.uri)
+        except Exception:
+            listed = MlflowClient(store.uri).list_artifacts(run_id, posixpath.dirname(name) or None)
+            if name in {each.path for each in listed}:
+                raise
+            found = None
         yield Path(found) if found else None
 
 

@@ -8,6 +8,7 @@ from mlflow import entities
 from mlflow.exceptions import MlflowException
 
 from digitlab.tracking import queries
+from digitlab.tracking.failures import is_missing
 from digitlab.tracking.store import Store
 
 SHOWN = 5  # candidates in a message
@@ -98,6 +99,8 @@ def _best(store: Store, reference: str) -> entities.Run:
             raise ValueError(
                 f"{reference}: {condition}: must be KEY=VALUE, such as model=mlp, data=mnist or sweep=NAME"
             )
+        if key == "sweep" and cells is not None:
+            raise ValueError(f"{reference}: sweep stands there twice")
         if key == "sweep":
             cells = {cell["run_id"] for cell in queries.cells_of(store, queries.sweep(store, value))}
         else:
@@ -141,6 +144,8 @@ def _of_model(store: Store, reference: str) -> entities.Run:
         )
         return store.client.get_run(str(version.run_id))
     except MlflowException as error:
+        if not is_missing(error):
+            raise
         there = _model_addresses(store)
         hint = f"there are: {_shorten(there)}" if there else "no model is registered; digitlab register RUN does that"
         raise ValueError(f"{reference}: no such model; {hint}") from error

@@ -7,6 +7,7 @@ import mlflow
 from mlflow.exceptions import MlflowException
 
 from digitlab.tracking import queries
+from digitlab.tracking.failures import is_missing
 from digitlab.tracking.store import Store
 
 
@@ -23,7 +24,9 @@ def run_of(store: Store, name: str, alias: str) -> str | None:
     try:
         run_id = str(store.client.get_model_version_by_alias(name, alias).run_id)
         return run_id if store.client.get_run(run_id).info.lifecycle_stage == "active" else None
-    except MlflowException:
+    except MlflowException as error:
+        if not is_missing(error):  # then nobody knows what it is
+            raise
         return None
 
 
