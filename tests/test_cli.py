@@ -126,12 +126,13 @@ def test_the_ui_is_that_of_the_store_and_names_the_experiment(harness, capsys, m
         number = harness.client.create_experiment(name)
     assert number == "2"
     started = []
-    monkeypatch.setattr("os.execve", lambda program, words, environment: started.append(words))
+    monkeypatch.setattr("os.execve", lambda program, words, environment: started.append((words, environment)))
     assert command(harness, "ui", "--port", "5077") is None
     assert "Runs: http://127.0.0.1:5077/#/experiments/2?workflowType=machine_learning" in capsys.readouterr().out
-    ((_, *words),) = started
+    (((_, *words), environment),) = started
     assert words[:3] == ["-m", "mlflow", "ui"]
-    assert {harness.uri, "5077", "127.0.0.1"} < set(words)
+    assert {"5077", "127.0.0.1"} < set(words)
+    assert environment["MLFLOW_BACKEND_STORE_URI"] == harness.uri  # which may hold a password, so it is no word
     assert str(command(harness, "ui", "--experiment", "theirs")).startswith("error: ui: experiment=theirs: not found")
 
 

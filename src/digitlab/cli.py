@@ -8,6 +8,7 @@ from digitlab import CONF
 from digitlab.cli_base import EXPERIMENT, Group, call, experiment
 from digitlab.cli_claims import claims
 from digitlab.cli_runs import COMMANDS
+from digitlab.platform.secrets import mask_screen
 from digitlab.platform.signals import nothing_continues
 
 HYDRAS = {"add_help_option": False, "context_settings": {"ignore_unknown_options": True}}  # its grammar, untouched
@@ -123,6 +124,7 @@ def copy(to: str, experiment: str) -> None:
 
 def run() -> None:
     """Run the command that the program's arguments name; a mistake ends it with one line."""
+    mask_screen()
     try:
         digitlab.main(sys.argv[1:] or ["--help"], prog_name="digitlab", standalone_mode=False)
     except click.ClickException as error:

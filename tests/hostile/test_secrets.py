@@ -16,6 +16,8 @@ from digitlab.config import environment  # noqa: F401  it registers the resolver
 from digitlab.config.environment import from_environment
 from digitlab.platform import secrets
 from digitlab.sweep import execute
+from digitlab.tracking import notes
+from digitlab.tracking.store import Store
 
 CANARY = "c4nary-Zq8"
 RUN = ("data=mnist5k", "data.test_fraction=0.6", "data.val_fraction=0.3", "model=mlp", "trainer=cpu",
@@ -83,6 +85,31 @@ def test_no_run_records_a_secret(harness, capsys, monkeypatch):
     files = [file for file in harness.folder.rglob("*") if file.is_file()]
     assert len(files) > 10
     assert not [file for file in files if CANARY.encode() in file.read_bytes()]
+
+
+@pytest.mark.slow
+def test_a_traceback_of_any_command_holds_no_password(harness):
+    harness.uri = f"http://me:{CANARY}@127.0.0.1:9"
+    for arguments in (["evaluate", "latest"], ["explain", "latest"], ["store", "sync"]):
+        result = subprocess.run(
+            [sys.executable, "-m", "digitlab", *arguments],
+            env=os.environ | harness.places | {"HYDRA_FULL_ERROR": "1", "PYTHONPATH": str(REPOSITORY / "src")},
+            capture_output=True, text=True, timeout=100, check=False,
+        )  # fmt: skip
+        assert result.returncode in (1, 2)
+        assert "127.0.0.1:9" in result.stderr
+        assert CANARY not in result.stderr + result.stdout
+
+
+def test_the_description_of_a_sweep_holds_no_secret(harness, monkeypatch):
+    monkeypatch.setattr(secrets, "_hidden", set())
+    harness.folder.mkdir()
+    cells = [{"name": f"mlp-adam-s0-data.root=https://host/?token={CANARY}", "status": "done"}]
+    store = Store(harness.uri, "digitlab")
+    store.open()
+    run = store.client.create_run(store.experiment_id)
+    notes.write(store, run.info.run_id, notes.of_sweep(store, "s", cells))
+    assert CANARY not in harness.client.get_run(run.info.run_id).data.tags["mlflow.note.content"]
 
 
 PLACES = ("password", "token", "query", "environment", "map", "command", "claim", "root", "auth", "key", "name", "git")

@@ -5,6 +5,7 @@ from typing import Any
 
 from mlflow.utils.validation import MAX_TAG_VAL_LENGTH
 
+from digitlab.platform.secrets import redact
 from digitlab.tracking.store import Store
 
 TAG = "mlflow.note.content"
@@ -36,4 +37,4 @@ def of_sweep(store: Store, name: str, cells: Sequence[Mapping[str, Any]], answer
 
 
 def write(store: Store, run_id: str, text: str) -> None:
-    store.client.set_tag(run_id, TAG, text)
+    store.client.set_tag(run_id, TAG, redact(text))

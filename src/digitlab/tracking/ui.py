@@ -22,8 +22,9 @@ def ui(store: Store, port: int) -> int:
         sys.stdout.flush()
         # One worker and no jobs: the start takes 4 s instead of 8, and nothing is left running.
         quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        place = ["--backend-store-uri", store.uri, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-        os.execve(sys.executable, [sys.executable, "-m", "mlflow", "ui", *place], os.environ | quiet)
+        place = {"MLFLOW_BACKEND_STORE_URI": store.uri}  # not a word of the command: a list of processes shows those
+        words = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+        os.execve(sys.executable, [sys.executable, "-m", "mlflow", "ui", *words], os.environ | quiet | place)
     return 0
 
 
