@@ -1,9 +1,11 @@
 """digitlab store copy: all that a store has of its runs is in another one, once, and comes back."""
 
+import socket
 from pathlib import Path
 
 import pytest
 from conftest import Harness
+from fake_store import empty_tables
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from servers import tracking_server
@@ -97,6 +99,43 @@ def check(there: str, back: Harness, harness: Harness, tmp_path: Path, capsys) -
     assert server.main(*RUN, "seed=1") is None  # it is done there
     assert "is done already" in capsys.readouterr().out
     return server
+
+
+def test_what_has_been_continued_is_copied_anew(harness, tmp_path, capsys):
+    """A run that was killed, and is copied as such, is copied again once it has been continued."""
+    (tmp_path / "there").mkdir()
+    there = MlflowClient(f"sqlite:///{tmp_path / 'there' / 'mlflow.db'}")
+    harness.folder.mkdir(exist_ok=True)
+    (harness.folder / "mlflow.db").write_bytes(empty_tables())
+    here = harness.client
+    experiment = here.create_experiment("digitlab")
+    owner = f"{socket.gethostname()}:{2**22 + 1}:1"  # no process has this number
+    parent = here.create_run(experiment, tags={"fingerprint": "sweep-s", "sweep": "s", "owner": owner}, run_name="s")
+    tags = {"fingerprint": "f", "owner": owner, "mlflow.parentRunId": parent.info.run_id}
+    run_id = here.create_run(experiment, tags=tags, run_name="cell").info.run_id
+    here.log_metric(run_id, "val/loss", 0.5, step=1)
+
+    def copied() -> tuple[str, dict, list[int]]:
+        assert harness.main("store", "copy", "--to", there.tracking_uri, entry_point="digitlab") is None
+        found = there.search_runs([there.get_experiment_by_name("digitlab").experiment_id])
+        (cell,) = (run for run in found if run.info.run_name == "cell")
+        (its_parent,) = (run for run in found if run.info.run_name == "s")
+        assert cell.data.tags["mlflow.parentRunId"] == its_parent.info.run_id
+        steps = [point.step for point in there.get_metric_history(cell.info.run_id, "val/loss")]
+        return cell.info.status, cell.data.tags, steps
+
+    status, tags, steps = copied()
+    assert (status, tags["error"], steps) == ("KILLED", "killed, no exit status", [1])
+    assert "2 runs copied; 0 were there" in capsys.readouterr().out
+    here.log_metric(run_id, "val/loss", 0.4, step=2)
+    here.delete_tag(run_id, "error")
+    here.set_terminated(run_id, "FINISHED")
+    here.set_tag(run_id, "done", "true")
+    status, tags, steps = copied()
+    assert (status, tags.get("error"), tags["done"], steps) == ("FINISHED", None, "true", [1, 2])
+    assert "1 runs copied; 2 were there" in capsys.readouterr().out
+    copied()
+    assert "0 runs copied; 2 were there" in capsys.readouterr().out
 
 
 @pytest.mark.lean

@@ -11,11 +11,11 @@ from mlflow.entities import Metric, Param, RunTag
 from digitlab.tracking import queries, registry
 from digitlab.tracking.flavor import upload_model
 from digitlab.tracking.journal import MOST
-from digitlab.tracking.locks import is_owner_alive
+from digitlab.tracking.locks import mark_dead_run
 from digitlab.tracking.store import Store
 
 ORIGIN = "copied_from"  # the tag with the id that a run had in the store where it was made
-WHOLE = "copied"  # the tag of a run of which all has been copied
+WHOLE = "copied"  # the tag of a run of which all has been copied: when it had ended, in ms
 LATER = ("done", "mlflow.parentRunId", ORIGIN, WHOLE)  # tags that are not copied as they are
 NAMING = ("mlflow.note.content",)  # tags whose text names runs
 
@@ -50,23 +50,31 @@ def origin_of(run: entities.Run) -> str:
 
 def _is_whole(run: entities.Run, there: dict[str, entities.Run]) -> bool:
     known = there.get(origin_of(run))
-    return known is not None and (WHOLE in known.data.tags or ORIGIN not in known.data.tags)
+    if known is None:
+        return False
+    tags = known.data.tags
+    return ORIGIN not in tags or tags.get(WHOLE) == str(run.info.end_time)  # else it has been continued
 
 
 def _is_under_way(store: Store, run: entities.Run) -> bool:
-    return run.info.status == "RUNNING" and (store.file is not None or is_owner_alive(store, run))
+    return mark_dead_run(store, run) == "RUNNING"
 
 
 def _begin(target: Store, run: entities.Run, ids: dict[str, str], begun: entities.Run | None) -> str:
     """Create the copy of a run, if that has not been done; return its id."""
     if begun:
         return begun.info.run_id
+    made = target.client.create_run(target.experiment_id, run.info.start_time, _tags(run, ids), run.info.run_name)
+    return made.info.run_id
+
+
+def _tags(run: entities.Run, ids: dict[str, str]) -> dict[str, str]:
+    """Return the tags that the copy of a run has until it is whole."""
     tags = {key: value for key, value in run.data.tags.items() if key not in LATER}
+    tags |= {key: _renamed(tags[key], ids) for key in NAMING if key in tags}
     if parent := run.data.tags.get("mlflow.parentRunId"):
         tags["mlflow.parentRunId"] = ids.get(parent, parent)
-    tags[ORIGIN] = origin_of(run)
-    made = target.client.create_run(target.experiment_id, run.info.start_time, tags, run.info.run_name)
-    return made.info.run_id
+    return {**tags, ORIGIN: origin_of(run)}
 
 
 def _fill(source: MlflowClient, target: MlflowClient, run: entities.Run, ids: dict[str, str]) -> None:
@@ -83,12 +91,15 @@ def _fill(source: MlflowClient, target: MlflowClient, run: entities.Run, ids: di
         target.log_inputs(new, run.inputs.dataset_inputs)
     _copy_artifacts(source, target, old, new, ids)
     _copy_model(source, target, run, new)
-    tags = {key: _renamed(run.data.tags[key], ids) for key in NAMING if key in run.data.tags}
+    tags = _tags(run, ids)
+    for key in target.get_run(new).data.tags.keys() - tags.keys() - set(LATER):  # such as the error of an attempt
+        if not key.startswith("mlflow."):
+            target.delete_tag(new, key)
     target.log_batch(new, tags=[RunTag(key, value) for key, value in tags.items()])
     target.set_terminated(new, run.info.status, run.info.end_time)
     if run.data.tags.get("done") == "true":
         target.set_tag(new, "done", "true")
-    target.set_tag(new, WHOLE, "true")
+    target.set_tag(new, WHOLE, str(run.info.end_time))
 
 
 def _copy_artifacts(source: MlflowClient, target: MlflowClient, old: str, new: str, ids: dict[str, str]) -> None:
