@@ -121,10 +121,14 @@ def test_a_mark_of_a_living_process_is_no_unclean_end(copied):
 @pytest.mark.parametrize("is_there", [True, False])
 def test_a_store_that_is_gone_or_empty_is_not_begun_anew_beside_its_copy(copied, is_there):
     copied.file.write_bytes(b"") if is_there else copied.file.unlink()
+    left = [copied.file.with_name(f"{copied.file.name}-{ending}") for ending in ("journal", "wal", "shm")]
+    for side in left:
+        side.write_bytes(b"of the store that is gone")
     with pytest.raises(OSError, match=rf"is {'empty' if is_there else 'gone'}; digitlab store restore takes the copy"):
         copied.open()
     harness = Harness(copied.file.parent)
     assert harness.main("store", "restore", entry_point="digitlab") is None
+    assert not [side for side in left if side.exists() and side.stat().st_size]
     assert count(copied.file, "runs") == 1
 
 

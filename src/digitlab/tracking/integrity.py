@@ -74,10 +74,21 @@ def copy_daily(file: Path) -> None:
         warnings.warn(f"no daily copy of {file}: {error}", stacklevel=2)
 
 
+def side_files(file: Path) -> list[Path]:
+    """Return the files in which sqlite keeps what is still to be done to a database, or undone."""
+    return [side for ending in ("journal", "wal", "shm") if (side := file.with_name(f"{file.name}-{ending}")).exists()]
+
+
+def remove(file: Path) -> None:
+    """Remove a database that may be there."""
+    for each in (*side_files(file), file):
+        each.unlink(missing_ok=True)
+
+
 def copy_to(source: Path, target: Path) -> None:
     """Copy a store that others may be writing to; `target` is whole or as it was."""
     temporary = target.with_name(f".{target.name}.new")
-    temporary.unlink(missing_ok=True)
+    remove(temporary)
     try:
         with (
             closing(sqlite3.connect(source, timeout=PATIENCE)) as database,
@@ -87,9 +98,11 @@ def copy_to(source: Path, target: Path) -> None:
         shutil.copymode(source, temporary)
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
+        for side in side_files(target):  # sqlite would play it into the copy
+            side.unlink()
         temporary.replace(target)
     finally:
-        temporary.unlink(missing_ok=True)
+        remove(temporary)
 
 
 @contextmanager

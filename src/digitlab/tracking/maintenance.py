@@ -88,7 +88,11 @@ def collect_garbage(store: Store, is_dry: bool = False) -> Iterator[str]:
                 mark = "update logged_models set lifecycle_stage = 'deleted' where model_id = ?"
                 database.executemany(mark, [(model,) for model in useless])
             gc = ["gc", "--backend-store-uri", store.uri, "--tracking-uri", store.uri]
-            subprocess.run([sys.executable, "-m", "mlflow", *gc], check=True, capture_output=True)
+            done = subprocess.run([sys.executable, "-m", "mlflow", *gc], check=False, capture_output=True, text=True)
+            if done.returncode:
+                raise OSError(
+                    f"{file}: mlflow gc: {(done.stderr.strip().splitlines() or ['no reason given'])[-1][:200]}"
+                )
         orphans = [folder for folder in artifacts.glob("?" * 32) if folder.name not in runs]
         orphans += [folder for folder in artifacts.glob("models/m-*") if folder.name not in known]
         yield from (f"artifacts without a run: {folder}" for folder in orphans)
@@ -146,9 +150,8 @@ def restore(store: Store, is_dry: bool = False) -> Iterator[str]:
             kept = integrity.free_name(file, "damaged")
             yield f"the damaged file is kept as {kept}"
             if not is_dry:
-                for ending in ("-journal", "-wal", "-shm", ""):  # what they hold belongs to the damaged file
-                    if (part := file.with_name(f"{file.name}{ending}")).exists():
-                        part.rename(f"{kept}{ending}")
+                for part in (*integrity.side_files(file), file):  # what they hold belongs to the damaged file
+                    part.rename(f"{kept}{part.name.removeprefix(file.name)}")
         if not is_dry:
             integrity.copy_to(copy, file)
             integrity.forget_unclean_ends(file)

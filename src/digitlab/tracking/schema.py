@@ -63,7 +63,7 @@ def upgrade(file: Path) -> None:
     command = [sys.executable, "-m", "mlflow", "db", "upgrade", address_of(new)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        new.unlink()
+        integrity.remove(new)
         last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise OSError(f"{file}: MLflow cannot upgrade it ({last[:200]}); it is unchanged")
     new.replace(file)
