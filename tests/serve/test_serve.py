@@ -137,6 +137,20 @@ def test_metrics_and_the_description_are_there(server):
     assert "requestBody" in description["paths"]["/invocations"]["post"]
 
 
+def test_who_hangs_up_in_the_middle_is_no_error_of_the_server(server):
+    with socket.create_connection(("127.0.0.1", int(server.uri.rpartition(":")[2])), timeout=60) as client:
+        client.sendall(b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
+        time.sleep(0.5)
+    deadline, counted = time.monotonic() + 20, {}
+    while "400" not in counted and time.monotonic() < deadline:
+        text = requests.get(f"{server.uri}/metrics", timeout=5).text
+        counted = {each.labels["status"]: each.value for family in text_string_to_metric_families(text)
+                   for each in family.samples if each.name == "digitlab_requests_total"
+                   and each.labels["path"] == "/invocations"}  # fmt: skip
+    assert counted.get("400")
+    assert "500" not in counted
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_answers_what_is_under_way_and_ends(number):
     body = json.dumps({"inputs": IMAGES.tolist()}).encode()

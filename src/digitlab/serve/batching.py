@@ -39,8 +39,8 @@ class Batching:
         while self.waiting:
             batch, self.waiting = self.waiting, []
             sizes, answers = [len(images) for images, _ in batch], [answer for _, answer in batch]
-            stacked = torch.from_numpy(np.concatenate([images for images, _ in batch]))
             try:
+                stacked = torch.from_numpy(np.concatenate([images for images, _ in batch]))
                 found = await loop.run_in_executor(self.pool, self.predict, stacked)
             except Exception as error:
                 for answer in answers:

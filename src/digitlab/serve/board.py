@@ -97,6 +97,8 @@ class Remakes:
             [sys.executable, "-m", "digitlab", "rerun", *asked],
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True,
         )  # fmt: skip
+        if self._is_ending.is_set():  # since it was looked at above
+            self._process.terminate()
         _, errors = self._process.communicate()
         lines = errors.strip().splitlines() or [f"exit code {self._process.returncode}"]
         return lines[-1][:200] if self._process.returncode else ""

@@ -94,8 +94,11 @@ def sweep(
     began, submitted = time.monotonic(), ""
     with store.translate_errors(), locks.owner(store, f"sweep-{name}"), open_parent(store, name) as parent:
         try:
-            if jobs:  # another process may have submitted them until now
+            if not settings.rerun:  # another process may have made them until now
+                look_up(store, remaining)
+            if jobs:  # or submitted them
                 jobs.recall(planned)
+            remaining = [cell for cell in remaining if not cell.is_over]
             _record(parent, planned, plan)
             is_shared = not (store.file or settings.rerun)
             runner = _Runner(store, launch, parent, one_by_one, plan, is_shared, jobs)

@@ -110,6 +110,10 @@ def _arms(cells: Sequence[Sequence[str]], compose: Compose) -> list[Arm]:
     if len(tested) > 1:
         raise UserError(f"sweep.seeds=auto: compares cells on the same test images, and these are of several sets: "
                         f"{', '.join(sorted(set(tested.values())))}; sweep each alone")  # fmt: skip
+    names = [arm.name for arm in arms.values()]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UserError(f"sweep.seeds=auto: {twice}: several cells have this name, for they differ in what no name "
+                        "says, such as trainer or metrics; sweep each alone")  # fmt: skip
     if len(arms) < 2:
         raise UserError("sweep.seeds=auto: compares cells, and this is one; give several, or a number of seeds")
     return list(arms.values())
