@@ -88,9 +88,9 @@ class Run:
             if self.had_error:  # of the interrupted attempt
                 self.client.delete_tag(self.id, "error")
             self.logger = RunLogger(self.client, self.id, self._last_steps())
-            monitor = self._monitor()
-            undo.callback(monitor.finish)
             if self.is_monitored:
+                monitor = self._monitor()
+                undo.callback(monitor.finish)
                 monitor.start()
             self.undo = undo.pop_all()
         return self
@@ -189,11 +189,12 @@ class Run:
 
     def _complete(self) -> None:
         """Write what somebody has removed since it was written; raise OSError where that is not possible."""
-        for file in self._missing():
+        missing = self._missing()
+        for file in missing:
             if write := self.files[file]:
                 warnings.warn(f"{self.locate(file)} was removed; it is written again", stacklevel=2)
                 write()
-        for file in self._missing():
+        for file in self._missing() if missing else ():
             reason = "was removed; the same command makes it again"
             raise OSError(errno.ENOENT, reason, self.locate(file))
 
