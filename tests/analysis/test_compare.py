@@ -104,6 +104,18 @@ def test_single_runs_are_compared_by_their_predictions():
     assert low < 0.99 < high
 
 
+def test_single_runs_above_the_best_of_those_with_several_are_said():
+    runs = cell("a", "adam", 0.95) + cell("b", "adam", 0.94) + cell("c", "adam", 0.9, 0.91)
+    found = compare(runs, nothing)
+    said = decision.conclusion(found)
+    assert said.startswith("c/adam (★) is best of those with several runs at 0.9050 ± ")
+    assert "; 2 others are higher, of one run each; " in said
+    assert decision.legend(found)[0].startswith("★ best of those with several runs, ≈ ")
+    said = decision.conclusion(compare(cell("a", "adam", 0.9) + cell("c", "adam", 0.9, 0.91), nothing))
+    assert said.startswith("c/adam (★) is best at 0.9050 ± ")
+    assert "higher" not in said
+
+
 def test_cells_without_a_common_seed_are_compared():
     later = [replace(run, seed=run.seed + 3) for run in WORSE]
     (pair,) = compare(GOOD + later, nothing).pairs
@@ -116,6 +128,14 @@ def test_single_runs_without_predictions_are_untested_and_the_caveats_say_so():
     assert [each.is_tied for each in found.cells] == [False, True]
     assert isnan(found.pairs[0].p)
     assert any(note.startswith("Not tested, and counted as indistinguishable: 1 of 1 pair.") for note in caveats(found))
+    said = decision.conclusion(found)
+    assert said == (
+        "cnn/adam (★) is highest at 0.9900 (0.9879 to 0.9918) (n = 1) on these 10,000 test images; "
+        "no difference to it was tested."
+    )
+    blocks = [block for block in [*decision.legend(found), *decision.differences(found)] if isinstance(block, str)]
+    assert blocks
+    assert not any("indistinguishable" in block or "McNemar" in block for block in blocks)
     other_images = compare(
         cell("cnn", "adam", 0.99) + cell("mlp", "adam", 0.5),
         lambda run: predictions(5) if run.model == "mlp" else replace(predictions(5), labels=np.ones(IMAGES, int)),

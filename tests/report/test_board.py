@@ -51,6 +51,16 @@ def test_entries_are_ranked_with_their_ties(board):
     assert "3 entries, by 3 people." in said
 
 
+def test_single_runs_are_no_best_and_the_board_says_so(board):
+    board.enter("anna", "cnn", "adam", (0.95,))
+    board.enter("ben", "cnn", "sgd", (0.9, 0.91))
+    rows, said = board.read()
+    assert [row[:2] for row in rows] == [["≈", "anna"], ["★", "ben"]]
+    assert "best of those with several runs" in said
+    assert "1 other is higher, of one run; " in said
+    assert "One seed only in anna/cnn/adam" in said
+
+
 def test_who_asks_for_what_is_done_shares_the_entry(board):
     ids = board.enter("anna", "cnn", "adam", BEST)
     parent = board.fake_store.sweep("bens", *ids)

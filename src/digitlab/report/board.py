@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from digitlab.analysis.compare import Comparison, compare, same_test_set
+from digitlab.analysis.fairness import caveats
 from digitlab.analysis.groups import difference, single_difference
 from digitlab.analysis.records import Predict, Predictions, Result
 from digitlab.claims import words
@@ -68,8 +69,13 @@ class Board:
 def show_board(store: Store) -> int:
     """Print the board; return the exit code."""
     document = read_board(store, partial(read_predictions, store)).document
-    for table in document.tables:
-        console.show_table(table.headings, table.rows, table.text_columns, table.title)
+    for block in (block for section in document.sections for block in section.blocks):
+        if isinstance(block, Table):
+            console.show_table(block.headings, block.rows, block.text_columns, block.title)
+        elif isinstance(block, str):
+            console.say(block)
+        elif isinstance(block, list):
+            console.say("\n".join(block))
     console.say(document.lead)
     return 0
 
@@ -92,7 +98,8 @@ def read_board(store: Store, predict: Any, states: Mapping[str, str] | None = No
     for data, those in _by_test_set(entries, predict_of):
         comparison, names = _compare(those, predict_of)
         shown.append(_table(data, comparison, names, states))
-        sections.append(Section(data, [conclusion(comparison), shown[-1], *legend(comparison)]))
+        limits = [notes] if (notes := caveats(comparison)) else []
+        sections.append(Section(data, [conclusion(comparison), shown[-1], *legend(comparison), *limits]))
     with configuration():
         followers = [run for run in runs if run.info.run_id in claimed]
         recipes = {run.data.tags["fingerprint"]: recipe_of(run.data.params) for run in followers}
