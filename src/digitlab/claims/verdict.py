@@ -200,7 +200,8 @@ def _p_value(outcome: Outcome) -> float:
     if outcome.cell.is_sound or (interval and claimed > interval.middle):  # what failed is below the claim too
         return interval.p_value(claimed, outcome.claim.rounding) if interval else 1.0
     if not outcome.cell.accuracies and all(run.accuracy < claimed for run in outcome.runs):
-        return 1 / (n + 1)  # any one of n + 1 runs is the only sound one with this probability
+        made = outcome.claim.runs
+        return made / (n + made)  # an only sound one of all runs is among those of the claim with this probability
     return 1.0
 
 
