@@ -97,6 +97,11 @@ class Claim:
         return f"the {self.statistic} of {self.runs} runs" if self.runs > 1 else "one run"
 
     @property
+    def measured(self) -> str:
+        """What kind of accuracy is claimed, in words."""
+        return f"{'training' if self.images == 'train' else 'test'} accuracy"
+
+    @property
     def claimed(self) -> str:
         """The accuracy as a table has it, with what it is of where that is not one test of one run."""
         if self.accuracy is None:
