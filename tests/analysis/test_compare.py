@@ -171,6 +171,27 @@ def test_a_run_that_failed_is_counted_in_no_mean_and_not_compared(accuracy, loss
     assert (reach.reached, reach.epochs, reach.steps, reach.seconds) == (2, 2, 844, 5)
 
 
+def test_failed_runs_have_seeds_and_no_interval():
+    broken = [replace(run, loss=nan) for run in cell("cnn", "sgd", 0.1, 0.1, 0.1)]
+    found = compare(GOOD + broken, nothing)
+    assert not any("seed" in note for note in caveats(found))
+    headings, rows = tables.csv_of_cells(found)
+    assert [row[headings.index("interval")] for row in rows] == ["t over seeds", ""]
+    assert "Wilson" not in decision.legend(found)[0]
+
+
+def test_what_the_design_can_show_is_that_of_the_fewest_runs():
+    runs = {3: (0.9800, 0.9806, 0.9812), 9: (0.9800, 0.9806, 0.9812) * 3}
+    best = cell("a", "adam", *(each + 0.001 for each in runs[9]))
+    second, third = (
+        compare([*best, *cell("b", "adam", *runs[n]), *cell("c", "adam", *(x - 0.001 for x in runs[m]))], nothing)
+        for n, m in ((3, 9), (9, 3))
+    )
+    assert third.smallest == pytest.approx(second.smallest, rel=0.05)
+    all_nine = compare([*best, *cell("b", "adam", *runs[9]), *cell("c", "adam", *runs[9])], nothing)
+    assert third.smallest > 1.2 * all_nine.smallest
+
+
 def test_where_every_cell_has_a_failed_run_there_is_no_best():
     found = compare([result("cnn", "sgd", 0, 0.1, loss=nan), result("cnn", "adam", 0, 0.1, loss=nan)], nothing)
     assert found.best is None

@@ -68,6 +68,15 @@ def test_what_both_sides_withstand_is_shown_side_by_side(fake, harness, capsys):
         assert float(shown[1]) == pytest.approx(value - 0.001)
 
 
+def test_sides_chosen_by_a_result_are_warned_of(fake, harness, capsys):
+    record(fake, "mlp", GOOD)
+    record(fake, "cnn_pool", BAD)
+    warning = "They were chosen by a result"
+    _, said = compare(harness, capsys, "metrics.`test/acc` > 0.98 and params.model = 'mlp'", "cnn_pool-adam-s0")
+    assert said.count(warning) == 1
+    assert warning not in compare(harness, capsys, "params.model = 'mlp'", "cnn_pool-adam-s0")[1]
+
+
 def test_a_tie_says_how_many_seeds_would_show_the_margin(fake, harness, capsys):
     record(fake, "mlp", GOOD)
     record(fake, "cnn_pool", np.roll(GOOD, 1))

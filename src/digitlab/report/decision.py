@@ -54,10 +54,10 @@ def legend(comparison: Comparison) -> list[str]:
         marked = marked if comparison.is_tested else f"the highest, {TIED} not tested against it"
         marked += "; the others are worse" if is_any_worse else ""
         texts.append(f"{BEST} {marked if comparison.pairs else 'the only cell that is compared'}.")
-    over_seeds, single = (any((len(c.accuracies) > 1) is many for c in comparison.cells) for many in (True, False))
-    if over_seeds:
+    counts = {len(cell.accuracies) for cell in comparison.cells}
+    if max(counts) > 1:
         texts.append("± is the 95 % t-interval of the mean over seeds, for each cell by itself.")
-    if single and comparison.test_images:
+    if 1 in counts and comparison.test_images:
         texts.append(f"In brackets Wilson's 95 % interval of a single run over {comparison.test_images:,} test images.")
     if comparison.pairs and any(cell.n > 1 for cell in comparison.compared):
         texts += _on_new_images(comparison)
@@ -74,10 +74,10 @@ def differences(comparison: Comparison) -> list[str | Table]:
     blocks: list[str | Table] = [*([_rule(comparison)] if comparison.is_tested else []), against_best(comparison)]
     if not isnan(comparison.smallest):
         blocks.append(
-            f"What this design can show: if the true spreads are those found here, with {comparison.seeds} a cell that "
-            f"is truly {comparison.smallest:.4f} below the best is marked worse in 8 of 10 cases. Found spreads are "
-            "estimates: in simulated sweeps it was 65 % to 81 % of cases for 3 seeds or more, 55 % to 73 % for 2. More "
-            "seeds show less."
+            f"What this design can show: if the true spreads are those found here, with {comparison.seeds}, a cell of "
+            f"the fewest runs, two or more, that is truly {comparison.smallest:.4f} below the best is marked worse in "
+            "8 of 10 cases. Found spreads are estimates: in simulated sweeps it was 65 % to 81 % of cases for 3 seeds "
+            "or more, 55 % to 73 % for 2. More seeds show less."
         )
     blocks += [_how(comparison)] if any(pair.test != "none" for pair in comparison.pairs) else []
     return [*blocks, *([all_pairs(comparison)] if len(comparison.pairs) > 1 else [])]
@@ -143,7 +143,7 @@ def networks(comparison: Comparison) -> list[str | Table | Picture]:
     else:
         blocks.append(f"Ranks are tested with {MIN_RANKED} {network}s and 3 {optimizer}s or more.")
     profiles = {
-        arm: [list(cell.accuracies.values()) + [0.0] * cell.failed for cell in comparison.cells
+        arm: [list(cell.accuracies.values()) for cell in comparison.cells
               if cell.arm == arm and cell.model in found.networks]
         for arm in (row.arm for row in found.rows)
     }  # fmt: skip

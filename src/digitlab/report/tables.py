@@ -99,7 +99,7 @@ def csv_of_cells(comparison: Comparison) -> tuple[list[str], list[list[object]]]
     headings += [f"test_{name}{end}" for name in others for end in ("", "_low", "_high")]
     rows = []
     for cell in comparison.cells:
-        interval = "t over seeds" if len(cell.accuracies) > 1 else "Wilson over images"
+        interval = "t over seeds" if len(cell.accuracies) > 1 else "Wilson over images" if cell.accuracies else ""
         ranks = comparison.ranks.get(cell.name, (nan,) * 4)
         row = [comparison.data, cell.model, cell.optim, cell.variant, cell.is_best, cell.is_tied, cell.n,
                round(cell.accuracy, 6), *(round(end, 6) for end in cell.interval), interval,
