@@ -67,6 +67,7 @@ class Claim:
     data: str
     is_validated_on_test: bool
     accuracy: float | None = None
+    decimals: int | None = None  # of it, where the last is a 0, which a number does not keep
     images: str = "test"  # or "train"
     runs: int = 1  # that the accuracy is made of
     statistic: str = "mean"  # of them, or "best"
@@ -106,16 +107,20 @@ class Claim:
         """The accuracy as a table has it, with what it is of where that is not one test of one run."""
         if self.accuracy is None:
             return "–"
-        parts = [f"{self.accuracy:g}"]
+        parts = [f"{self.accuracy:.{self._decimals}f}"]
         parts += [f"{self.statistic} of {self.runs}"] if self.runs > 1 else []
         return ", ".join([*parts, "training"] if self.images == "train" else parts)
 
     @property
     def rounding(self) -> float:
         """Half a unit of the last digit that the accuracy is given with."""
+        return 10**-self._decimals / 2
+
+    @property
+    def _decimals(self) -> int:
         digits = Decimal(str(self.accuracy)).as_tuple().exponent
         assert isinstance(digits, int)  # an accuracy is a number
-        return float(Decimal(1).scaleb(digits) / 2)
+        return max(-digits, self.decimals or 0)
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,7 @@ def read_board(store: Store, predict: Any, states: Mapping[str, str] | None = No
     def predict_of(result: Result) -> Predictions | None:
         return predict(result.run_id)
 
-    of_remakes = _remade(entries, predict_of) | (states or {})
+    of_remakes = {**_remade(entries, predict_of), **(states or {})}
     for data, those in _by_test_set(entries, predict_of):
         comparison, names = _compare(those, predict_of)
         shown.append(_table(data, comparison, names, of_remakes, states is not None))
