@@ -29,6 +29,7 @@ def test_a_claims_file_says_what_its_source_says(harness, name):
     assert cfg.claim.accuracy == round(float(accuracy), most)
     with configuration():
         claim = read_claim(name)
+    assert claim.folds == (5 if name.startswith("mlm_") and not name.endswith("_final") else 1)
     decimals = min(len(str(accuracy).partition(".")[2]), most)
     assert claim.rounding == pytest.approx(0.5 / 10**decimals)
     assert claim.claimed.split(",")[0] == f"{float(accuracy):.{decimals}f}"

@@ -66,6 +66,7 @@ class Claim:
     optim: str
     data: str
     is_validated_on_test: bool
+    folds: int = 1  # that the data are divided into, each of which is tested by the runs of another seed
     accuracy: float | None = None
     decimals: int | None = None  # of it, where the last is a 0, which a number does not keep
     images: str = "test"  # or "train"
