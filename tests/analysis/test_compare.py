@@ -192,6 +192,16 @@ def test_what_the_design_can_show_is_that_of_the_fewest_runs():
     assert third.smallest > 1.2 * all_nine.smallest
 
 
+def test_equal_accuracies_have_the_interval_of_their_rounding():
+    (equal,) = compare(cell("cnn", "adam", 0.982, 0.982, 0.982), nothing).cells
+    half = stats.t.ppf(0.975, 2) * (1 / IMAGES) / np.sqrt(12) / np.sqrt(3)  # of a uniform error of one image
+    assert equal.interval == pytest.approx((0.982 - half, 0.982 + half))
+    assert tables.accuracy(equal) == f"0.9820 ± {half:.4f}"
+    unknown = [replace(run, test_images=0, metrics={"f1": 0.9}) for run in equal.runs]
+    (table,) = tables.metrics(compare(unknown, nothing))
+    assert table.rows[0][-1] == "0.9000 (all equal)"
+
+
 def test_where_every_cell_has_a_failed_run_there_is_no_best():
     found = compare([result("cnn", "sgd", 0, 0.1, loss=nan), result("cnn", "adam", 0, 0.1, loss=nan)], nothing)
     assert found.best is None

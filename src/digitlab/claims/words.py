@@ -74,7 +74,7 @@ def paragraph(outcome: Outcome) -> str:
 def accuracy(outcome: Outcome) -> str:
     """Write the mean accuracy; runs that failed are counted, and are in no mean unless the claim is that they do."""
     cell, values = outcome.cell, outcome.accuracies
-    text = format.mean_of(values) if values else ""
+    text = format.mean_of(values, outcome.step) if values else ""
     if not cell.failed or len(values) == cell.n:
         return text
     return f"{cell.failed} of {cell.n} failed{f'; others {text}' if text else ''}"

@@ -247,12 +247,13 @@ def _remade(entries: Sequence[Entry], predict: Predict) -> dict[str, str]:
         marked = mark_collapsed([*entry.runs, *entry.again], predict)
         sides = marked[: len(entry.runs)], marked[len(entry.runs) :]
         then, here = ([run.accuracy for run in side if not run.has_failed] for side in sides)
+        step = 1 / entry.runs[0].test_images
         failed = len(entry.again) - len(here)
         parts = [f"{failed} of {len(entry.again)} failed"] if failed else []
-        parts += [f"{mean_of(here)} (n = {len(here)})"] if here else []
+        parts += [f"{mean_of(here, step)} (n = {len(here)})"] if here else []
         said[entry.id] = "; ".join(parts)
         if then and len(here) > 1:
-            found[entry.id] = _change(then, here, 1 / entry.runs[0].test_images)
+            found[entry.id] = _change(then, here, step)
     for (entry_id, each), p in zip(found.items(), holm([each.p_value for each in found.values()]), strict=True):
         if p < ALPHA:
             said[entry_id] += f", {'lower' if each.mean < 0 else 'higher'}"

@@ -140,7 +140,7 @@ def accuracy(cell: Cell) -> str:
     low, high = cell.interval
     values = list(cell.accuracies.values())
     single = f"{cell.accuracy:.4f}" + ("" if isnan(low) else f" ({low:.4f} to {high:.4f})")
-    text = mean_of(values) if len(values) > 1 else single
+    text = mean_of(values, cell.step) if len(values) > 1 else single
     return text if cell.is_sound else f"{failures(cell)}{f'; others {text}' if values else ''}"
 
 
