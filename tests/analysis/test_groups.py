@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from scipy import stats
-from statsmodels.stats.power import TTestIndPower
+from statsmodels.stats.power import TTestIndPower, TTestPower
 
 from digitlab.analysis.groups import difference, paired_difference, runs_needed
 
@@ -28,6 +28,21 @@ def test_pairs_are_compared_by_the_paired_test():
 def test_the_runs_needed_are_those_of_statsmodels(spread, detectable):
     exact = TTestIndPower().solve_power(effect_size=detectable / spread, alpha=0.05, power=0.8)
     assert runs_needed(spread, detectable) == max(int(np.ceil(exact)), 2)
+
+
+@pytest.mark.parametrize(("low", "high"), [(-0.001, 0.001), (-0.002, 0.0025), (-0.0005, 0.0006)])
+def test_the_pairs_needed_have_the_power_that_is_promised(low, high):
+    """Pairs of runs that share most of what differs; 4,000 repetitions, a standard error of 0.006."""
+    detectable, count = 0.002, 4
+    found = paired_difference([(0.9, 0.9 + each) for each in (low, high, low, high)], 1e-6)
+    more = found.runs_to_show(detectable)
+    assert more is not None
+    deviation = np.std([low, high, low, high], ddof=1)
+    exact = TTestPower().solve_power(effect_size=detectable / deviation, alpha=0.05, power=0.8)
+    needed = max(int(np.ceil(exact)), 2)
+    assert more == max(needed - count, 0)
+    draws = np.random.default_rng(0).normal(detectable, deviation, (4000, needed))
+    assert np.mean(stats.ttest_1samp(draws, 0, axis=1).pvalue < 0.05) >= 0.8 - 3 * 0.006
 
 
 def test_more_than_a_thousand_runs_are_too_many():

@@ -82,6 +82,24 @@ def test_a_folder_of_pages_is_on_the_runs_of_every_store_it_was_written_from(tmp
     assert (folder / "simple_004.md").read_text() == pages[1]
 
 
+def test_pages_count_documents_give_intervals_and_name_training(fake_store, tmp_path):
+    folder, changed = tmp_path / "pages", (0.985, 0.989, 0.986)
+    for claim in ("kefth_mnist", "kefth_fashion", "homl3_mnist"):
+        recorded(fake_store, claim, FIVE[:3])
+    recorded(fake_store, "kefth_mnist", changed, "trainer.max_epochs=1")
+    for run_id in recorded(fake_store, "tf_fashion", FIVE[:3]):
+        fake_store.harness.client.log_metric(run_id, "train/acc", 0.91, step=3)
+    assert fake_store.harness.main("claims", "write", str(folder), entry_point="digitlab") is None
+    index = (folder / "index.md").read_text()
+    assert "2 of 3 documents leave a part of a recipe unstated." in index
+    paired = stats.ttest_rel(changed, FIVE[:3])
+    low, high = paired.confidence_interval()
+    words = [f"{each:+.4f}".replace("-", "−") for each in (np.mean(changed) - np.mean(FIVE[:3]), low, high)]
+    assert f"{words[0]} in accuracy ({words[1]} to {words[2]}, n = 3)." in index
+    assert "| seed | training accuracy |" in (folder / "tf_fashion.md").read_text()
+    assert "| seed | test accuracy |" in (folder / "kefth_mnist.md").read_text()
+
+
 def test_a_folder_whose_runs_cannot_be_read_is_left_as_it_is(harness, tmp_path, capsys):
     (tmp_path / "runs.jsonl").write_text("no json")
     assert harness.main("claims", "write", str(tmp_path), "simple_004", entry_point="digitlab") == 2

@@ -6,8 +6,10 @@ import pytest
 import torch
 import yaml
 
+from digitlab.claims.recipes import read_claim
 from digitlab.config.build import build
 from digitlab.config.check import check
+from digitlab.config.compose import configuration
 from digitlab.data.sources import Images
 from digitlab.data.splits import Division
 
@@ -23,7 +25,14 @@ TESTED_ONCE = {"tf_quickstart", "tf_softmax", "tf_deep_mnist", "tf_layers", "tf_
 def test_a_claims_file_says_what_its_source_says(harness, name):
     accuracy, data, parameters, batch, epochs, images, optimizer, rate = FIELD[name]
     cfg = check(harness.compose(f"claim={name}"))
-    assert cfg.claim.accuracy == round(accuracy, 4 if cfg.claim.runs == 1 else 5)  # 10,000 images give no more
+    most = 4 if cfg.claim.runs == 1 else 5  # 10,000 images give no more decimals
+    assert cfg.claim.accuracy == round(float(accuracy), most)
+    with configuration():
+        claim = read_claim(name)
+    assert claim.folds == (5 if name.startswith("mlm_") and not name.endswith("_final") else 1)
+    decimals = min(len(str(accuracy).partition(".")[2]), most)
+    assert claim.rounding == pytest.approx(0.5 / 10**decimals)
+    assert claim.claimed.split(",")[0] == f"{float(accuracy):.{decimals}f}"
     assert (cfg.claim.data, cfg.data.source.get("name", "mnist")) == (data, data)
     assert cfg.claim.tested_once is (name in TESTED_ONCE)
     assert (cfg.data.batch_size, cfg.trainer.max_epochs) == (batch, epochs)

@@ -48,6 +48,13 @@ def test_a_mean_of_runs_is_tested_as_two_samples_of_one_spread_are():
     assert reason.startswith("our mean is 0.0017 below the claim; the mean of 10 runs of ours lies in 0.9901 to 0.9915")
 
 
+@pytest.mark.parametrize(("made", "times"), [({"runs": 5}, 5), ({"runs": 5, "statistic": "best"}, 1), ({}, 1)])
+def test_a_mean_over_folds_is_of_the_images_of_all_folds(made, times):
+    of = outcome(claim(0.9908, folds=5, **made), FIVE)
+    judge([of])
+    assert of.verdict.resolution == pytest.approx(1.96 * np.sqrt(0.9908 * 0.0092 / (times * 10_000)))
+
+
 def test_a_best_of_runs_is_compared_with_the_best_of_as_many_of_ours():
     of = outcome(claim(0.9935, runs=30, statistic="best"), FIVE)
     assert judged(of) == ("REPRODUCED", "the best of 30 runs of ours lies in 0.9912 to 0.9939")

@@ -59,6 +59,13 @@ def test_the_prediction_interval_widened_by_rounding_decides(claimed, verdict):
     assert judged(outcome(claim(claimed), FIVE))[0] == verdict
 
 
+@pytest.mark.parametrize(("claimed", "is_coarse"), [(0.99, True), (0.9908, False)])
+def test_a_rounding_that_is_wider_than_the_interval_is_said(claimed, is_coarse):
+    verdict, reason = judged(outcome(claim(claimed), FIVE))
+    assert verdict == "REPRODUCED"
+    assert reason.endswith(", and the claim is rounded to ± 0.005") is is_coarse
+
+
 def test_p_values_are_those_of_scipy_and_corrected_as_statsmodels_does():
     """A claim is one more value: Welch's test cannot be asked of it, the pooled two-sample test can."""
     claimed = [0.9931, 0.9908, 0.9929]
@@ -89,6 +96,14 @@ def test_where_single_runs_differ_by_more_than_the_images_tell_no_number_of_runs
     assert 1.96 * np.std(wider, ddof=1) > 1.96 * np.sqrt(0.9908 * 0.0092 / 10_000)
     assert judged(outcome(claim(0.9908), wider))[0] == "CANNOT TELL"
     assert "no number of runs would do" in judged(outcome(claim(0.9908), wider))[1]
+
+
+def test_spreads_of_training_are_not_pooled_with_those_of_the_test():
+    outcomes = [outcome(claim(0.9908), np.round(0.99 + 0.0001 * width * np.arange(5), 4)) for width in (1, 2, 4, 6)]
+    judge(outcomes)
+    halves = [each.verdict.half for each in outcomes]
+    judge([*outcomes, outcome(claim(0.9, images="train"), [0.9, 0.901, 0.902, 0.91, 0.92])])
+    assert [each.verdict.half for each in outcomes] == halves
 
 
 def test_outside_but_not_proven_over_all_claims_has_a_question_mark():
@@ -196,11 +211,14 @@ def test_a_failed_run_reproduces_nothing(failed, claimed, verdict):
     assert [each.verdict.half for each in others] == pytest.approx([others[0].verdict.half] * 4)
 
 
-@pytest.mark.parametrize(("n", "verdict"), [(5, "WORSE?"), (20, "WORSE")])
-def test_where_every_run_failed_the_claim_is_one_sound_run_among_all(n, verdict):
-    of = Outcome(claim(0.9908), failing([], *[DIVERGING, COLLAPSED] * (n // 2), *[DIVERGING] * (n % 2)))
+@pytest.mark.parametrize(("n", "runs", "verdict"), [(5, 1, "WORSE?"), (20, 1, "WORSE"), (20, 5, "WORSE?")])
+def test_where_every_run_failed_a_sound_run_is_among_those_of_the_claim(n, runs, verdict):
+    claimed = claim(0.9908, runs=runs, statistic="best")
+    of = Outcome(claimed, failing([], *[DIVERGING, COLLAPSED] * (n // 2), *[DIVERGING] * (n % 2)))
     assert judged(of)[0] == verdict
-    assert of.verdict.p_value == pytest.approx(1 / (n + 1))
+    draw = np.random.default_rng(0)
+    sound = draw.permuted(np.tile(np.arange(n + runs) == 0, (20_000, 1)), axis=1)  # the only one, anywhere
+    assert of.verdict.p_value == pytest.approx(sound[:, :runs].any(axis=1).mean(), abs=0.01)
 
 
 def test_a_single_sound_run_tells_nothing():

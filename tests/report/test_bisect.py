@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from fake_store import FakeStore
+from scipy import stats
 
 from digitlab.analysis.bisection import first_changed
 from digitlab.platform.worktrees import worktrees
@@ -137,7 +138,8 @@ def trained(harness, monkeypatch) -> list[str]:
 
     def train(commit, place, seed):
         trained.append(commit.subject)
-        accuracy = float((place / "accuracy").read_text()) - 0.001 * seed
+        first, *others = map(float, (place / "accuracy").read_text().split())
+        accuracy = [first, *others][seed] if others else first - 0.001 * seed
         if accuracy < 0:
             commit.error = "error: it says why"
             return None
@@ -186,6 +188,21 @@ def test_the_commit_is_found_and_neutral_ones_cost_one_run(
         assert dict(Counter(trained)) == expected  # the second time only what failed
         trained.clear()
     assert run_git(repository_of_one, "worktree", "list").count("\n") == 1
+
+
+def test_the_error_is_shared_among_the_commits_that_may_be_asked(harness, capsys, repository_of_one, trained):
+    by_luck = (0.941, 0.935, 0.932)
+    assert 0.05 / 3 < stats.ttest_rel(by_luck, (0.95, 0.949, 0.948)).pvalue < 0.05
+    commits = {}
+    for subject, accuracy in LINE:
+        found = " ".join(map(str, by_luck)) if subject == "slip" else str(accuracy)
+        commits[subject] = commit(repository_of_one, subject, accuracy=found, README=subject)
+    command = ("bisect", commits["start"], "HEAD", "model=mlp", "--seeds", "3")
+    assert harness.main(*command, entry_point="digitlab") is None
+    said = capsys.readouterr().out
+    assert (
+        f"{commits['culprit'][:9]} changed the accuracy: culprit (commits between were told apart at p < 0.017" in said
+    )
 
 
 def test_runs_name_commits_and_settings(harness, capsys, repository_of_one, trained):

@@ -5,6 +5,7 @@ import pytest
 from conftest import Harness
 from fake_store import FakeStore
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from digitlab.platform import console
 
@@ -29,6 +30,17 @@ class People:
                 self.client.set_tag(run_id, key, value)
         return ids
 
+    def remake(self, model, optim, accuracies, **params) -> None:
+        """Record runs as the board makes them of an entry."""
+        entered, own = self.fake_store.experiment, self.client.get_experiment_by_name("digitlab-board")
+        place = (self.fake_store.harness.folder / "again").as_uri()
+        self.fake_store.experiment = (
+            own.experiment_id if own else self.client.create_experiment("digitlab-board", place)
+        )
+        for seed, each in enumerate(accuracies, 100):
+            self.fake_store.record(model, optim, seed, each, **params)
+        self.fake_store.experiment = entered
+
     def read(self) -> tuple[list[list[str]], str]:
         """Return the rows of all tables, and what is said beside."""
         self.capsys.readouterr()
@@ -49,6 +61,16 @@ def test_entries_are_ranked_with_their_ties(board):
     half = stats.t.interval(0.95, 2, 0, stats.sem(BEST))[1]
     assert rows[0][3:5] == [f"{np.mean(BEST):.4f} ± {half:.4f}", "3"]
     assert "3 entries, by 3 people." in said
+
+
+def test_single_runs_are_no_best_and_the_board_says_so(board):
+    board.enter("anna", "cnn", "adam", (0.95,))
+    board.enter("ben", "cnn", "sgd", (0.9, 0.91))
+    rows, said = board.read()
+    assert [row[:2] for row in rows] == [["≈", "anna"], ["★", "ben"]]
+    assert "best of those with several runs" in said
+    assert "1 other is higher, of one run; " in said
+    assert "One seed only in anna/cnn/adam" in said
 
 
 def test_who_asks_for_what_is_done_shares_the_entry(board):
@@ -94,6 +116,36 @@ def test_a_diverged_entry_is_no_best(board):
     rows, _ = board.read()
     assert [row[:2] for row in rows] == [["★", "ben"], ["", "anna"]]
     assert "2 of 2 diverged" in rows[1][3]
+
+
+def test_runs_made_again_that_failed_are_counted_and_in_no_mean(board):
+    board.enter("anna", "cnn", "adam", BEST)
+    board.enter("ben", "mlp", "adam", (0.99, 0.98))
+    board.enter("clara", "mlp", "sgd", (0.97,), predictions=False)
+    board.remake("cnn", "adam", (0.982, 0.984))
+    board.remake("cnn", "adam", (0.5,), loss=float("nan"))
+    board.remake("mlp", "adam", (0.5, 0.5), loss=float("nan"))
+    board.remake("mlp", "sgd", (0.97, 0.971), predictions=False)
+    board.remake("mlp", "sgd", (0.5,), same=True)  # a single class for all images
+    rows, _ = board.read()
+    made = {row[1]: row[-1] for row in rows}
+    assert made == {
+        "anna": f"1 of 3 failed; 0.9830 ± {stats.sem((0.982, 0.984)) * stats.t.ppf(0.975, 1):.4f} (n = 2)",
+        "ben": "2 of 2 failed",
+        "clara": f"1 of 3 failed; 0.9705 ± {stats.sem((0.97, 0.971)) * stats.t.ppf(0.975, 1):.4f} (n = 2)",
+    }
+
+
+def test_lower_is_said_with_a_correction_for_all_entries_made_again(board):
+    again = (0.973, 0.979, 0.976)
+    p = stats.ttest_ind(BEST, again).pvalue
+    assert multipletests([p], method="holm")[1] < 0.05 < min(multipletests([p, 1], method="holm")[1])
+    board.enter("anna", "cnn", "adam", BEST)
+    board.enter("ben", "mlp", "adam", BEST)
+    board.remake("cnn", "adam", again)
+    assert {row[1]: row[-1].endswith(", lower") for row in board.read()[0]} == {"anna": True, "ben": False}
+    board.remake("mlp", "adam", BEST)
+    assert not any("lower" in row[-1] for row in board.read()[0])
 
 
 def test_of_an_empty_store_nothing_is_made_up(board):

@@ -109,10 +109,13 @@ def test_digitlabs_own_runs_read_as_foreign_give_the_same_numbers(tmp_path):
     assert own == foreign
 
 
-def test_a_filter_chooses_among_foreign_runs(others):
+def test_a_filter_chooses_among_foreign_runs(others, capsys):
     others.fill()
     assert others.report(*KEYS, "report.filter=params.model = 'resnet'") is None
     assert set(others.cells()) == {"resnet/adam", "resnet/sgd"}
+    assert "chosen by a result" not in capsys.readouterr().out
+    assert others.report(*KEYS, "report.filter=metrics.test_acc > 0.8") is None
+    assert "note: They were chosen by a result" in capsys.readouterr().out
 
 
 def test_without_a_seed_the_runs_of_an_arm_are_repeats(others):

@@ -126,6 +126,20 @@ def test_a_worse_model_is_not_promoted_unless_forced(fake, harness, capsys, monk
     assert "Cannot tell whether it is worse than the model before it: A and B were tested on other images" in said
 
 
+def test_a_champion_with_a_run_at_chance_is_no_tie(fake, harness, capsys):
+    promote = ("--name", "digits", "--alias", "champion")
+    first = with_model(fake, "mlp", "adam", 5, 0.5, same=True)
+    assert say(harness, capsys, "register", first, *promote)[0] == 0
+    for seed, accuracy in enumerate((0.951, 0.949, 0.95, 0.952)):
+        fake.record("mlp", "adam", seed, accuracy, predictions=False)
+    for seed, accuracy in enumerate((0.901, 0.899, 0.9, 0.902), 1):
+        fake.record("cnn", "adam", seed, accuracy, predictions=False)
+    worse = with_model(fake, "cnn", "adam", 0, 0.9)
+    code, said = say(harness, capsys, "register", worse, *promote)
+    assert code == 1
+    assert "at chance: 1 of 5 of A; they are in no mean. B is worse by 5.01 ± " in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

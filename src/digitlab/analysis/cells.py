@@ -76,13 +76,18 @@ class Cell:
         """The variance of the accuracies over seeds; nan for fewer than two."""
         return variance(self.accuracies.values()) if len(self.accuracies) > 1 else nan
 
+    @property
+    def step(self) -> float:
+        """The accuracy that one test image is worth; 0 where their number is unknown."""
+        return 1 / self.runs[0].test_images if self.runs[0].test_images else 0.0
+
     @cached_property
     def interval(self) -> tuple[float, float]:
         """The 95 % interval of the accuracy: Student's over seeds, or Wilson's over the test images of a single run."""
         values = list(self.accuracies.values())
-        if len(values) > 1:
-            return t_interval(values)
         images = self.runs[0].test_images
+        if len(values) > 1:
+            return t_interval(values, step=self.step)
         return wilson(round(values[0] * images), images) if values and images else (nan, nan)
 
     @property

@@ -65,6 +65,16 @@ class Comparison:
         return [cell for cell in self.cells if cell.is_sound]
 
     @property
+    def higher(self) -> list[Cell]:
+        """The compared cells above the best one: of one run each, which is never the best among cells of several."""
+        return [cell for cell in self.compared if self.best and cell.accuracy > self.best.accuracy]
+
+    @property
+    def is_tested(self) -> bool:
+        """Say whether any difference to the best was tested; of single runs without predictions none is."""
+        return any(pair.test != "none" for pair in self.against_best())
+
+    @property
     def runs(self) -> list[Result]:
         return [run for cell in self.cells for run in cell.runs]
 

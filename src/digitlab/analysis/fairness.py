@@ -83,7 +83,7 @@ def caveats(comparison: Comparison) -> list[str]:
         notes.append(
             "Two seeds say little: their interval is seven times as wide as that of five seeds with the same spread."
         )
-    seeds = {cell.name: frozenset(cell.accuracies) for cell in cells}
+    seeds = {cell.name: frozenset(run.seed for run in cell.runs) for cell in cells}
     if len(set(seeds.values())) > 1:
         usual, listed = name_unusual(seeds, lambda name, found: f"{name} has {_list_seeds(found)}")
         notes.append(

@@ -18,7 +18,7 @@ POWER = 0.8
 class Difference:
     """How much more accurate the runs of B are than those of A: mean, half of its 95 % interval, two-sided p-value.
 
-    `spread` is the standard deviation of the runs of a group.
+    `spread` is the standard deviation of the runs of a group or, where they are paired, of the differences of pairs.
     """
 
     mean: float
@@ -26,20 +26,21 @@ class Difference:
     p_value: float
     counts: tuple[int, int]
     spread: float
+    is_paired: bool = False
 
     @property
     def is_shown(self) -> bool:
         return self.p_value < ALPHA
 
     def is_worse(self, margin: float) -> bool | None:
-        """Say whether B is worse than A by more than `margin`: True and False are shown, None cannot be told."""
+        """Say whether B is worse than A: True is shown of any loss, False of one within `margin`; None is neither."""
         if self.mean - self.half > -margin:
             return False
         return True if self.mean + self.half < 0 else None
 
     def runs_to_show(self, detectable: float) -> int | None:
-        """Return how many more runs of each group would show a difference of `detectable`; None for too many."""
-        needed = runs_needed(self.spread, detectable)
+        """Return how many more runs of each group, or pairs, show a difference of `detectable`; None for too many."""
+        needed = runs_needed(self.spread, detectable, self.is_paired)
         return None if needed is None else max(needed - min(self.counts), 0)
 
 
@@ -72,18 +73,19 @@ def paired_difference(pairs: Sequence[tuple[float, float]], step: float) -> Diff
     """Compare two runs or more of A with their counterparts of B, given as (a, b), by Student's paired t-test."""
     a, b = zip(*pairs, strict=True)
     found, count = paired_t(b, a, step), len(pairs)
-    spread = mean_and_spread(b, a, step)[1] / math.sqrt(2)
-    return Difference(found.mean, found.high - found.mean, found.p, (count, count), spread)
+    spread = mean_and_spread(b, a, step)[1]
+    return Difference(found.mean, found.high - found.mean, found.p, (count, count), spread, is_paired=True)
 
 
-def runs_needed(spread: float, detectable: float) -> int | None:
+def runs_needed(spread: float, detectable: float, is_paired: bool = False) -> int | None:
     """Return how many runs of each of two groups with this standard deviation show a difference with 80 % power.
 
-    By the noncentral t distribution of Student's two-sided test at ALPHA; None where it takes more than 1,000.
+    Where they are paired, how many pairs whose differences have it. By the noncentral t distribution of Student's
+    two-sided test at ALPHA; None where it takes more than 1,000.
     """
-    counts = np.arange(2, MOST_RUNS + 1)
-    degrees = 2 * (counts - 1)
-    shift = detectable / spread * np.sqrt(counts / 2)
+    counts, groups = np.arange(2, MOST_RUNS + 1), 1 if is_paired else 2
+    degrees = groups * (counts - 1)
+    shift = detectable / spread * np.sqrt(counts / groups)
     critical = stats.t.ppf(1 - ALPHA / 2, degrees)
     power = stats.nct.sf(critical, degrees, shift) + stats.nct.cdf(-critical, degrees, shift)
     enough = np.flatnonzero(power >= POWER)

@@ -31,9 +31,13 @@ def wilson(correct: int, total: int, confidence: float = 0.95) -> tuple[float, f
     return max(middle - half, 0.0), min(middle + half, 1.0)
 
 
-def t_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
-    """Return Student's interval of the mean of two values or more."""
-    half = scipy.stats.t.ppf((1 + confidence) / 2, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
+def t_interval(values: Sequence[float], confidence: float = 0.95, step: float = 0) -> tuple[float, float]:
+    """Return Student's interval of the mean of two values or more.
+
+    Of values that are multiples of `step`, the standard deviation is taken as at least that of rounding.
+    """
+    spread = max(float(np.std(values, ddof=1)), step / math.sqrt(12))
+    half = scipy.stats.t.ppf((1 + confidence) / 2, len(values) - 1) * spread / np.sqrt(len(values))
     return float(np.mean(values) - half), float(np.mean(values) + half)
 
 

@@ -11,6 +11,7 @@ from digitlab.claims.schema import Claim
 from digitlab.claims.verdict import Outcome
 from digitlab.documents import document, format
 from digitlab.documents.document import Document, Linked, Section, Table
+from digitlab.platform.text import count
 
 MINUTES = "min a run: the median by the clock, whatever else the machine did meanwhile."
 
@@ -44,7 +45,7 @@ def page_of(outcome: Outcome, outcomes: Sequence[Outcome]) -> Document:
     changed = [each for each in outcomes if each.claim.name == claim.name and not each.is_own]
     table = page.table([outcome]).compact()
     runs = Table(
-        ["seed", "test accuracy", "test loss", "epochs", "minutes", "day", "commit"],
+        ["seed", claim.measured, "test loss", "epochs", "minutes", "day", "commit"],
         [_run(run) for run in outcome.runs],
         f"Runs of {claim.name}",
     )
@@ -104,9 +105,13 @@ def _lessons(outcomes: Sequence[Outcome]) -> list[str]:
         )
     unstated = [each for each in judged if each.claim.unstated]
     if unstated:
-        lines.append(f"{len(unstated)} of {len(judged)} documents leave a part of their recipe unstated.")
+        of, all_of = (len({each.claim.document for each in group}) for group in (unstated, judged))
+        lines.append(
+            f"{of} of {count(all_of, 'document')} {'leave' if of > 1 else 'leaves'} a part of a recipe unstated."
+        )
     lines += [
-        f"{each.claim.name}, {page.describe_changes(each)}: {format.signed(change.mean)} in accuracy (n = {common})."
+        f"{each.claim.name}, {page.describe_changes(each)}: {format.signed(change.mean)} in accuracy "
+        f"({format.signed(change.low)} to {format.signed(change.high)}, n = {common})."
         for each in outcomes
         if not each.is_own
         for common, change in [page.compare_with_own(each, outcomes)]

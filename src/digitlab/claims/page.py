@@ -92,7 +92,9 @@ def table(claimed: Sequence[Outcome]) -> Table:
 
 def changes(outcomes: Sequence[Outcome]) -> Table:
     """Return a row for each changed recipe: what differs from the claim's own, and by how much the accuracy changes."""
-    headings = ["claim", "counterpart", "what differs", "test accuracy", "n", "test loss",
+    measured = {outcome.claim.measured for outcome in outcomes if not outcome.is_own}
+    accuracy = measured.pop() if len(measured) == 1 else "accuracy"
+    headings = ["claim", "counterpart", "what differs", accuracy, "n", "test loss",
                 "difference to the claim's recipe", "95 % interval", "seeds in common"]  # fmt: skip
     rows = []
     for outcome in (each for each in outcomes if not each.is_own):
@@ -188,7 +190,7 @@ def recipe_changes(outcomes: Sequence[Outcome]) -> list[Table | str]:
         return []
     note = (
         "There is no verdict here, because no document claims anything about these recipes. What differs is read from "
-        "the two configurations. The difference in test accuracy to the claim's own recipe is paired by seed, with its "
+        "the two configurations. The difference in accuracy to the claim's own recipe is paired by seed, with its "
         "95 % t-interval; – where fewer than two seeds are common. An interval that holds 0 shows no difference."
     )
     return [changes(outcomes), note]

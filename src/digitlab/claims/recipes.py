@@ -85,6 +85,7 @@ def read_claim(name: str, *overrides: str) -> Claim:
         name=name,
         model=model,
         optim=groups(cfg)["optim"],
+        folds=cfg.data.get("folds") or 1,
         is_validated_on_test=cfg.data.split == "test" and not cfg.claim.tested_once,
         **said,
     )

@@ -66,7 +66,9 @@ class Claim:
     optim: str
     data: str
     is_validated_on_test: bool
+    folds: int = 1  # that the data are divided into, each of which is tested by the runs of another seed
     accuracy: float | None = None
+    decimals: int | None = None  # of it, where the last is a 0, which a number does not keep
     images: str = "test"  # or "train"
     runs: int = 1  # that the accuracy is made of
     statistic: str = "mean"  # of them, or "best"
@@ -97,20 +99,29 @@ class Claim:
         return f"the {self.statistic} of {self.runs} runs" if self.runs > 1 else "one run"
 
     @property
+    def measured(self) -> str:
+        """What kind of accuracy is claimed, in words."""
+        return f"{'training' if self.images == 'train' else 'test'} accuracy"
+
+    @property
     def claimed(self) -> str:
         """The accuracy as a table has it, with what it is of where that is not one test of one run."""
         if self.accuracy is None:
             return "–"
-        parts = [f"{self.accuracy:g}"]
+        parts = [f"{self.accuracy:.{self._decimals}f}"]
         parts += [f"{self.statistic} of {self.runs}"] if self.runs > 1 else []
         return ", ".join([*parts, "training"] if self.images == "train" else parts)
 
     @property
     def rounding(self) -> float:
         """Half a unit of the last digit that the accuracy is given with."""
+        return 10**-self._decimals / 2
+
+    @property
+    def _decimals(self) -> int:
         digits = Decimal(str(self.accuracy)).as_tuple().exponent
         assert isinstance(digits, int)  # an accuracy is a number
-        return float(Decimal(1).scaleb(digits) / 2)
+        return max(-digits, self.decimals or 0)
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,12 @@ class Outcome:
         return 1 / self.runs[0].test_images
 
     @property
+    def images(self) -> int:
+        """How many images the claim is of: a mean over folds of those of each fold."""
+        folds = 1 if self.claim.is_best else min(self.claim.folds, self.claim.runs)
+        return folds * self.runs[0].test_images
+
+    @property
     def is_comparable(self) -> bool:
         """Say whether an accuracy is claimed, and on the data of these runs."""
         return self.claim.accuracy is not None and self.data == self.claim.data
@@ -179,12 +185,13 @@ def _without_interval(outcome: Outcome) -> Verdict:
 def _set_intervals(outcomes: Sequence[Outcome]) -> None:
     """Set the prediction interval of each outcome with two sound runs or more.
 
-    The spreads of recipes of one data set steady each other. One with a failed run has that of its sound ones alone.
+    The spreads of recipes of one data set and kind of images steady each other. One with a failed run has that of its
+    sound ones alone.
     """
     groups = defaultdict(list)
     for outcome in outcomes:
         if len(outcome.cell.accuracies) > 1:
-            groups[outcome.data if outcome.cell.is_sound else id(outcome)].append(outcome)
+            groups[(outcome.data, outcome.claim.images) if outcome.cell.is_sound else id(outcome)].append(outcome)
     for group in groups.values():
         counts, means, variances = np.array(
             [(len(c.accuracies), c.accuracy, c.variance) for c in (o.cell for o in group)]
@@ -200,13 +207,14 @@ def _p_value(outcome: Outcome) -> float:
     if outcome.cell.is_sound or (interval and claimed > interval.middle):  # what failed is below the claim too
         return interval.p_value(claimed, outcome.claim.rounding) if interval else 1.0
     if not outcome.cell.accuracies and all(run.accuracy < claimed for run in outcome.runs):
-        return 1 / (n + 1)  # any one of n + 1 runs is the only sound one with this probability
+        made = outcome.claim.runs
+        return made / (n + made)  # an only sound one of all runs is among those of the claim with this probability
     return 1.0
 
 
 def _decide(outcome: Outcome, p: float, p_holm: float) -> Verdict:
     claim, interval = outcome.claim, outcome.interval
-    claimed, images, cell = claim.accuracy or 0.0, outcome.runs[0].test_images, outcome.cell
+    claimed, images, cell = claim.accuracy or 0.0, outcome.images, outcome.cell
     resolution = max(1.96 * sqrt(claimed * (1 - claimed) / images), 1 / images)
     middle, half = (interval.middle, interval.half) if interval else (nan, nan)
     verdict = partial(Verdict, middle=middle, half=half, resolution=resolution, p_value=p_holm)
@@ -224,6 +232,8 @@ def _decide(outcome: Outcome, p: float, p_holm: float) -> Verdict:
         return verdict(word, "; ".join([f"{ours} {abs(excess):.4f} {side} the claim", *reasons]))
     if cell.failed or claim.diverges or not interval:
         return verdict(CANNOT_TELL, "; ".join(reasons))
+    if claim.rounding > half:
+        reasons[-1] += f", and the claim is rounded to ± {claim.rounding:g}"
     if half <= resolution:
         return verdict(REPRODUCED, reasons[0])
     needed = interval.runs_needed(resolution)

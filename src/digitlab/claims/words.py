@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from digitlab.analysis.moderated import MIN_CELLS
 from digitlab.claims.verdict import (
     BETTER,
     CANNOT_TELL,
@@ -30,7 +31,8 @@ READING = {
 }
 RULE = (
     "A claim is one run, or the mean or the best of several. As many runs more of ours would give a number in the "
-    "prediction interval in 95 % of cases; the spreads of all claims here steady its width. "
+    f"prediction interval in 95 % of cases. From {MIN_CELLS} claims of the same images on, none with a failed run, "
+    "their spreads steady each other's widths. "
     f"{REPRODUCED}: the claimed accuracy, give or take its rounding, lies in that interval, which is no wider than the "
     f"95 % interval that the number of test images leaves to the claim. {CANNOT_TELL}: it lies in an interval that is "
     f"wider, and so would claims that are off; or a run of ours failed. {BETTER} or {WORSE}: it lies outside, our mean "
@@ -72,7 +74,7 @@ def paragraph(outcome: Outcome) -> str:
 def accuracy(outcome: Outcome) -> str:
     """Write the mean accuracy; runs that failed are counted, and are in no mean unless the claim is that they do."""
     cell, values = outcome.cell, outcome.accuracies
-    text = format.mean_of(values) if values else ""
+    text = format.mean_of(values, outcome.step) if values else ""
     if not cell.failed or len(values) == cell.n:
         return text
     return f"{cell.failed} of {cell.n} failed{f'; others {text}' if text else ''}"

@@ -23,6 +23,9 @@ class Claim(Keys):
     accuracy: Accuracy | None = Field(
         default=None, description="claimed on all test images, with the digits that the document gives"
     )
+    decimals: Annotated[int, Field(ge=1, le=9)] | None = Field(
+        default=None, description="of the accuracy as the document gives it, where the last is a 0: 4 of 0.9840"
+    )
     images: Literal["test", "train"] = Field(
         default="test", description="what the accuracy is of; train: the running mean of the last epoch, train/acc"
     )

@@ -7,12 +7,17 @@ from statistics import mean
 from digitlab.analysis.statistics import t_interval, wilson
 
 
-def mean_of(values: Sequence[float]) -> str:
-    """Write a mean ± half its 95 % t-interval, or a single value."""
+def mean_of(values: Sequence[float], step: float = 0) -> str:
+    """Write a mean ± half its 95 % t-interval, or a single value.
+
+    Of multiples of `step` the interval is at least that of rounding; without one, equal values have none.
+    """
     if len(values) < 2:
         return f"{values[0]:.4f}"
-    low, high = t_interval(values)
-    return f"{mean(values):.4f} ± {(high - low) / 2:.4f}"
+    low, high = t_interval(values, step=step)
+    return f"{mean(values):.4f} " + (
+        f"± {(high - low) / 2:.4f}" if step or max(values) > min(values) else "(all equal)"
+    )
 
 
 def interval(accuracy: float, images: int) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from digitlab import REPOSITORY
 from digitlab.analysis.bisection import first_changed
+from digitlab.analysis.cells import ALPHA
 from digitlab.analysis.groups import Difference, paired_difference
 from digitlab.analysis.records import Result
 from digitlab.config.arguments import check_arguments
@@ -62,6 +63,10 @@ def _search(commits: Sequence["_Commit"], seeds: int) -> int:
         console.say(f"Cannot tell: {bad.name} is not shown to differ from {good.name}{shown}; --seeds takes more.")
         return UNDECIDED
     console.say(f"{bad.name} differs from {good.name} by {_by(whole)}")
+    level = ALPHA / (len(commits) - 1).bit_length()  # shared among the commits that may be asked
+
+    def is_shown(found: Difference | None) -> bool:
+        return found is not None and found.p_value < level
 
     def is_changed(state: int) -> bool | None:
         commit = commits[state]
@@ -71,7 +76,8 @@ def _search(commits: Sequence["_Commit"], seeds: int) -> int:
         answer = next((answer for other, answer in told.items() if commit.is_same(other)), None)
         if answer is None:
             from_good, from_bad = (_difference(end, commit, seeds) for end in (good, bad))
-            answer = True if from_good and from_good.is_shown else False if from_bad and from_bad.is_shown else None
+            answer = True if is_shown(from_good) else False if is_shown(from_bad) else None
+            tested.append(commit)
         if answer is not None:
             told[commit] = answer
         words = {True: f"differs from {good.name}", False: f"is as {good.name}", None: "cannot be told"}
@@ -79,13 +85,15 @@ def _search(commits: Sequence["_Commit"], seeds: int) -> int:
         return answer
 
     told: dict[_Commit, bool] = {good: False, bad: True}
+    tested: list[_Commit] = []
     low, high = first_changed(len(commits), is_changed)
     suspects = commits[low + 1 : high + 1]
     if len(suspects) > 1:
         console.say("Cannot tell: it is one of " + ", ".join(f"{each.name} ({each.subject})" for each in suspects))
         return UNDECIDED
     (found,) = suspects
-    console.say(f"{found.name} changed the accuracy: {found.subject}")
+    basis = f" (commits between were told apart at p < {level:.2g}, which shares an error of 5 %)" if tested else ""
+    console.say(f"{found.name} changed the accuracy: {found.subject}{basis}")
     return PASSES
 
 

@@ -6,9 +6,12 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+from digitlab.analysis.cells import ALPHA
 from digitlab.analysis.compare import Comparison, compare, same_test_set
-from digitlab.analysis.groups import difference, single_difference
-from digitlab.analysis.records import Predict, Predictions, Result
+from digitlab.analysis.fairness import caveats
+from digitlab.analysis.groups import Difference, difference, single_difference
+from digitlab.analysis.records import Predict, Predictions, Result, mark_collapsed
+from digitlab.analysis.statistics import holm
 from digitlab.claims import words
 from digitlab.claims.followed import Followed
 from digitlab.claims.recipes import recipe_of
@@ -29,7 +32,8 @@ AXES = "people", "entry"
 CODE = "code patch", "code of your own"  # recorded of a run, and as much a choice as its settings
 MADE_AGAIN = (
     "An entry can be made again here, with seeds that nobody knew before. Lower or higher is said where the difference "
-    "to what was entered is shown, p < 0.05."
+    "to what was entered is shown, p < 0.05 after Holm's correction for all entries made again. Failed: diverged, or "
+    "no better than naming one class."
 )
 SHOWN = 3  # settings that tell entries of one network and optimizer apart
 RULE = (
@@ -68,8 +72,13 @@ class Board:
 def show_board(store: Store) -> int:
     """Print the board; return the exit code."""
     document = read_board(store, partial(read_predictions, store)).document
-    for table in document.tables:
-        console.show_table(table.headings, table.rows, table.text_columns, table.title)
+    for block in (block for section in document.sections for block in section.blocks):
+        if isinstance(block, Table):
+            console.show_table(block.headings, block.rows, block.text_columns, block.title)
+        elif isinstance(block, str):
+            console.say(block)
+        elif isinstance(block, list):
+            console.say("\n".join(block))
     console.say(document.lead)
     return 0
 
@@ -89,10 +98,12 @@ def read_board(store: Store, predict: Any, states: Mapping[str, str] | None = No
     def predict_of(result: Result) -> Predictions | None:
         return predict(result.run_id)
 
+    of_remakes = {**_remade(entries, predict_of), **(states or {})}
     for data, those in _by_test_set(entries, predict_of):
         comparison, names = _compare(those, predict_of)
-        shown.append(_table(data, comparison, names, states))
-        sections.append(Section(data, [conclusion(comparison), shown[-1], *legend(comparison)]))
+        shown.append(_table(data, comparison, names, of_remakes, states is not None))
+        limits = [notes] if (notes := caveats(comparison)) else []
+        sections.append(Section(data, [conclusion(comparison), shown[-1], *legend(comparison), *limits]))
     with configuration():
         followers = [run for run in runs if run.info.run_id in claimed]
         recipes = {run.data.tags["fingerprint"]: recipe_of(run.data.params) for run in followers}
@@ -214,35 +225,47 @@ def _table(
     title: str,
     comparison: Comparison,
     named: Mapping[tuple[str, str], Entry],
-    states: Mapping[str, str] | None,
+    of_remakes: Mapping[str, str],
+    may_ask: bool,
 ) -> Table:
     headings = ["mark", *AXES, "test accuracy", "n", "rank", "best with probability", "parameters", "made again here"]
     rows = []
     for cell in comparison.cells:
         entry = named[cell.model, cell.optim]
+        ask = Linked(("make it again", f"again/{entry.id}")) if may_ask else "–"
         row = [tables.symbol(cell), cell.model, cell.optim, tables.accuracy(cell), str(cell.n)]
         more = *tables.rank(comparison, cell), tables.parameters(cell)
-        rows.append([*row, *more, _again(entry, comparison.step, states)])
+        rows.append([*row, *more, of_remakes.get(entry.id, ask)])
     return Table(headings, rows, title, text_columns=3).compact()
 
 
-def _again(entry: Entry, step: float, states: Mapping[str, str] | None) -> str:
-    """Say what came of the runs that the board made of an entry, or how it stands with them."""
-    state = (states or {}).get(entry.id)
-    if state:
-        return state
-    here, then = ([run.accuracy for run in runs if not run.has_diverged] for runs in (entry.again, entry.runs))
-    if not here:
-        return Linked(("make it again", f"again/{entry.id}")) if states is not None else "–"
-    said = f"{mean_of(here) if len(here) > 1 else f'{here[0]:.4f}'} (n = {len(here)})"
-    if len(here) > 1 and len(then) > 1:
-        found = difference(then, here, step)
-    elif len(here) > 1 and then:
-        found = single_difference(here, then[0], step)
-        found = replace(found, mean=-found.mean)
-    else:
-        return said
-    return f"{said}, {'lower' if found.mean < 0 else 'higher'}" if found.is_shown else said
+def _remade(entries: Sequence[Entry], predict: Predict) -> dict[str, str]:
+    """Say what came of the runs that the board made of entries, by their ids; failed ones are in no mean."""
+    said: dict[str, str] = {}
+    found: dict[str, Difference] = {}
+    for entry in (each for each in entries if each.again):
+        marked = mark_collapsed([*entry.runs, *entry.again], predict)
+        sides = marked[: len(entry.runs)], marked[len(entry.runs) :]
+        then, here = ([run.accuracy for run in side if not run.has_failed] for side in sides)
+        step = 1 / entry.runs[0].test_images
+        failed = len(entry.again) - len(here)
+        parts = [f"{failed} of {len(entry.again)} failed"] if failed else []
+        parts += [f"{mean_of(here, step)} (n = {len(here)})"] if here else []
+        said[entry.id] = "; ".join(parts)
+        if then and len(here) > 1:
+            found[entry.id] = _change(then, here, step)
+    for (entry_id, each), p in zip(found.items(), holm([each.p_value for each in found.values()]), strict=True):
+        if p < ALPHA:
+            said[entry_id] += f", {'lower' if each.mean < 0 else 'higher'}"
+    return said
+
+
+def _change(then: Sequence[float], here: Sequence[float], step: float) -> Difference:
+    """Return how much more accurate the runs made here are than those of then, one or more."""
+    if len(then) > 1:
+        return difference(then, here, step)
+    found = single_difference(here, then[0], step)
+    return replace(found, mean=-found.mean)
 
 
 def _claims(of_claims: Sequence[Followed], people: Mapping[str, set[str]]) -> Table:

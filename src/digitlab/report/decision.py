@@ -29,6 +29,9 @@ def conclusion(comparison: Comparison) -> str:
     left = f"{count(failed, 'cell')} with a run that diverged or is at chance {are(failed)} not compared"
     if not others:
         return f"{best.name} is {found}; {left if failed else 'there is nothing to compare it with'}."
+    not_compared = f"; {left}" if failed else ""
+    if not comparison.is_tested:
+        return f"{best.name} ({BEST}) is highest {found}; no difference to it was tested{not_compared}."
     ties = sum(cell.is_tied for cell in comparison.cells)
     if ties:
         which = (
@@ -37,7 +40,9 @@ def conclusion(comparison: Comparison) -> str:
         verdict = f"{which} ({TIED}) {are(ties)} statistically indistinguishable from it"
     else:
         verdict = f"{'the other cell is' if others == 1 else f'all {others} others are'} worse"
-    return f"{best.name} ({BEST}) is best {found}; {verdict}{f'; {left}' if failed else ''}."
+    single = len(comparison.higher)
+    above = f"; {count(single, 'other')} {are(single)} higher, of one run{' each' * (single > 1)}" if single else ""
+    return f"{best.name} ({BEST}) is {_best(comparison)} {found}{above}; {verdict}{not_compared}."
 
 
 def legend(comparison: Comparison) -> list[str]:
@@ -45,13 +50,14 @@ def legend(comparison: Comparison) -> list[str]:
     texts = []
     if comparison.best:
         is_any_worse = any(not (cell.is_best or cell.is_tied) for cell in comparison.compared)
-        tied = f", {TIED} statistically indistinguishable from it" if comparison.pairs else ""
-        tied += "; the others are worse" if is_any_worse else ""
-        texts.append(f"{BEST} {'best' if comparison.pairs else 'the only cell that is compared'}{tied}.")
-    over_seeds, single = (any((len(c.accuracies) > 1) is many for c in comparison.cells) for many in (True, False))
-    if over_seeds:
+        marked = f"{_best(comparison)}, {TIED} statistically indistinguishable from it"
+        marked = marked if comparison.is_tested else f"the highest, {TIED} not tested against it"
+        marked += "; the others are worse" if is_any_worse else ""
+        texts.append(f"{BEST} {marked if comparison.pairs else 'the only cell that is compared'}.")
+    counts = {len(cell.accuracies) for cell in comparison.cells}
+    if max(counts) > 1:
         texts.append("± is the 95 % t-interval of the mean over seeds, for each cell by itself.")
-    if single and comparison.test_images:
+    if 1 in counts and comparison.test_images:
         texts.append(f"In brackets Wilson's 95 % interval of a single run over {comparison.test_images:,} test images.")
     if comparison.pairs and any(cell.n > 1 for cell in comparison.compared):
         texts += _on_new_images(comparison)
@@ -65,15 +71,16 @@ def differences(comparison: Comparison) -> list[str | Table]:
     """
     if not comparison.pairs:
         return []
-    blocks: list[str | Table] = [_rule(comparison), against_best(comparison)]
+    blocks: list[str | Table] = [*([_rule(comparison)] if comparison.is_tested else []), against_best(comparison)]
     if not isnan(comparison.smallest):
         blocks.append(
-            f"What this design can show: if the true spreads are those found here, with {comparison.seeds} a cell that "
-            f"is truly {comparison.smallest:.4f} below the best is marked worse in 8 of 10 cases. Found spreads are "
-            "estimates: in simulated sweeps it was 65 % to 81 % of cases for 3 seeds or more, 55 % to 73 % for 2. More "
-            "seeds show less."
+            f"What this design can show: if the true spreads are those found here, with {comparison.seeds}, a cell of "
+            f"the fewest runs, two or more, that is truly {comparison.smallest:.4f} below the best is marked worse in "
+            "8 of 10 cases. Found spreads are estimates: in simulated sweeps it was 65 % to 81 % of cases for 3 seeds "
+            "or more, 55 % to 73 % for 2. More seeds show less."
         )
-    return [*blocks, _how(comparison), *([all_pairs(comparison)] if len(comparison.pairs) > 1 else [])]
+    blocks += [_how(comparison)] if any(pair.test != "none" for pair in comparison.pairs) else []
+    return [*blocks, *([all_pairs(comparison)] if len(comparison.pairs) > 1 else [])]
 
 
 def _rule(comparison: Comparison) -> str:
@@ -83,9 +90,14 @@ def _rule(comparison: Comparison) -> str:
     held += coverage(counts) if over_seeds else "95 % of cases"
     said = f" This is said{_on_these(comparison)}." if comparison.test_images else ""
     return (
-        f"{BEST} best, {TIED} statistically indistinguishable from it: p ≥ {ALPHA} in {_tests(comparison)}, one-sided "
-        f"and corrected for {count(len(counts) - 1, 'comparison')} with the best, so that {held}.{said}"
+        f"{BEST} {_best(comparison)}, {TIED} statistically indistinguishable from it: p ≥ {ALPHA} in "
+        f"{_tests(comparison)}, one-sided and corrected for {count(len(counts) - 1, 'comparison')} with the best, so "
+        f"that {held}.{said}"
     )
+
+
+def _best(comparison: Comparison) -> str:
+    return "best of those with several runs" if comparison.higher else "best"
 
 
 def _on_these(comparison: Comparison) -> str:
@@ -131,7 +143,7 @@ def networks(comparison: Comparison) -> list[str | Table | Picture]:
     else:
         blocks.append(f"Ranks are tested with {MIN_RANKED} {network}s and 3 {optimizer}s or more.")
     profiles = {
-        arm: [list(cell.accuracies.values()) + [0.0] * cell.failed for cell in comparison.cells
+        arm: [list(cell.accuracies.values()) for cell in comparison.cells
               if cell.arm == arm and cell.model in found.networks]
         for arm in (row.arm for row in found.rows)
     }  # fmt: skip

@@ -12,6 +12,7 @@ import numpy as np
 
 from digitlab.analysis.records import Result
 from digitlab.platform.text import count, did_you_mean
+from digitlab.report.runs import chosen_by_result
 from digitlab.tracking import queries
 from digitlab.tracking.store import Store
 
@@ -69,6 +70,7 @@ def find(store: Store, keys: Keys, filter_string: str | None) -> tuple[list[Resu
     left = ", ".join(f"{number} {why}" for why, number in lacking.items() if number)
     notes = [f"The runs are not digitlab's: {keys.metric} is compared by {' and '.join(keys.arm)}."]
     notes += [f"Left out of {count(len(runs), 'run')}: {left}."] if left else []
+    notes += chosen_by_result(filter_string or "")
     scale = _scale(complete, wanted[-1], keys.metric)
     notes += [f"{keys.metric} is in percent there, and is shown as a share here."] if scale == 100 else []
     complete.sort(key=lambda run: run.info.start_time)

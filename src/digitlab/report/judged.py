@@ -36,15 +36,17 @@ def followed(
 def outcomes(found: Iterable[Followed], read: Read = read_claim) -> list[Outcome]:
     """Return what came of each recipe on each data set, in the order of `found`, and judge them all together.
 
-    Of runs of one seed the last one counts.
+    Of runs of one seed the first one counts.
     """
     by_recipe: dict[tuple[Recipe, str], list[Followed]] = {}
     for each in found:
         by_recipe.setdefault((each.recipe, each.result.data), []).append(each)
     made = []
     for (recipe, _), runs in by_recipe.items():
-        last = {each.result.seed: each for each in sorted(runs, key=lambda each: each.result.ended)}
-        by_seed = [each for _, each in sorted(last.items())]
+        first: dict[int, Followed] = {}
+        for each in sorted(runs, key=lambda each: each.result.began):
+            first.setdefault(each.result.seed, each)
+        by_seed = [each for _, each in sorted(first.items())]
         one_class = {each.result.run_id for each in by_seed if each.names_one_class}
         claim, results = read(recipe.claim), [each.result for each in by_seed]
         runs = [_as_claimed(each, claim) for each in results]

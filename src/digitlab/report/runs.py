@@ -61,11 +61,14 @@ def find(store: Store, sweep: str | None, filter_string: str | None) -> tuple[An
 
 
 def _filtered(which: str, filter_string: str) -> list[str]:
-    by_result = "They were chosen by a result, so no mean, interval or p-value here can be taken as it stands."
-    return [
-        f"{which} that the filter finds: {filter_string}.",
-        *([by_result] if re.search(r"\bmetrics?\.", filter_string, re.IGNORECASE) else []),
-    ]
+    return [f"{which} that the filter finds: {filter_string}.", *chosen_by_result(filter_string)]
+
+
+def chosen_by_result(filter_string: str) -> list[str]:
+    """Return what is to be said of runs that a filter chose by what they came to; nothing for another filter."""
+    if not re.search(r"\bmetrics?\.", filter_string, re.IGNORECASE):
+        return []
+    return ["They were chosen by a result, so no mean, interval or p-value here can be taken as it stands."]
 
 
 def _repeated(store: Store, planned: Mapping[str, str]) -> list[Result]:

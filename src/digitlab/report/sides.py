@@ -8,7 +8,7 @@ import numpy as np
 from digitlab import REPOSITORY
 from digitlab.analysis.fairness import CHANGED
 from digitlab.analysis.records import Result
-from digitlab.platform import git
+from digitlab.platform import console, git
 from digitlab.platform.text import are, count
 from digitlab.report import runs
 from digitlab.tracking import queries, references
@@ -26,7 +26,7 @@ FILTER = re.compile(
 def find_side(store: Store, reference: str) -> list[Result]:
     """Return the tested results that `reference` means: of a sweep, of a filter, or of a run over all its seeds.
 
-    Raises ValueError where there are none.
+    What is to be said of a filter is said. Raises ValueError where there are none.
     """
     if reference in queries.sweeps(store):
         return _once(_tested(reference, runs.find(store, reference, None)[2]))
@@ -35,6 +35,8 @@ def find_side(store: Store, reference: str) -> list[Result]:
     except ValueError:
         if not FILTER.match(reference):
             raise
+        for line in runs.chosen_by_result(reference):
+            console.say(f"note: {reference}: {line}")
         return _once(_tested(reference, runs.find(store, None, reference)[2]))
     if not queries.is_done(run):
         raise ValueError(f"{reference}: is not done ({run.info.status})")

@@ -99,7 +99,7 @@ def csv_of_cells(comparison: Comparison) -> tuple[list[str], list[list[object]]]
     headings += [f"test_{name}{end}" for name in others for end in ("", "_low", "_high")]
     rows = []
     for cell in comparison.cells:
-        interval = "t over seeds" if len(cell.accuracies) > 1 else "Wilson over images"
+        interval = "t over seeds" if len(cell.accuracies) > 1 else "Wilson over images" if cell.accuracies else ""
         ranks = comparison.ranks.get(cell.name, (nan,) * 4)
         row = [comparison.data, cell.model, cell.optim, cell.variant, cell.is_best, cell.is_tied, cell.n,
                round(cell.accuracy, 6), *(round(end, 6) for end in cell.interval), interval,
@@ -140,7 +140,7 @@ def accuracy(cell: Cell) -> str:
     low, high = cell.interval
     values = list(cell.accuracies.values())
     single = f"{cell.accuracy:.4f}" + ("" if isnan(low) else f" ({low:.4f} to {high:.4f})")
-    text = mean_of(values) if len(values) > 1 else single
+    text = mean_of(values, cell.step) if len(values) > 1 else single
     return text if cell.is_sound else f"{failures(cell)}{f'; others {text}' if values else ''}"
 
 

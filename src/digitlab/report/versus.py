@@ -24,7 +24,7 @@ PASSES, FAILS, UNDECIDED = 0, 1, 3  # exit codes of a gate
 
 
 class Verdict(NamedTuple):
-    """A sentence, and whether B is worse than A by more than the margin: None where that cannot be told."""
+    """A sentence, and whether B is worse than A: None where neither that is shown, nor a loss within the margin."""
 
     sentence: str
     is_worse: bool | None
@@ -46,7 +46,7 @@ def compare(store: Store, a: str, b: str, margin: float) -> int:
 def show(store: Store, a: Sequence[Result], b: Sequence[Result], margin: float) -> Verdict:
     """Print what differs between the sides, and the verdict; return it."""
     predict = predict_from(store)
-    a, b = mark_collapsed(a, predict), mark_collapsed(b, predict)
+    a, b = _mark(a, b, predict)
     console.say(f"A = {describe(a)}\nB = {describe(b)}")
     rows = [[key, *values] for key, values in differences(a, b).items()]
     if rows:
@@ -61,6 +61,12 @@ def show(store: Store, a: Sequence[Result], b: Sequence[Result], margin: float) 
     return verdict
 
 
+def _mark(a: Sequence[Result], b: Sequence[Result], predict: Predict) -> tuple[Sequence[Result], Sequence[Result]]:
+    """Return the sides, marked where a run collapsed, by the predictions of either."""
+    marked = mark_collapsed([*a, *b], predict)
+    return marked[: len(a)], marked[len(a) :]
+
+
 def predict_from(store: Store) -> Predict:
     """Return the function that reads a run's stored predictions, each once."""
     read: Callable = cache(lambda run_id: runs.read_predictions(store, run_id))
@@ -68,12 +74,13 @@ def predict_from(store: Store) -> Predict:
 
 
 def judge(a: Sequence[Result], b: Sequence[Result], predict: Predict, margin: float) -> Verdict:
-    """Say whether the runs of B are better than those of A, and whether they are shown to lose more than the margin.
+    """Say whether the runs of B are better than those of A, shown to be worse, or shown to lose at most the margin.
 
-    The results are marked where they collapsed. Raises ValueError where they cannot be compared.
+    Raises ValueError where they cannot be compared.
     """
     if len({run.settings.get("data digest") for run in (*a, *b)}) > 1 and not same_test_set([*a, *b], predict):
         raise ValueError("A and B were tested on other images, so their accuracies cannot be compared")
+    a, b = _mark(a, b, predict)
     ids = [{run.run_id for run in side} for side in (a, b)]
     if ids[0] == ids[1]:
         return Verdict("A and B are the same runs: they differ in nothing but the seed.", False)
@@ -96,7 +103,7 @@ def _judge_repeated(a: Sequence[Result], b: Sequence[Result], predict: Predict) 
     first, second = zip(*again, strict=True)
     if is_identical(first, second, predict):
         return Verdict("The same to the bit: B is A run again, with every prediction the same.", False)
-    one, other = again[0]
+    one, other = next(pair for pair in again if not is_identical(pair[:1], pair[1:], predict))
     return Verdict(
         f"Cannot tell: B is A run again with the same settings and seed, and came to {other.accuracy:.4f} where A has "
         f"{one.accuracy:.4f}: the machines differ, or a GPU's sums do.",
@@ -115,7 +122,10 @@ def _judge_failed(a: Sequence[Result], b: Sequence[Result], predict: Predict, ma
         return Verdict(f"{said}. B fails more often (Fisher's exact test: p = {p_value:.2g}).", True)
     if not all(sound):
         return Verdict(f"{said}. Cannot tell more: run both with other seeds, then compare again.", None)
-    pairs = [pair for pair in matched(a, b) if not any(run.has_failed for run in pair)]
+    matching = matched(a, b)
+    pairs = [pair for pair in matching if not any(run.has_failed for run in pair)]
+    if matching and len(pairs) < 2:
+        return Verdict(f"{said}. Cannot tell more: of {len(matching)} pairs of runs {len(pairs)} did not fail.", None)
     verdict = _judge_sound(sound[0], sound[1], pairs, predict, margin)
     fails_more = failures[1][0] * failures[0][1] > failures[0][0] * failures[1][1]
     is_worse = None if fails_more and verdict.is_worse is False else verdict.is_worse
@@ -185,13 +195,14 @@ def _sentence(found: Difference, margin: float, paired: int) -> str:
     by = f"{points(abs(found.mean))} ± {points(found.half)} points"
     if found.is_shown:
         return f"B is {'better' if found.mean > 0 else 'worse'} by {by} {basis}."
-    more = found.runs_to_show(margin)
+    more, runs_of = found.runs_to_show(margin), "pairs of runs" if paired else "runs"
     if more == 0:
-        needs = f"runs of this spread would show {points(margin)} points in 8 of 10 cases"
+        needs = f"{runs_of} of this spread would show {points(margin)} points in 8 of 10 cases"
     elif more is None:
-        needs = f"more than a thousand runs would be needed to show {points(margin)} points"
+        needs = f"more than a thousand {runs_of} would be needed to show {points(margin)} points"
     else:
-        needs = f"{more} more seed{'s' * (more > 1)} of each would show {points(margin)} points in 8 of 10 cases"
+        added = f"{more} more {'pair' if paired else 'seed'}{'s' * (more > 1)}{' of runs' if paired else ' of each'}"
+        needs = f"{added} would show {points(margin)} points in 8 of 10 cases"
     return f"Tie: B - A is {points(found.mean)} ± {points(found.half)} points {basis}; {needs}."
 
 
