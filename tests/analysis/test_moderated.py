@@ -82,6 +82,12 @@ def test_the_table_of_the_documentation(n, ties, half_point, coverage, tries):
     assert equal.min() > coverage - 4 * (0.05 * 0.95 / tries) ** 0.5  # of the cell that is kept least often
 
 
+@pytest.mark.parametrize("n", [2, 3])
+def test_the_share_of_cases_that_is_said_is_the_simulated_one(n):
+    equal = kept(np.full(15, 0.99), SPREADS, n, 10_000).mean(axis=0).min()  # of the cell that is kept least often
+    assert moderated.coverage([n] * 15) in (f"about {100 * equal + off:.0f} % of cases" for off in (-0.25, 0.25))
+
+
 @pytest.mark.parametrize(
     ("n", "cells", "shares"),
     [

@@ -241,6 +241,14 @@ def test_a_run_at_chance_reproduces_nothing(fake_store, capsys):
     assert "1 of 6 failed; others" in (fake_store.folder / "report.md").read_text()
 
 
+def test_of_two_runs_of_a_seed_the_first_counts_for_a_claim(fake_store):
+    runs = recorded(fake_store, FIVE, "claim=simple_004") | recorded(fake_store, (0.95,), "claim=simple_004")
+    fake_store.sweep("claims", *runs, overrides=runs)
+    assert fake_store.report() is None
+    (row,) = rows_of(fake_store.folder)
+    assert row["accuracies"] == " ".join(f"{each:.4f}" for each in FIVE)
+
+
 def test_how_many_runs_reach_a_claim_is_said_and_how_often_the_test_images_were_read(fake_store, capsys):
     runs = recorded(fake_store, FIVE, "claim=simple_004")  # of 0.9914
     fake_store.sweep("claims", *runs, overrides=runs)

@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from digitlab.analysis.records import Result
-from digitlab.analysis.statistics import t_interval, wilson
+from digitlab.analysis.statistics import accuracy_interval, t_interval
 
 T = TypeVar("T")
 ALPHA = 0.05
@@ -88,7 +88,7 @@ class Cell:
         images = self.runs[0].test_images
         if len(values) > 1:
             return t_interval(values, step=self.step)
-        return wilson(round(values[0] * images), images) if values and images else (nan, nan)
+        return accuracy_interval(values[0], images) if values and images else (nan, nan)
 
     @property
     def loss(self) -> float:

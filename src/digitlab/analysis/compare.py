@@ -159,11 +159,11 @@ def _compare_over_seeds(comparison: Comparison, predict: Predict) -> None:
     for cell, p_best, p in zip(cells, p_values, p_new, strict=True):
         cell.p_best, cell.p_new, cell.is_best = float(p_best), float(p), bool(np.isnan(p_best))
     comparison.pairs = compare_pairs(cells, spread, comparison.margin)
-    others = comparison.against_best()
-    for pair in others:
-        (pair.one if pair.other.is_best else pair.other).p_equivalent = float(
-            np.minimum(1, len(others) * pair.p_equivalent)
-        )
+    if comparison.margin is not None:
+        best = np.flatnonzero(np.isnan(p_values))[0]
+        same = moderated.equivalent_to_best(means, spread, counts, best, comparison.margin)
+        for cell, p_equivalent in zip(cells, same, strict=True):
+            cell.p_equivalent = float(p_equivalent)
     comparison.ranks = {c.name: each for c, each in zip(cells, moderated.rank(means, spread, counts), strict=True)}
     comparison.smallest = moderated.smallest_difference(spread, counts, step)
 

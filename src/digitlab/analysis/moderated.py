@@ -94,6 +94,21 @@ def against_best(means: np.ndarray, spread: Spread, counts: np.ndarray, may_be_b
     return p
 
 
+def equivalent_to_best(
+    means: np.ndarray, spread: Spread, counts: np.ndarray, best: np.ndarray, margin: float
+) -> np.ndarray:
+    """Return the p-value, (..., K), of each cell differing from the best by `margin` or more; nan for the best itself.
+
+    By two one-sided tests, corrected by Bonferroni for the number of others. `best` (...) is the index of the best.
+    """
+    error, df = welch(spread, counts, best)
+    index = np.asarray(best)[..., None]
+    gap = np.abs(np.take_along_axis(means, index, axis=-1) - means)
+    p = np.minimum(1, (means.shape[-1] - 1) * scipy.special.stdtr(df, -(margin - gap) / error))
+    np.put_along_axis(p, index, np.nan, axis=-1)
+    return p
+
+
 def coverage(counts: Sequence[int]) -> str:
     """Say in how many cases the best and its ties hold the truly best cell, for cells of so many runs."""
     if min(counts) == 1:

@@ -11,7 +11,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy
 
 from digitlab.analysis import moderated
 from digitlab.analysis.cells import ALPHA
@@ -69,10 +68,7 @@ def look(
     if margin is None:
         return p, np.full(p.shape, np.nan)
     best = np.argmax(np.isnan(p), axis=-1)
-    error, df = moderated.welch(spread, counts, best)
-    gap = np.take_along_axis(means, best[..., None], axis=-1) - means
-    p_equivalent = np.minimum(1, (means.shape[-1] - 1) * scipy.special.stdtr(df, -(margin - gap) / error))
-    return p, np.where(np.isnan(p), np.nan, p_equivalent)
+    return p, moderated.equivalent_to_best(means, spread, counts, best, margin)
 
 
 def stand(

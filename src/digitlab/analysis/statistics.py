@@ -31,6 +31,11 @@ def wilson(correct: int, total: int, confidence: float = 0.95) -> tuple[float, f
     return max(middle - half, 0.0), min(middle + half, 1.0)
 
 
+def accuracy_interval(accuracy: float, images: int) -> tuple[float, float]:
+    """Return Wilson's 95 % interval of an accuracy on so many images."""
+    return wilson(round(accuracy * images), images)
+
+
 def t_interval(values: Sequence[float], confidence: float = 0.95, step: float = 0) -> tuple[float, float]:
     """Return Student's interval of the mean of two values or more.
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from math import isinf, isnan
 from statistics import mean
 
-from digitlab.analysis.statistics import t_interval, wilson
+from digitlab.analysis.statistics import accuracy_interval, t_interval
 
 
 def mean_of(values: Sequence[float], step: float = 0) -> str:
@@ -22,7 +22,7 @@ def mean_of(values: Sequence[float], step: float = 0) -> str:
 
 def interval(accuracy: float, images: int) -> str:
     """Write Wilson's 95 % interval of an accuracy on so many images."""
-    low, high = wilson(round(accuracy * images), images)
+    low, high = accuracy_interval(accuracy, images)
     return f"95 % interval {low:.4f} to {high:.4f}, n = {images:,}"
 
 

@@ -7,7 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from digitlab import REPOSITORY
 from digitlab.analysis.records import Result
-from digitlab.analysis.statistics import wilson
+from digitlab.analysis.statistics import accuracy_interval
 from digitlab.config import names
 from digitlab.config.allowed import KEY, take_allowed
 from digitlab.config.compose import compose, configuration
@@ -120,7 +120,7 @@ def _say(store: Store, before: Result, after: Result) -> int:
     if is_identical([before], [after], predict_from(store)):
         console.say(f"identical: every prediction and the loss are the same to the bit{where}")
         return SAME
-    low, high = wilson(round(before.accuracy * before.test_images), before.test_images)
+    low, high = accuracy_interval(before.accuracy, before.test_images)
     inside = low <= after.accuracy <= high
     console.say(
         f"{'not identical, but within' if inside else 'not the same: outside'} its interval: test accuracy "
