@@ -82,6 +82,19 @@ def test_a_folder_of_pages_is_on_the_runs_of_every_store_it_was_written_from(tmp
     assert (folder / "simple_004.md").read_text() == pages[1]
 
 
+def test_a_run_that_a_sweep_took_for_another_claim_counts_for_both(fake_store, tmp_path):
+    """keras_io_convnet and simple_004 have one recipe, so each run of it is made once."""
+    made = recorded(fake_store, "keras_io_convnet", FIVE)
+    taken = {run_id: ["claim=simple_004", f"seed={seed}"] for seed, run_id in enumerate(made)}
+    fake_store.sweep("claims", *made, overrides=taken)
+    assert fake_store.harness.main("claims", "write", str(tmp_path), entry_point="digitlab") is None
+    index = (tmp_path / "index.md").read_text()
+    for claim in ("simple_004", "keras_io_convnet"):
+        (row,) = (line for line in index.splitlines() if line.startswith(f"| [{claim}]"))
+        assert f"| {np.mean(FIVE):.4f} ± {stats.t.ppf(0.975, 4) * stats.sem(FIVE):.4f} | 5 |" in row
+    assert (tmp_path / "runs.jsonl").read_text().count("\n") == 10
+
+
 def test_pages_count_documents_give_intervals_and_name_training(fake_store, tmp_path):
     folder, changed = tmp_path / "pages", (0.985, 0.989, 0.986)
     for claim in ("kefth_mnist", "kefth_fashion", "homl3_mnist"):

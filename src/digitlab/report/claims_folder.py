@@ -17,7 +17,7 @@ def merge(folder: Path, runs: Iterable[Followed]) -> list[Followed]:
     """Return the runs that `folder` has and those given, in a fixed order. Raises UserError where it cannot be read."""
     with user_errors(str(folder)):
         there = list(_read(folder / RUNS))
-    by_id = {each.result.run_id: each for each in (*there, *runs)}
+    by_id = {(each.recipe.claim, each.result.run_id): each for each in (*there, *runs)}
     return sorted(by_id.values(), key=lambda each: (each.place, each.result.ended))
 
 

@@ -1,15 +1,15 @@
 """List the published claims that are known, with what the runs of their recipes in this store came to."""
 
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cache, partial
 from pathlib import Path
 
 from digitlab import CONF
 from digitlab.claims import index, words
 from digitlab.claims.followed import Followed
-from digitlab.claims.recipes import read_claim, recipe_of
-from digitlab.claims.schema import Claim
+from digitlab.claims.recipes import read_claim, recipe_of, recipes_of
+from digitlab.claims.schema import Claim, Recipe
 from digitlab.claims.verdict import Outcome
 from digitlab.config.compose import configuration
 from digitlab.config.errors import UserError
@@ -91,9 +91,25 @@ def _row(claim: Claim, outcome: Outcome | None) -> list[str]:
 
 
 def _runs(store: Store) -> Iterator[Followed]:
-    """Yield every run of the store that followed a claim's recipe, its own or a changed one."""
+    """Yield every run of the store that followed a claim's recipe, its own or a changed one; once for each claim."""
     if store.peek():
         runs = list(queries.search(store, "tags.done = 'true' and params.claim LIKE '%'"))
         found = {run.data.tags["fingerprint"]: recipe_of(run.data.params) for run in runs}
-        recipes = {fingerprint: recipe for fingerprint, recipe in found.items() if recipe}
-        yield from followed(store, recipes, list(read_results(runs)), cache(partial(read_predictions, store)))
+        own = {fingerprint: recipe for fingerprint, recipe in found.items() if recipe}
+        results, predict = list(read_results(runs)), cache(partial(read_predictions, store))
+        for recipes in (own, _shared(store, own)):
+            yield from followed(store, recipes, results, predict)
+
+
+def _shared(store: Store, own: Mapping[str, Recipe]) -> dict[str, Recipe]:
+    """Return, by fingerprint, what runs followed that were made for another claim of the same recipe.
+
+    A sweep takes them for its cells; they themselves have the name of the first claim.
+    """
+    cells = [cell for parent in queries.sweeps(store).values() for cell in queries.cells_of(store, parent)]
+    named = [
+        cell
+        for cell in cells
+        if cell["fingerprint"] in own and f"claim={own[cell['fingerprint']].claim}" not in cell.get("overrides", ())
+    ]
+    return {key: recipe for key, recipe in recipes_of(named).items() if recipe.claim != own[key].claim}
