@@ -83,6 +83,6 @@ def accuracy(outcome: Outcome) -> str:
 def _reach(outcome: Outcome) -> str:
     if outcome.reached is None or outcome.percentile is None or outcome.claim.diverges:
         return ""
-    return (
-        f", and {outcome.reached} of these runs reach the claim, which is at their percentile {outcome.percentile:.0f}"
-    )
+    reach = "reaches" if outcome.reached == 1 else "reach"
+    place = f"which is at their percentile {outcome.percentile:.0f}"
+    return f", and {outcome.reached or 'none'} of these runs {reach} the claim, {place}"
