@@ -168,7 +168,10 @@ def test_a_report_says_that_the_sweep_was_looked_at_before(harness, made):
         (["optim=sgd"], "sweep.seeds=auto: compares cells, and this is one; give several, or a number of seeds"),
         (["optim.lr=0.1,0.2"], "optim.lr=0.2: sweep.seeds=auto decides by test accuracy, and learning rates are "),
         (["data.test_fraction=0.7,0.8"], "sweep.seeds=auto: compares cells on the same test images, and "),
-        (["optim=sgd", "metrics=[],[f1_macro]"], "several cells have this name, for they differ in what no name says"),
+        (
+            ["optim=sgd", "metrics=[],[f1_macro]"],
+            "sweep.seeds=auto: mlp-sgd-mnist5k-data.test_fraction=0.8-smoke: several cells have this name, for they ",
+        ),
         (["rerun=true"], "rerun=true: sweep.seeds=auto counts on what is done; give one of them"),
         (["sweep.max_seeds=2"], "sweep.max_seeds=2: must be null or a whole number from 3 to 1000"),
         (["sweep.budget=30"], "sweep.budget=30: must be null or a time above 0 such as 90s, 30min or 1.5h"),
