@@ -101,8 +101,7 @@ def test_a_traceback_of_any_command_holds_no_password(harness):
         assert CANARY not in result.stderr + result.stdout
 
 
-def test_the_description_of_a_sweep_holds_no_secret(harness, monkeypatch):
-    monkeypatch.setattr(secrets, "_hidden", set())
+def test_the_description_of_a_sweep_holds_no_secret(harness):
     harness.folder.mkdir()
     cells = [{"name": f"mlp-adam-s0-data.root=https://host/?token={CANARY}", "status": "done"}]
     store = Store(harness.uri, "digitlab")

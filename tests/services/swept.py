@@ -31,10 +31,10 @@ class Swept:
     def cells(self) -> list:
         return [run for run in self.harness.runs() if "model" in run.data.tags]
 
-    def wait_for(self, condition: Callable[[], object], driver: Program, seconds: float = 120) -> None:
+    def wait_for(self, condition: Callable[[], object], driver: Program | None = None, seconds: float = 120) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
-            assert time.monotonic() < deadline, driver.output() + str(self.cluster.jobs())
+            assert time.monotonic() < deadline, (driver.output() if driver else "") + str(self.cluster.jobs())
             time.sleep(0.2)
 
     def trained(self) -> list[str]:
@@ -45,9 +45,8 @@ class Swept:
     def hold(self, count: int = 1) -> dict[str, psutil.Process]:
         """Stop as many jobs once each has trained: on a fast machine they end before the test has looked at them."""
         held = {}
-        deadline = time.monotonic() + 120
-        while len(held) < count:
-            assert time.monotonic() < deadline, self.cluster.jobs()
+
+        def are_held() -> bool:
             for job in set(self.trained()) - set(held):
                 process = self.process(job)
                 process.suspend()
@@ -55,7 +54,9 @@ class Swept:
                     held[job] = process
                 else:
                     process.resume()
-            time.sleep(0.2)
+            return len(held) >= count
+
+        self.wait_for(are_held)
         return dict(sorted(held.items()))
 
     def _is_writable(self) -> bool:

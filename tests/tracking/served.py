@@ -12,18 +12,20 @@ from digitlab.tracking.store import Store
 ELSEWHERE = "elsewhere:1:1"  # a process of another host
 
 
-def store_of(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """Return a store in `folder` whose runs are written as those of a server are."""
-    monkeypatch.setenv("DIGITLAB_JOURNAL", str(folder / "journal"))
+@pytest.fixture
+def store(tmp_path, monkeypatch) -> Store:
+    """A store whose runs are written as those of a server are."""
+    monkeypatch.setenv("DIGITLAB_JOURNAL", str(tmp_path / "journal"))
     monkeypatch.setattr(run, "file_of", lambda _: None)
     monkeypatch.setattr(delivery, "AGAIN", 0.01)
-    store = Store(f"sqlite:///{folder / 'mlflow.db'}", "digitlab")
+    store = Store(f"sqlite:///{tmp_path / 'mlflow.db'}", "digitlab")
     store.open()
     return store
 
 
-def server_of(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """Return what the server does before it does what it is asked: `server.fault(entry)`."""
+@pytest.fixture
+def server(monkeypatch) -> SimpleNamespace:
+    """What the server does before it does what it is asked: `server.fault(entry)`."""
     server, real = SimpleNamespace(fault=lambda _: None), delivery.deliver
 
     def deliver(client, info, entry) -> None:
@@ -34,7 +36,7 @@ def server_of(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return server
 
 
-def away(_) -> None:
+def away(*_, **__) -> None:
     """Answer nothing."""
     raise MlflowException("Connection refused")
 

@@ -7,20 +7,13 @@ import time
 from functools import partial
 
 import pytest
+import served
 from mlflow.exceptions import MlflowException, RestException
-from served import ELSEWHERE, away, journals, log, server_of, state, store_of
+from served import ELSEWHERE, away, journals, log, state
 
 from digitlab.tracking import begin, delivery, journal, lease
 
-
-@pytest.fixture
-def store(tmp_path, monkeypatch):
-    return store_of(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def server(monkeypatch):
-    return server_of(monkeypatch)
+store, server = served.store, served.server  # fixtures
 
 
 @pytest.mark.parametrize("is_disk", [False, True])

@@ -5,21 +5,14 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from served import ELSEWHERE, away, journals, log, server_of, state, store_of
+import served
+from served import ELSEWHERE, away, journals, log, state
 
 from digitlab.tracking import begin, delivery, journal, maintenance, run
 from digitlab.tracking.journal import Journal
 from digitlab.tracking.store import Store
 
-
-@pytest.fixture
-def store(tmp_path, monkeypatch):
-    return store_of(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def server(monkeypatch):
-    return server_of(monkeypatch)
+store, server = served.store, served.server  # fixtures
 
 
 @pytest.mark.parametrize("has_ended", [True, False])

@@ -3,6 +3,7 @@
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from served import away
 
 from digitlab.tracking import queries
 from digitlab.tracking.store import Store
@@ -14,10 +15,6 @@ def store(harness) -> Store:
     store = Store(harness.uri, "digitlab")
     store.open()
     return store
-
-
-def away(*_, **__) -> None:
-    raise MlflowException("Connection refused")
 
 
 def test_a_wrong_filter_is_told_from_an_outage(store, monkeypatch):

@@ -41,6 +41,11 @@ def did_you_mean(above: str, name: str, known: Iterable[str], rest: str = "") ->
     return f"; did you mean: {', '.join(above + by_lower[each] + rest for each in close)}" if close else ""
 
 
+def last_line(said: str, otherwise: str = "no reason given") -> str:
+    """Return the last line of what a program said, cut to 200 characters; `otherwise` where it said nothing."""
+    return (said.strip().splitlines() or [otherwise])[-1][:200]
+
+
 def shorten(text: str) -> str:
     """Return `text` without its middle where it is long, and cut no word that is shorter than what is left of it."""
     if len(text) <= LONGEST:

@@ -128,9 +128,8 @@ def _lead(entries: int, runs: int, people: int) -> str:
 def _people(store: Store, runs: Iterable[Any]) -> dict[str, set[str]]:
     """Return who asked for each run, by its id: who made it, and whose sweeps found it done."""
     people = {run.info.run_id: {_user(run)} for run in runs}
-    for parent in queries.sweeps(store).values():
-        for cell in queries.cells_of(store, parent):
-            people.get(cell["run_id"], set()).add(_user(parent))
+    for parent, cell in queries.swept(store):
+        people.get(cell["run_id"], set()).add(_user(parent))
     return people
 
 

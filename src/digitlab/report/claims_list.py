@@ -106,10 +106,9 @@ def _shared(store: Store, own: Mapping[str, Recipe]) -> dict[str, Recipe]:
 
     A sweep takes them for its cells; they themselves have the name of the first claim.
     """
-    cells = [cell for parent in queries.sweeps(store).values() for cell in queries.cells_of(store, parent)]
     named = [
         cell
-        for cell in cells
+        for _, cell in queries.swept(store)
         if cell["fingerprint"] in own and f"claim={own[cell['fingerprint']].claim}" not in cell.get("overrides", ())
     ]
     return {key: recipe for key, recipe in recipes_of(named).items() if recipe.claim != own[key].claim}

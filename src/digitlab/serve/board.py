@@ -17,6 +17,7 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse,
 from digitlab.config.errors import UserError, user_errors
 from digitlab.documents.document import to_html
 from digitlab.platform import console
+from digitlab.platform.text import last_line
 from digitlab.report.board import AGAIN, Board, Entry, read_board
 from digitlab.report.runs import read_predictions
 from digitlab.serve.listen import answer, listen, warn_of_others
@@ -100,8 +101,8 @@ class Remakes:
         if self._is_ending.is_set():  # since it was looked at above
             self._process.terminate()
         _, errors = self._process.communicate()
-        lines = errors.strip().splitlines() or [f"exit code {self._process.returncode}"]
-        return lines[-1][:200] if self._process.returncode else ""
+        code = self._process.returncode
+        return last_line(errors, f"exit code {code}") if code else ""
 
 
 class Page:

@@ -92,11 +92,12 @@ def sweep(
     if remaining:
         prepare()
     began, submitted = time.monotonic(), ""
-    with store.translate_errors(), locks.owner(store, f"sweep-{name}"), open_parent(store, name) as parent:
+    lock = locks.owner(store, f"sweep-{name}")
+    with store.translate_errors(), lock as has_waited, open_parent(store, name) as parent:
         try:
-            if not settings.rerun:  # another process may have made them until now
+            if has_waited and not settings.rerun:  # for another process, which may have made them
                 look_up(store, remaining)
-            if jobs:  # or submitted them
+            if jobs:  # another process may have submitted them until now
                 jobs.recall(planned)
             remaining = [cell for cell in remaining if not cell.is_over]
             _record(parent, planned, plan)

@@ -13,7 +13,7 @@ from digitlab.config.errors import UserError
 from digitlab.platform import console
 from digitlab.report.runs import read_predictions, read_results
 from digitlab.sweep.plan import Compose, duration, estimate_seconds
-from digitlab.sweep.seeds import Arm, Seeds, identified
+from digitlab.sweep.seeds import Arm, Seeds, identified, shared_name
 from digitlab.tracking import queries
 from digitlab.tracking.store import Store
 from digitlab.training.setup import name_parts, name_run
@@ -110,8 +110,7 @@ def _arms(cells: Sequence[Sequence[str]], compose: Compose) -> list[Arm]:
     if len(tested) > 1:
         raise UserError(f"sweep.seeds=auto: compares cells on the same test images, and these are of several sets: "
                         f"{', '.join(sorted(set(tested.values())))}; sweep each alone")  # fmt: skip
-    names = [arm.name for arm in arms.values()]
-    if twice := next((name for name in names if names.count(name) > 1), None):
+    if twice := shared_name(arms.values()):
         raise UserError(f"sweep.seeds=auto: {twice}: several cells have this name, for they differ in what no name "
                         "says, such as trainer or metrics; sweep each alone")  # fmt: skip
     if len(arms) < 2:

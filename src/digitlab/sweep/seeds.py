@@ -5,7 +5,8 @@ A look is a function of what is stored of the seeds up to it, so the same comman
 
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +37,11 @@ class Arm:
         overrides = [*self.overrides, f"seed={seed}"]
         self.runs.append(plan_cell(compose(overrides), overrides))
         return self.runs[-1]
+
+
+def shared_name(arms: Iterable[Arm]) -> str | None:
+    """Return a name that several arms have; None where each has its own."""
+    return next((name for name, number in Counter(arm.name for arm in arms).items() if number > 1), None)
 
 
 class Budget:

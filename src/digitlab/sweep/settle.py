@@ -13,7 +13,7 @@ from digitlab.platform.text import count
 from digitlab.report.judged import judged
 from digitlab.report.runs import read_predictions, read_results
 from digitlab.sweep.plan import Compose
-from digitlab.sweep.seeds import Arm, Seeds, identified
+from digitlab.sweep.seeds import Arm, Seeds, identified, shared_name
 from digitlab.tracking import queries
 from digitlab.tracking.store import Store
 
@@ -70,7 +70,6 @@ def _arms(cells: Sequence[Sequence[str]], compose: Compose) -> list[Arm]:
             what = "a cell without a claim" if recipe is None else f"{recipe.claim} with another recipe"
             raise UserError(f"sweep.seeds=auto: {what} has no verdict to settle; give it a number of seeds")
         arms.setdefault(identity, Arm(recipe.claim, overrides))
-    names = [arm.name for arm in arms.values()]
-    if twice := next((name for name in names if names.count(name) > 1), None):
+    if twice := shared_name(arms.values()):
         raise UserError(f"sweep.seeds=auto: {twice} on several data sets; sweep each alone")
     return list(arms.values())

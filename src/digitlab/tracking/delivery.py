@@ -53,7 +53,7 @@ class Delivery:
         if self._error:
             raise self._error
 
-    def finish(self, patience: float = PATIENCE, rate: float = RATE) -> None:
+    def finish(self, patience: float, rate: float) -> None:
         """Wait until all has arrived, and remove the journal.
 
         Raises AwayError where nothing arrives for `patience` seconds, and as many as a file takes at `rate` bytes a
@@ -83,8 +83,9 @@ class Delivery:
             self.journal.discard()
             return
         was_stopped = isinstance(error, KeyboardInterrupt | SystemExit)
+        limits = (PATIENCE_OF_SIGNALS, math.inf) if was_stopped else (PATIENCE, RATE)
         try:
-            self.finish(*(PATIENCE_OF_SIGNALS, math.inf) if was_stopped else (PATIENCE, RATE))
+            self.finish(*limits)
         except Exception as late:
             if error is None:
                 raise
@@ -189,7 +190,7 @@ def sync(store: Store, fingerprint: str = "") -> Iterator[str]:
             journal.discard()
         elif fingerprint in ("", journal.about["fingerprint"]):
             run_id, owner = journal.about["run"], journal.about["owner"]
-            if is_running(owner) and not is_of_this_host(owner):  # which this one cannot ask
+            if not is_of_this_host(owner):  # which this one cannot ask
                 yield f"run {run_id} is of host {owner.partition(':')[0]}: what waits there is sent from there"
             else:
                 yield f"run {run_id} {_complete(store.client, run_id, journal)}"
@@ -217,5 +218,5 @@ def _complete(client: MlflowClient, run_id: str, journal: Journal) -> str:
     delivery = Delivery(client, run.info, journal)
     with timeouts(**ONE_CALL):
         delivery.start()
-        delivery.finish(PATIENCE_OF_COMMANDS)
+        delivery.finish(PATIENCE_OF_COMMANDS, RATE)
     return f"is complete: {client.get_run(run_id).info.status}"

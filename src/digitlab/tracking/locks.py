@@ -17,17 +17,21 @@ from digitlab.tracking.store import Store, user_name
 
 
 @contextmanager
-def owner(store: Store, fingerprint: str) -> Iterator[None]:
-    """Hold the lock of `fingerprint` on this machine; wait, with a warning, while another process holds it."""
-    lock = _lock(store, fingerprint)
+def owner(store: Store, fingerprint: str) -> Iterator[bool]:
+    """Hold the lock of `fingerprint` on this machine, and say whether it had to wait for another process.
+
+    Warns while it waits.
+    """
+    lock, has_waited = _lock(store, fingerprint), False
     try:
         lock.acquire(timeout=0)
     except Timeout:
+        has_waited = True
         warnings.warn("another process runs the same; waiting for it to end", stacklevel=2)
         lock.acquire()
     try:
         with in_use(store.file, fingerprint) if store.file else nullcontext():
-            yield
+            yield has_waited
     finally:
         _release(store, lock)
 

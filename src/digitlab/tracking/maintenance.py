@@ -11,6 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from digitlab.platform.secrets import redact
+from digitlab.platform.text import last_line
 from digitlab.tracking import copy, delivery, integrity, schema
 from digitlab.tracking.store import Store
 
@@ -90,9 +91,7 @@ def collect_garbage(store: Store, is_dry: bool = False) -> Iterator[str]:
             gc = ["gc", "--backend-store-uri", store.uri, "--tracking-uri", store.uri]
             done = subprocess.run([sys.executable, "-m", "mlflow", *gc], check=False, capture_output=True, text=True)
             if done.returncode:
-                raise OSError(
-                    f"{file}: mlflow gc: {(done.stderr.strip().splitlines() or ['no reason given'])[-1][:200]}"
-                )
+                raise OSError(f"{file}: mlflow gc: {last_line(done.stderr)}")
         orphans = [folder for folder in artifacts.glob("?" * 32) if folder.name not in runs]
         orphans += [folder for folder in artifacts.glob("models/m-*") if folder.name not in known]
         yield from (f"artifacts without a run: {folder}" for folder in orphans)

@@ -110,6 +110,13 @@ def sweep(store: Store, name: str | None) -> entities.Run:
     return parents[name]
 
 
+def swept(store: Store) -> Iterator[tuple[entities.Run, dict]]:
+    """Yield each cell of every sweep, after the sweep's parent run."""
+    for parent in sweeps(store).values():
+        for cell in cells_of(store, parent):
+            yield parent, cell
+
+
 def cells_of(store: Store, parent: entities.Run) -> list[dict]:
     """Return the cells that are recorded in a sweep's sweep.json."""
     with artifact(store, parent.info.run_id, "sweep.json") as file:

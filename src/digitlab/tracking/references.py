@@ -99,9 +99,9 @@ def _best(store: Store, reference: str) -> entities.Run:
             raise ValueError(
                 f"{reference}: {condition}: must be KEY=VALUE, such as model=mlp, data=mnist or sweep=NAME"
             )
-        if key == "sweep" and cells is not None:
-            raise ValueError(f"{reference}: sweep stands there twice")
         if key == "sweep":
+            if cells is not None:
+                raise ValueError(f"{reference}: sweep stands there twice")
             cells = {cell["run_id"] for cell in queries.cells_of(store, queries.sweep(store, value))}
         else:
             conditions.append((key, value))

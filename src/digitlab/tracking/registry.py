@@ -53,8 +53,10 @@ def copy(source: Store, target: Store, ids: Mapping[str, str]) -> Iterator[str]:
         versions = source.client.search_model_versions(f"name = '{model.name}'")
         for version in sorted(versions, key=lambda each: int(each.version)):
             run_id = ids.get(str(version.run_id))
-            uri = queries.model_uri(target, run_id) if run_id else None
-            if run_id is None or uri is None or _versions(target, model.name, run_id):
+            if run_id is None or _versions(target, model.name, run_id):
+                continue
+            uri = queries.model_uri(target, run_id)
+            if uri is None:
                 continue
             number = add(target, model.name, uri, run_id, version.description or "")
             taken = target.client.get_registered_model(model.name).aliases

@@ -12,6 +12,7 @@ from alembic.util import CommandError
 from mlflow import __version__
 from mlflow.store import db_migrations
 
+from digitlab.platform.text import last_line
 from digitlab.tracking import integrity
 from digitlab.tracking.address import address_of
 
@@ -64,6 +65,5 @@ def upgrade(file: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         integrity.remove(new)
-        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise OSError(f"{file}: MLflow cannot upgrade it ({last[:200]}); it is unchanged")
+        raise OSError(f"{file}: MLflow cannot upgrade it ({last_line(done.stderr)}); it is unchanged")
     new.replace(file)
