@@ -182,7 +182,10 @@ def test_the_jobs_of_nodes_that_go_away_continue_when_they_are_back(swept, clust
     check(rows, "all nodes gone, then back", swept.outcome(0, short, *map(swept.not_continued, jobs)))
 
 
-@pytest.mark.parametrize(("name", "number"), [("Ctrl-C", signal.SIGINT), ("kill -9", signal.SIGKILL)])
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [pytest.param("Ctrl-C", signal.SIGINT, marks=pytest.mark.night), ("kill -9", signal.SIGKILL)],
+)
 def test_jobs_go_on_without_their_sweep_and_get_no_twins(name, number, swept, cluster, short, rows):
     driver = swept.start("hydra.launcher.array_parallelism=1")  # one is running, the other pending
     swept.wait_for(lambda: len(cluster.jobs()) > 1 and swept.trained(), driver)
