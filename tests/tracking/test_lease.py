@@ -1,5 +1,11 @@
 """Leases: when a run is another's, and which of several hosts makes it."""
 
+from collections.abc import Callable
+from itertools import combinations
+from threading import Semaphore, Thread, current_thread
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 from mlflow.exceptions import MlflowException
 
@@ -82,3 +88,108 @@ def test_a_run_whose_creation_was_not_answered_is_created_once(store, quick, mon
     made = begin.begin(store, "run", {"fingerprint": "f"})
     assert [each.info.run_id for each in store.client.search_runs([store.experiment_id])] == [made.id]
     assert len(calls) == 2 - is_created
+
+
+class Turns:
+    """A server of one run, to which two hosts make their calls in the order that is given."""
+
+    def __init__(self, order: list[str]):
+        self.order, self.tags, self.status = order, {"owner": "dead"}, "KILLED"
+        self.may_go = {name: Semaphore(0) for name in "ab"}
+        self.has_asked = Semaphore(0)
+        self.is_busy = set("ab")
+
+    def look(self, run_id: str = "r") -> Any:
+        self._wait()
+        return SimpleNamespace(
+            info=SimpleNamespace(run_id=run_id, status=self.status),
+            data=SimpleNamespace(tags=dict(self.tags), metrics={}),
+        )
+
+    get_run = look
+
+    def set_tag(self, run_id: str, key: str, value: str) -> None:
+        self._wait()
+        self.tags[key] = value
+
+    def delete_tag(self, run_id: str, key: str) -> None:
+        self._wait()
+        self.tags.pop(key, None)
+
+    def update_run(self, run_id: str, status: str) -> None:
+        self._wait()
+        self.status = status
+
+    def log_batch(self, run_id: str, tags: list) -> None:
+        self._wait()
+        self.tags |= {each.key: each.value for each in tags}
+
+    def _wait(self) -> None:
+        self.has_asked.release()
+        self.may_go[current_thread().name].acquire()
+
+    def play(self, host: Callable[[], None]) -> None:
+        def live() -> None:
+            host()
+            self.is_busy.discard(current_thread().name)
+            self.has_asked.release()
+
+        threads = [Thread(target=live, name=name) for name in "ab"]
+        for thread in threads:
+            thread.start()
+            self.has_asked.acquire()
+        for name in [*self.order, *"ab" * 20]:
+            if name in self.is_busy:
+                self.may_go[name].release()
+                self.has_asked.acquire()
+        for thread in threads:
+            thread.join()
+
+
+def test_of_two_hosts_that_want_a_run_at_most_one_gets_it_in_whatever_order_their_calls_arrive(quick, monkeypatch):
+    monkeypatch.setattr(lease, "this_process", lambda: current_thread().name)
+    monkeypatch.setattr(lease, "owner_tags", lambda _: {"owner": current_thread().name})
+    winners = set()
+    for places in combinations(range(12), 6):  # of a's calls: a look and five that take the run over
+        server, won = Turns(["a" if n in places else "b" for n in range(12)]), []
+
+        def take_over(server=server, won=won) -> None:
+            seen = server.look()
+            if seen.info.status == "KILLED" and lease.take_over(server, seen):
+                won.append(current_thread().name)
+
+        server.play(take_over)
+        assert len(won) <= 1, server.order
+        assert not won or server.tags == {"owner": won[0]}
+        assert [key for key in server.tags if key != "owner"] == []
+        winners.add("".join(won))
+    assert winners == {"", "a", "b"}
+
+
+def test_a_host_that_died_while_it_took_a_run_over_is_waited_for_and_then_forgotten(store, quick):
+    run_id = store.client.create_run(
+        store.experiment_id, tags={"owner": "dead:1:1", lease.WANTED + "x": "1"}
+    ).info.run_id
+    taken = []
+    for quick[0] in (0, 50, 100, 150):
+        taken.append(lease.take_over(store.client, store.client.get_run(run_id)))
+    assert taken == [False, False, False, True]
+    tags = store.client.get_run(run_id).data.tags
+    assert not [key for key in tags if key.startswith(lease.WANTED)]
+    assert tags["owner"] != "dead:1:1"
+
+
+def test_of_two_new_runs_the_one_that_another_host_has_begun_meanwhile_is_not_made(store, quick, monkeypatch):
+    a, b = (
+        store.client.create_run(store.experiment_id, start_time=at, tags={"fingerprint": "f"}).info.run_id
+        for at in (5, 3)
+    )
+    set_tag = store.client.set_tag
+
+    def slow(run_id, key, value):  # `a`, whose host asked before `b` was there, says only now that it has begun
+        set_tag(a, key, value)
+        set_tag(run_id, key, value)
+
+    monkeypatch.setattr(store.client, "set_tag", slow)
+    assert not lease.is_first(store.client, store.experiment_id, b, "f")
+    assert [run.info.run_id for run in store.client.search_runs([store.experiment_id])] == [a]

@@ -24,6 +24,7 @@ from digitlab.sweep.submitit_internals import log, result, submit
 from digitlab.tracking import locks, queries
 from digitlab.tracking.run import Run
 from digitlab.tracking.store import Store
+from digitlab.tracking.tags import remove_tag
 from digitlab.tracking.turn import UnderWayError
 
 FOLDER, TAG = "jobs", "jobs."  # of files and of tags of the sweep's run, each with a mark
@@ -101,7 +102,7 @@ class Jobs:
         try:
             self.marks[mark] = submit(self.launcher, overrides, number, mark)
         except Exception as error:
-            parent.client.delete_tag(parent.id, TAG + mark)
+            remove_tag(parent.client, parent.id, TAG + mark)
             raise UserError(f"no job can be submitted: {one_line(error)}") from error
         parent.log_tags({TAG + mark: self.marks[mark][0].partition("_")[0]})
         for cell, job in zip(cells, self.marks[mark], strict=True):
@@ -172,7 +173,7 @@ class Jobs:
         """Forget the jobs that have ended, as the sweep whose run is `parent` has told what they came to."""
         for mark, jobs in list(self.marks.items()):
             if all(job not in self.queue or self.queue[job].has_ended for job in jobs):
-                parent.client.delete_tag(parent.id, TAG + mark)
+                remove_tag(parent.client, parent.id, TAG + mark)
                 del self.marks[mark]
 
     def describe(self, cells: Sequence[SweepCell]) -> str:

@@ -13,6 +13,7 @@ from digitlab.tracking.flavor import upload_model
 from digitlab.tracking.journal import MOST
 from digitlab.tracking.locks import mark_dead_run
 from digitlab.tracking.store import Store
+from digitlab.tracking.tags import remove_tag
 
 ORIGIN = "copied_from"  # the tag with the id that a run had in the store where it was made
 WHOLE = "copied"  # the tag of a run of which all has been copied: when it had ended, in ms
@@ -94,7 +95,7 @@ def _fill(source: MlflowClient, target: MlflowClient, run: entities.Run, ids: di
     tags = _tags(run, ids)
     for key in target.get_run(new).data.tags.keys() - tags.keys() - set(LATER):  # such as the error of an attempt
         if not key.startswith("mlflow."):
-            target.delete_tag(new, key)
+            remove_tag(target, new, key)
     target.log_batch(new, tags=[RunTag(key, value) for key, value in tags.items()])
     target.set_terminated(new, run.info.status, run.info.end_time)
     if run.data.tags.get("done") == "true":

@@ -9,11 +9,11 @@ from typing import Any
 
 from mlflow import MlflowClient, entities
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
-from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from digitlab.tracking.flavor import upload_model
 from digitlab.tracking.journal import Entry, Journal
+from digitlab.tracking.tags import remove_tag
 
 
 class DeferredClient(MlflowClient):
@@ -114,11 +114,7 @@ def deliver(client: MlflowClient, run: entities.RunInfo, entry: Entry) -> None:
         case "log_model":
             upload_model(client, run, file, **given)
         case "delete_tag":
-            try:
-                client.delete_tag(run_id, given["key"])
-            except MlflowException as error:  # the answer to the first try was lost
-                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                    raise
+            remove_tag(client, run_id, given["key"])
         case call:
             getattr(client, call)(run_id, **given)
 

@@ -40,6 +40,7 @@ from digitlab.tracking.lease import TakenOverError
 from digitlab.tracking.logger import RunLogger
 from digitlab.tracking.monitor import DeferredMetrics
 from digitlab.tracking.store import timeouts
+from digitlab.tracking.tags import remove_tag
 from digitlab.tracking.uploads import Uploads
 
 SYSTEM_METRICS_EVERY = 2  # seconds
@@ -86,7 +87,7 @@ class Run:
                 self.client.update_run(self.id, status="RUNNING")
                 self.log_tags(owner_tags(self.run.data.tags))
             if self.had_error:  # of the interrupted attempt
-                self.client.delete_tag(self.id, "error")
+                remove_tag(self.client, self.id, "error")
             self.logger = RunLogger(self.client, self.id, self._last_steps())
             if self.is_monitored:
                 monitor = self._monitor()

@@ -51,7 +51,7 @@ def find_or_begin(
             is_waiting = True
             time.sleep(LOOK_AGAIN)
         elif broken and not is_busy:
-            if store.file or lease.take_over(store.client, broken.info.run_id):
+            if store.file or lease.take_over(store.client, broken):
                 run = Run(store.client, broken)
                 console.say(f"continuing {run.name} (run {run.id})")
                 return run, None
