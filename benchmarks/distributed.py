@@ -12,6 +12,7 @@ import torch
 from measure import configure, in_turn, seconds, show, verdict
 
 from digitlab.platform import console, machine
+from digitlab.training.handover import hand_over
 from digitlab.training.setup import Job, set_up
 
 ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 else 7
@@ -27,7 +28,9 @@ def stepper(job: Job, is_shared: bool):
 
     def measure() -> float:
         job.classifier.team = job.team if is_shared else None
-        epoch = job.classifier.handover(next(epochs), steps)
+        trained = job.classifier
+        handed = hand_over(trained, trained.optimizer, trained.scheduler, trained.scaler)
+        epoch = {"number": next(epochs), "steps": steps, **handed}
         if is_shared:
             job.team.tell(epoch)
         return seconds(lambda: job.classifier.follow(epoch, batches)) / steps
