@@ -4,6 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import requests
 from mlflow.exceptions import MlflowException
 
 from digitlab.tracking import delivery, journal, run
@@ -39,6 +40,13 @@ def server(monkeypatch) -> SimpleNamespace:
 def away(*_, **__) -> None:
     """Answer nothing."""
     raise MlflowException("Connection refused")
+
+
+def refusal(status: int) -> requests.HTTPError:
+    """What a proxy in front of the artifacts answers."""
+    answer = requests.Response()
+    answer.status_code = status
+    return requests.HTTPError(f"{status} of a proxy", response=answer)
 
 
 def log(made: run.Run, epochs: int) -> None:

@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 import served
 from mlflow.exceptions import MlflowException, RestException
-from served import ELSEWHERE, away, journals, log, state
+from served import ELSEWHERE, away, journals, log, refusal, state
 
 from digitlab.tracking import begin, delivery, journal, lease
 
@@ -45,6 +45,20 @@ def test_a_full_journal_or_disk_ends_the_run_in_one_line_and_it_can_go_on(store,
     assert journals(store) == []
 
 
+class ClientError(Exception):
+    """As botocore's."""
+
+    def __init__(self, code: str):
+        super().__init__(f"An error occurred ({code}) when calling the PutObject operation")
+        self.response = {"Error": {"Code": code}}
+
+
+def of_s3(code: str) -> Exception:
+    error = RuntimeError("Failed to upload")  # boto3's, of which botocore's is the reason
+    error.__context__ = ClientError(code)
+    return error
+
+
 def faults() -> dict:
     """By name: what a server does to each call; they answer again after a while."""
     left = {}
@@ -54,7 +68,7 @@ def faults() -> dict:
         left[entry.number] -= 1
         return left[entry.number] >= 0
 
-    def fail(error: MlflowException, entry) -> None:
+    def fail(error: Exception, entry) -> None:
         if times(entry, 2):
             raise error
 
@@ -65,7 +79,8 @@ def faults() -> dict:
     # As MLflow says it where its database is away.
     restarted = RestException({"error_code": "BAD_REQUEST", "message": "(psycopg2.InterfaceError) closed"})
     gone = MlflowException("Connection refused")
-    return {"gone": partial(fail, gone), "restarted": partial(fail, restarted), "endless": endless}
+    errors = {"gone": gone, "restarted": restarted, "502": refusal(502), "expired": of_s3("ExpiredToken")}
+    return {name: partial(fail, error) for name, error in errors.items()} | {"endless": endless}
 
 
 @pytest.mark.parametrize("name", [*faults(), "lost"])
@@ -135,14 +150,19 @@ def test_a_run_that_was_taken_over_during_an_outage_ends_and_writes_nothing(stor
     assert journals(store) == []
 
 
-def test_what_the_server_refuses_ends_the_run_as_failed(store, server):
+@pytest.mark.parametrize(
+    "error",
+    [RestException({"error_code": "INVALID_PARAMETER_VALUE", "message": "x"}), refusal(413), of_s3("AccessDenied")],
+    ids=["MLflow", "proxy", "S3"],
+)
+def test_what_the_server_refuses_ends_the_run_as_failed(store, server, error):
     def refuse(entry) -> None:
         if entry.call == "log_artifact":
-            raise RestException({"error_code": "INVALID_PARAMETER_VALUE", "message": "no such path"})
+            raise error
 
     server.fault = refuse
     made = begin.begin(store, "run", {"fingerprint": "f"})
-    with pytest.raises(MlflowException, match="no such path"), made:
+    with pytest.raises(type(error)), made:
         log(made, 1)
     assert state(store, made)[:3] == ("FAILED", None, [1])
     assert journals(store) == []

@@ -4,6 +4,8 @@ import multiprocessing
 import subprocess
 import sys
 
+import pytest
+
 from digitlab.tracking.journal import FOLDER, Journal, abandoned, folder_of
 
 KILLED = """
@@ -54,6 +56,28 @@ def test_of_a_file_only_the_last_version_waits_at_its_turn(tmp_path):
         opened.remove(entry)
     assert calls == [0, 1, 2, "2"]
     opened.discard()
+
+
+def test_a_version_of_a_file_may_take_the_room_of_the_one_that_it_replaces(tmp_path, monkeypatch):
+    monkeypatch.setattr("digitlab.tracking.journal.LARGEST", 1000)
+    opened, file = Journal(tmp_path / "journal"), tmp_path / "last.ckpt"
+    file.write_bytes(bytes(600))
+    for _ in range(3):
+        opened.put("log_artifact", {}, file, "checkpoints/last.ckpt")
+    with pytest.raises(OSError, match="1,000 bytes wait"):
+        opened.put("log_artifact", {}, file, "checkpoints/best.ckpt")
+    with pytest.raises(OSError, match="1,000 bytes wait"):
+        opened.put("log_model", {"name": "x" * 500})
+    opened.discard()
+
+
+def test_a_journal_is_found_again_by_another_user_of_the_same_server(tmp_path, monkeypatch):
+    monkeypatch.setenv(FOLDER, str(tmp_path))
+    Journal(folder_of("https://ann:old@lab.example:5000/mlflow", "1", "a:1:1"), {"run": "1"}).close()
+    for uri in ("https://ann:new@lab.example:5000/mlflow/", "https://lab.example:5000/mlflow"):
+        assert [found.about for found in abandoned(uri, lambda _: False)] == [{"run": "1"}]
+    for uri in ("https://lab.example:5001/mlflow", "https://lab.example:5000", "http://lab.example:5000/mlflow"):
+        assert not list(abandoned(uri, lambda _: False))
 
 
 def test_calls_of_lists_are_joined_until_the_first_is_on_its_way_or_there_is_no_room(tmp_path):

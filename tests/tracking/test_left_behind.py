@@ -6,8 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import served
-from served import ELSEWHERE, away, journals, log, state
+from served import ELSEWHERE, away, journals, log, refusal, state
 
+from digitlab.platform import process
 from digitlab.tracking import begin, delivery, journal, maintenance, run
 from digitlab.tracking.journal import Journal
 from digitlab.tracking.store import Store
@@ -87,6 +88,41 @@ def test_a_killed_run_is_not_left_running(store, server, monkeypatch):
     assert list(delivery.sync(store, "f")) == [f"run {made.id} is complete: KILLED"]
     assert state(store, made) == ("KILLED", None, [1, 2, 3], ["1.txt", "2.txt", "3.txt"])
     assert store.client.get_run(made.id).data.tags["error"] == "killed, no exit status"
+
+
+def test_a_run_is_completed_from_a_container_that_was_started_again(store, server, monkeypatch):
+    made = killed(store, server, monkeypatch)
+    monkeypatch.setattr(process, "_namespace", lambda: "4026999999")  # of the same name, with processes of its own
+    assert list(delivery.sync(store)) == [f"run {made.id} is complete: KILLED"]
+    assert state(store, made)[2] == [1, 2, 3]
+
+
+def test_why_a_run_failed_is_told_though_somebody_found_it_dead_before(store, server, monkeypatch):
+    monkeypatch.setattr(delivery, "PATIENCE", 0.1)
+    server.fault = away
+    made = begin.begin(store, "run", {"fingerprint": "f"})
+    with pytest.raises(ZeroDivisionError), made:
+        log(made, 1 // 0)
+    store.client.set_terminated(made.id, "KILLED")
+    store.client.set_tag(made.id, "error", "killed, no exit status")
+    server.fault = lambda _: None
+    monkeypatch.setattr(delivery, "is_running", lambda _: False)
+    assert list(delivery.sync(store)) == [f"run {made.id} is complete: FAILED"]
+    assert store.client.get_run(made.id).data.tags["error"].startswith("ZeroDivisionError: ")
+
+
+def test_what_the_server_will_never_take_of_a_dead_run_is_told_once_and_dropped(store, server, monkeypatch):
+    made = killed(store, server, monkeypatch)
+
+    def refuse(entry) -> None:
+        if entry.call == "log_artifact":
+            raise refusal(413)
+
+    server.fault = refuse
+    (line,) = delivery.sync(store)
+    assert line == f"run {made.id} is complete, but for what the server refused (413 of a proxy): FAILED"
+    assert state(store, made) == ("FAILED", None, [1, 2, 3], [])
+    assert list(delivery.sync(store)) == []
 
 
 def test_a_run_is_continued_only_when_what_another_command_sends_has_arrived(store, server, monkeypatch):

@@ -28,7 +28,7 @@ def owner_tags(before: Mapping[str, str]) -> dict[str, str]:
 def is_running(name: str) -> bool:
     """Say whether the process of this name may be running; one of another host cannot be checked, and may be."""
     if not is_of_this_host(name):
-        return bool(name.partition(":")[0])
+        return bool(host_of(name))
     _, number, started = name.split(":")
     try:
         process = psutil.Process(int(number.partition("@")[0]))
@@ -37,11 +37,16 @@ def is_running(name: str) -> bool:
         return False
 
 
+def host_of(name: str) -> str:
+    """Return the host of the process of this name."""
+    return name.partition(":")[0]
+
+
 def is_of_this_host(name: str) -> bool:
     """Say whether a process of this name would be one of those that this host, or this container of it, counts."""
-    host, number, _ = name.split(":")
+    _, number, _ = name.split(":")
     _, has_namespace, namespace = number.partition("@")
-    return host == socket.gethostname() and (not has_namespace or namespace == _namespace())
+    return host_of(name) == socket.gethostname() and (not has_namespace or namespace == _namespace())
 
 
 def _namespace() -> str:

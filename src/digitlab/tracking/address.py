@@ -1,6 +1,8 @@
-"""The address of a store that is a file: from a path to what MLflow and SQLAlchemy read as it, and back."""
+"""Addresses of stores: from the path of a file to what MLflow and SQLAlchemy read as it, and back; their digests."""
 
+from hashlib import sha256
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from sqlalchemy import URL, make_url
 
@@ -23,6 +25,13 @@ def file_of(address: str) -> Path | None:
     if address.startswith(ENCODED):
         return Path(make_url(address).database or "")
     return Path(address.removeprefix(PLAIN)).expanduser() if address.startswith(PLAIN) else None
+
+
+def digest_of(address: str) -> str:
+    """Return a digest of an address, the same whoever asks there: it may hold a user's name and password."""
+    parts = urlsplit(address)
+    place = parts._replace(netloc=parts.netloc.rpartition("@")[2], path=parts.path.rstrip("/"))
+    return sha256(place.geturl().encode()).hexdigest()[:8]
 
 
 OURS = address_of(REPOSITORY / "mlruns" / "mlflow.db")

@@ -9,7 +9,7 @@ from mlflow import MlflowClient, entities
 from mlflow.exceptions import MlflowException
 
 from digitlab.platform import console
-from digitlab.platform.process import is_of_this_host, is_running, this_process
+from digitlab.platform.process import host_of, is_running, this_process
 from digitlab.platform.secrets import redact
 from digitlab.platform.text import shorten
 from digitlab.tracking import lease
@@ -18,6 +18,7 @@ from digitlab.tracking.failures import is_refusal, root_of
 from digitlab.tracking.journal import Journal, abandoned
 from digitlab.tracking.lease import Lease, TakenOverError
 from digitlab.tracking.store import Store, timeouts
+from digitlab.tracking.tags import remove_tag
 
 OUTAGE = 10  # seconds in which something waits and nothing arrives, until it is said
 AGAIN = 1  # seconds until what failed is tried again
@@ -190,8 +191,8 @@ def sync(store: Store, fingerprint: str = "") -> Iterator[str]:
             journal.discard()
         elif fingerprint in ("", journal.about["fingerprint"]):
             run_id, owner = journal.about["run"], journal.about["owner"]
-            if not is_of_this_host(owner):  # which this one cannot ask
-                yield f"run {run_id} is of host {owner.partition(':')[0]}: what waits there is sent from there"
+            if host_of(owner) != host_of(this_process()):  # which may have it open; the lock of a journal is this one's
+                yield f"run {run_id} is of host {host_of(owner)}: what waits there is sent from there"
             else:
                 yield f"run {run_id} {_complete(store.client, run_id, journal)}"
 
@@ -211,12 +212,18 @@ def _complete(client: MlflowClient, run_id: str, journal: Journal) -> str:
         journal.discard()
         return "was taken over by another process: what waited for it is dropped"
     if "error" in run.data.tags:  # somebody saw only that its process had ended
-        journal.put("delete_tag", {"key": "error"})
+        remove_tag(client, run_id, "error")
     if run.info.status == "RUNNING" and not journal.has("set_terminated"):
         journal.put("set_terminated", {"status": "KILLED", "end_time": None})
         journal.put("log_batch", {"metrics": [], "params": [], "tags": [["error", "killed, no exit status"]]})
     delivery = Delivery(client, run.info, journal)
+    refused = ""
     with timeouts(**ONE_CALL):
         delivery.start()
-        delivery.finish(PATIENCE_OF_COMMANDS, RATE)
-    return f"is complete: {client.get_run(run_id).info.status}"
+        try:
+            delivery.finish(PATIENCE_OF_COMMANDS, RATE)
+        except Exception as error:
+            if not is_refusal(error):
+                raise
+            refused = f", but for what the server refused ({redact(shorten(root_of(error)))})"
+    return f"is complete{refused}: {client.get_run(run_id).info.status}"

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from filelock import FileLock, Timeout
 
 from digitlab import REPOSITORY
+from digitlab.tracking.address import digest_of
 
 LARGEST = 2 * 2**30  # bytes that may wait; a run that has more to write ends
 MOST = {"metrics": 1000, "params": 100, "tags": 100}  # that MLflow takes in one call
@@ -72,7 +73,7 @@ class Journal:
         text = json.dumps(arguments)
         size = len(text) + (_size(file) if file else 0)
         with self._changed, self._disk_errors():
-            if size + self._waiting() > LARGEST:
+            if size + self._waiting(place) > LARGEST:
                 reason = f"{LARGEST:,} bytes wait for the server already"
                 raise OSError(errno.EDQUOT, reason, str(self.folder))
             with self._database:
@@ -150,9 +151,10 @@ class Journal:
             shutil.rmtree(self.folder, ignore_errors=True)
         self._lock.release()
 
-    def _waiting(self) -> int:
-        (size,) = self._database.execute("select coalesce(sum(size), 0) from entries").fetchone()
-        return size
+    def _waiting(self, place: str | None) -> int:
+        """Return the bytes that wait, less those for `place`, which what is put there now replaces."""
+        kept = "select coalesce(sum(size), 0) from entries where place is null or place is not ?"
+        return self._database.execute(kept, [place]).fetchone()[0]
 
     def _files(self, number: int) -> Path:
         return self.folder / "files" / str(number)
@@ -173,7 +175,7 @@ def root() -> Path:
 
 def folder_of(uri: str, run_id: str, owner: str) -> Path:
     """Return where the journal of a run lies while the process `owner` makes it: who takes it over has another one."""
-    return root() / f"{_digest(uri)}-{run_id}-{_digest(owner)}"
+    return root() / f"{digest_of(uri)}-{run_id}-{sha256(owner.encode()).hexdigest()[:8]}"
 
 
 def abandoned(uri: str, is_awaited: Callable[[Mapping[str, str]], bool]) -> Iterator[Journal]:
@@ -181,7 +183,7 @@ def abandoned(uri: str, is_awaited: Callable[[Mapping[str, str]], bool]) -> Iter
 
     Of those that one has open, `is_awaited` says, by what is known about each, which to wait for.
     """
-    for folder in sorted(root().glob(f"{_digest(uri)}-*")):
+    for folder in sorted(root().glob(f"{digest_of(uri)}-*")):
         while (journal := _open(folder)) is None and (about := _peek(folder)) and is_awaited(about):
             sleep(0.1)
         if journal is None:
@@ -190,10 +192,6 @@ def abandoned(uri: str, is_awaited: Callable[[Mapping[str, str]], bool]) -> Iter
             yield journal
         finally:
             journal.close()
-
-
-def _digest(text: str) -> str:
-    return sha256(text.encode()).hexdigest()[:8]  # an address may hold a password
 
 
 def _open(folder: Path) -> Journal | None:

@@ -4,7 +4,6 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from hashlib import sha256
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -12,6 +11,7 @@ from mlflow import entities
 
 from digitlab.platform.process import is_of_this_host, is_running, this_job, this_process
 from digitlab.tracking import lease
+from digitlab.tracking.address import digest_of
 from digitlab.tracking.integrity import in_use
 from digitlab.tracking.store import Store, user_name
 
@@ -80,7 +80,7 @@ def if_dead(store: Store, run: entities.Run) -> Iterator[bool]:
 def _lock(store: Store, fingerprint: str) -> FileLock:
     folder = store.file.parent / "locks" if store.file else Path(tempfile.gettempdir()) / f"digitlab-{user_name()}"
     folder.mkdir(parents=True, exist_ok=True)
-    prefix = "" if store.file else f"{sha256(store.uri.encode()).hexdigest()[:8]}-"
+    prefix = "" if store.file else f"{digest_of(store.uri)}-"
     return FileLock(folder / f"{prefix}{fingerprint}.lock")
 
 

@@ -7,6 +7,7 @@ from mlflow import entities
 
 from digitlab.config.errors import UserError
 from digitlab.platform import console
+from digitlab.platform.process import host_of
 from digitlab.tracking import lease, locks, queries
 from digitlab.tracking.begin import begin
 from digitlab.tracking.delivery import sync
@@ -43,7 +44,7 @@ def find_or_begin(
             continue
         is_busy = broken is not None and locks.is_owner_alive(store, broken)
         if broken and is_busy and not rerun:
-            where = f"run {broken.info.run_id}, under way on host {broken.data.tags['owner'].partition(':')[0]}"
+            where = f"run {broken.info.run_id}, under way on host {host_of(broken.data.tags['owner'])}"
             if not may_wait:
                 raise UnderWayError(where)
             if not is_waiting:
