@@ -183,6 +183,17 @@ def test_each_cell_sees_the_gpu_that_it_was_given(harness, join, monkeypatch):
     check_all_done(harness, 2, 3)
 
 
+@pytest.mark.parametrize("found", range(1, 9))
+@pytest.mark.parametrize("n_jobs", range(1, 20))
+def test_the_gpus_have_room_for_as_many_cells_as_are_to_run_at_once(monkeypatch, found, n_jobs):
+    of_ray = pytest.importorskip("digitlab.sweep.ray_cluster")
+    monkeypatch.setattr(of_ray.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(of_ray.ray, "cluster_resources", lambda: {"GPU": float(found)})
+    share = round(of_ray._gpus(None, n_jobs) * 10_000)  # as Ray counts
+    assert 0 < share <= 10_000
+    assert found * (10_000 // share) >= n_jobs or share == 10_000 and found >= n_jobs
+
+
 @pytest.mark.parametrize("kind", ["closed", "silent", "another program"])
 def test_an_address_without_a_cluster_is_one_line_within_15_seconds(harness, kind, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as silent, suppress(FileNotFoundError):

@@ -24,6 +24,8 @@ from digitlab.sweep.plan import (
     announce,
     duration,
     estimate_seconds,
+    find,
+    look_past,
     look_up,
     paces_of,
     rows,
@@ -32,7 +34,7 @@ from digitlab.sweep.race import Race
 from digitlab.sweep.rounds import Rounds
 from digitlab.sweep.settle import Settling
 from digitlab.sweep.tune import Tuning
-from digitlab.tracking import locks, notes, queries
+from digitlab.tracking import locks, notes
 from digitlab.tracking.begin import open_parent
 from digitlab.tracking.run import Run
 from digitlab.tracking.store import Store
@@ -47,7 +49,7 @@ def sweep(
     cells: Sequence[Sequence[str]],
     compose: Compose,
     launch: Launch,
-    one_by_one: bool,
+    at_once: int | None,
     cluster: Any = None,
     prepare: Callable[[], None] = lambda: None,
 ) -> None:
@@ -56,7 +58,7 @@ def sweep(
     - `cells`: the overrides of each run; of each arm of a race, with sweep.seeds=auto.
     - `compose`: makes a configuration of overrides.
     - `launch`: runs cells; its second argument is the number of the first of them.
-    - `one_by_one`: launch each cell on its own instead of all at once.
+    - `at_once`: how many cells are run at once; None where only the launcher knows. One is launched on its own.
     - `cluster`: the launcher, where cells are jobs of SLURM.
     - `prepare`: makes ready to launch; called before anything is recorded, and only where there are cells to run.
 
@@ -75,68 +77,70 @@ def sweep(
         else:
             store.open()
             exists = True
-        if exists and not settings.rerun:
+        if exists and settings.rerun:
+            look_past(store, planned)
+        elif exists:
             look_up(store, planned, is_dry=settings.sweep.dry_run)
-    name = settings.sweep.name or plan.name
-    jobs = Jobs(store, name, cluster, settings.sweep.detach) if cluster else None
-    if jobs and exists:
-        jobs.recall(planned)
-    remaining = [cell for cell in planned if not cell.is_over]
-    left = duration(estimate_seconds(store, remaining, planned) if exists else None)
-    if not settings.sweep.detach or settings.sweep.dry_run:
-        console.say(f"sweep {name}: {announce(planned, remaining)}, {left}")
-    if more := plan.announce(store if exists else None):
-        console.say(more)
-    if settings.sweep.dry_run:
-        return
-    if remaining:
-        prepare()
-    began, submitted = time.monotonic(), ""
-    lock = locks.owner(store, f"sweep-{name}")
-    with store.translate_errors(), lock as has_waited, open_parent(store, name) as parent:
-        try:
-            if has_waited and not settings.rerun:  # for another process, which may have made them
-                look_up(store, remaining)
-            if jobs:  # another process may have submitted them until now
-                jobs.recall(planned)
-            remaining = [cell for cell in remaining if not cell.is_over]
-            _record(parent, planned, plan)
-            is_shared = not (store.file or settings.rerun)
-            runner = _Runner(store, launch, parent, one_by_one, plan, is_shared, jobs)
-            refused = runner.run(remaining)
-            for added in rounds:
-                if not settings.rerun:
-                    look_up(store, added)
-                if jobs:
-                    jobs.recall(added)
-                remaining = [cell for cell in added if not cell.is_over]
-                planned += added
+    with store.translate_errors():
+        name = settings.sweep.name or plan.name
+        jobs = Jobs(store, name, cluster, settings.sweep.detach) if cluster else None
+        if jobs and exists:
+            jobs.recall(planned)
+        remaining = [cell for cell in planned if not cell.is_over]
+        left = duration(estimate_seconds(store, remaining, planned) if exists else None)
+        if not settings.sweep.detach or settings.sweep.dry_run:
+            console.say(f"sweep {name}: {announce(planned, remaining)}, {left}")
+        if more := plan.announce(store if exists else None):
+            console.say(more)
+        if settings.sweep.dry_run:
+            return
+        if remaining:
+            prepare()
+        began, submitted = time.monotonic(), ""
+        lock = locks.owner(store, f"sweep-{name}")
+        with lock as has_waited, open_parent(store, name) as parent:
+            try:
+                if has_waited and not settings.rerun:  # for another process, which may have made them
+                    look_up(store, remaining)
+                if jobs:  # another process may have submitted them until now
+                    jobs.recall(planned)
+                remaining = [cell for cell in remaining if not cell.is_over]
                 _record(parent, planned, plan)
-                left = duration(estimate_seconds(store, remaining, planned))
-                console.say(f"\nsweep {name}: {announce(added, remaining)}, {left}")
-                refused = runner.run(remaining, len(planned) - len(added))
-            planned = [cell for cell in planned if cell not in refused]
-            if jobs:
-                jobs.forget_ended(parent)
-        except Detached as told:
-            submitted = str(told)
-        finally:
-            _record(parent, planned, plan)
-            notes.write(store, parent.id, notes.of_sweep(store, name, [asdict(cell) for cell in planned]))
-            if not submitted:
-                console.show_cells(rows(planned))
-            under_way = [cell for cell in planned if cell.is_under_way] if jobs else []
-            last = submitted or (jobs and jobs.describe(under_way)) or f"{time.monotonic() - began:.0f} s"
-            console.say(
-                f"sweep {name}: {sum(cell.is_over for cell in planned)} of {len(planned)} cells are done, {last}"
-            )
-            if plan.outcome and not submitted:
-                console.say(plan.outcome)
-        failed = [cell for cell in planned if not (cell.is_over or cell in under_way)]
-        if failed:
-            raise UserError(f"{len(failed)} of {len(planned)} cells failed; the same command tries them again")
-    if under_way:
-        store.client.update_run(parent.id, status="SCHEDULED")
+                is_shared = not (store.file or settings.rerun)
+                runner = _Runner(store, launch, parent, at_once, plan, is_shared, jobs)
+                refused = runner.run(remaining)
+                for added in rounds:
+                    (look_past if settings.rerun else look_up)(store, added)
+                    if jobs:
+                        jobs.recall(added)
+                    remaining = [cell for cell in added if not cell.is_over]
+                    planned += added
+                    _record(parent, planned, plan)
+                    left = duration(estimate_seconds(store, remaining, planned))
+                    console.say(f"\nsweep {name}: {announce(added, remaining)}, {left}")
+                    refused = runner.run(remaining, len(planned) - len(added))
+                planned = [cell for cell in planned if cell not in refused]
+                if jobs:
+                    jobs.forget_ended(parent)
+            except Detached as told:
+                submitted = str(told)
+            finally:
+                _record(parent, planned, plan)
+                notes.write(store, parent.id, notes.of_sweep(store, name, [asdict(cell) for cell in planned]))
+                if not submitted:
+                    console.show_cells(rows(planned))
+                under_way = [cell for cell in planned if cell.is_under_way] if jobs else []
+                last = submitted or (jobs and jobs.describe(under_way)) or f"{time.monotonic() - began:.0f} s"
+                console.say(
+                    f"sweep {name}: {sum(cell.is_over for cell in planned)} of {len(planned)} cells are done, {last}"
+                )
+                if plan.outcome and not submitted:
+                    console.say(plan.outcome)
+            failed = [cell for cell in planned if not (cell.is_over or (jobs and cell.is_under_way))]
+            if failed:
+                raise UserError(f"{len(failed)} of {len(planned)} cells failed; the same command tries them again")
+        if under_way:
+            store.client.update_run(parent.id, status="SCHEDULED")
 
 
 def _rounds(cells: Sequence[Sequence[str]], compose: Compose, settings: DictConfig) -> Rounds:
@@ -150,12 +154,12 @@ def _rounds(cells: Sequence[Sequence[str]], compose: Compose, settings: DictConf
 
 @dataclass(frozen=True)
 class _Runner:
-    """Runs cells as children of the run `parent`, one by one or all at once."""
+    """Runs cells as children of the run `parent`: one by one, or all at once, but as many as a budget can stop."""
 
     store: Store
     launch: Launch
     parent: Run
-    one_by_one: bool
+    at_once: int | None
     plan: Rounds
     is_shared: bool  # whether other hosts may do the same sweep
     jobs: Jobs | None  # where cells are jobs of a cluster
@@ -194,23 +198,24 @@ class _Runner:
                 refused = new
             self.jobs.run(self.parent, [cell for cell in cells if cell not in refused], number)
             return refused
-        size = 1 if self.one_by_one else max(len(cells), 1)
+        one_by_one = self.at_once == 1
+        size = (self.at_once if one_by_one or self.plan.has_budget else None) or max(len(cells), 1)
         try:
-            paces = paces_of(self.store, cells) if self.one_by_one else {}
+            paces = paces_of(self.store, cells) if one_by_one else {}
             for start in range(0, len(cells), size):
                 some = cells[start : start + size]
-                if self.is_shared and self.one_by_one:
+                if self.is_shared and one_by_one:
                     look_up(self.store, some)
                     if some[0].is_over or some[0].status == ELSEWHERE:
                         continue
                 if not self.plan.may_start(self.store, some):
                     refused = cells[start:]
                     break
-                if self.one_by_one:
+                if one_by_one:
                     left = duration(add_up(paces, cells[start:]))
                     console.say(f"\ncell {start + 1} of {len(cells)}: {some[0].name}, {left} left")
                 _launch(self.store, some, self.launch, self.parent.id, number + start)
-                if self.one_by_one:
+                if one_by_one:
                     paces |= paces_of(self.store, some)  # no other kind has a run more
         finally:
             ran = [cell for cell in cells if cell not in refused and cell.status != ELSEWHERE]
@@ -264,7 +269,7 @@ def _interrupted(store: Store, cells: Sequence[SweepCell]) -> tuple[list[SweepCe
     """Return those of `cells` that were running when the launcher failed, and those that had not started."""
     running, not_started = [], []
     for cell in cells:
-        done, broken = queries.find(store, cell.fingerprint)
+        done, broken = find(store, cell)
         if broken and broken.info.status == "RUNNING" and locks.mark_dead_run(store, broken) == "KILLED":
             running.append(cell)
         elif not done:

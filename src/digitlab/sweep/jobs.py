@@ -68,6 +68,7 @@ class Jobs:
         self._look()
         for cell in cells:
             if not cell.is_over and cell.fingerprint in self.job_of:
+                cell.older = None  # what is done by now may be of its job
                 self._stand(cell)
 
     def _look(self) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from statistics import fmean
 
+from mlflow import entities
 from omegaconf import DictConfig
 
 from digitlab.analysis.records import has_diverged
@@ -39,6 +40,7 @@ class SweepCell:
     status: str = "to run"
     reason: str = ""
     job: str = ""  # its id, where the cells are jobs of a cluster
+    older: str | None = None  # with rerun=true the run that was done before, which does not count
     run_id: str | None = None
     val_acc: float | None = None
     test_acc: float | None = None
@@ -71,10 +73,23 @@ def name_by_hash(cells: Sequence[SweepCell]) -> str:
     return f"adhoc-{sha256(fingerprints.encode()).hexdigest()[:8]}"
 
 
+def look_past(store: Store, cells: Sequence[SweepCell]) -> None:
+    """Note the runs of `cells` that are done by now: with rerun=true each is made once more."""
+    for cell in cells:
+        done, _ = queries.find(store, cell.fingerprint)
+        cell.older = done and done.info.run_id
+
+
+def find(store: Store, cell: SweepCell) -> tuple[entities.Run | None, entities.Run | None]:
+    """Return the run of a cell that is done, and a newer one that is not; None where there is none that counts."""
+    done, broken = queries.find(store, cell.fingerprint)
+    return (None if done and done.info.run_id == cell.older else done), broken
+
+
 def look_up(store: Store, cells: Sequence[SweepCell], is_over: bool = False, is_dry: bool = False) -> None:
     """Set the status of each cell by the store: what is to be done or, if the sweep `is_over`, the result."""
     for cell in cells:
-        done, broken = queries.find(store, cell.fingerprint)
+        done, broken = find(store, cell)
         has_failed = is_over and (broken or cell.status == "failed")  # even if an older run is done
         if done and not has_failed:
             metrics = done.data.metrics

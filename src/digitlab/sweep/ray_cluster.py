@@ -10,6 +10,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from contextlib import suppress
+from math import ceil, floor
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -188,7 +189,9 @@ def _gpus(wanted: float | None, cells: int) -> float:
             raise UserError(f"hydra.launcher.gpus={wanted:g}: start the sweep on a machine that has a GPU too")
         return 0
     found = ray.cluster_resources().get("GPU", 0)
-    return (min(1, found / cells) if cells > 0 else float(found > 0)) if wanted is None else wanted
+    if wanted is not None or not found or cells <= found:
+        return float(found > 0) if wanted is None else wanted
+    return floor(10_000 / ceil(cells / found)) / 10_000  # Ray counts in ten-thousandths; no cell has parts of two GPUs
 
 
 def _cause(error: BaseException) -> str:

@@ -12,6 +12,8 @@ class Rounds:
     `cells` are the overrides of each run; `compose` makes a configuration of overrides.
     """
 
+    has_budget = False  # of time, which `may_start` keeps
+
     def __init__(self, cells: Sequence[Sequence[str]], compose: Compose):
         self.first = plan(cells, compose)
 

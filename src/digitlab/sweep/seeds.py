@@ -87,6 +87,7 @@ class Seeds(Rounds):
         self.max_seeds: int = cfg.sweep.get("max_seeds") or race.MAX_SEEDS
         self.numbers = race.looks(self.max_seeds)  # of seeds, at which it is looked
         self.budget = Budget(cfg.sweep.get("budget"))
+        self.has_budget = self.budget.seconds is not None
         self.looks: dict[int, Any] = {}  # what each of them came to
         self.end = ""  # why it is over; empty while it is not
 

@@ -44,7 +44,7 @@ def jobs() -> dict[str, Job]:
         raise OSError(" ".join(told.stderr.split()) or f"squeue: exit code {told.returncode}")
     found = {}
     for line in told.stdout.splitlines():
-        number, state, rest = line.split("|", 2)
-        reason, _, comment = rest.partition("|")
-        found[number] = Job(state, reason, comment)
+        number, *job = line.split("|", 3)
+        if len(job) == 3:  # and no line of a plugin of SLURM
+            found[number] = Job(*job)
     return found

@@ -76,7 +76,7 @@ class ResumingSweeper(BasicSweeper):
                 self._cells(arguments),
                 compose=compose,
                 launch=launcher.launch,
-                one_by_one=isinstance(launcher, BasicLauncher),
+                at_once=_at_once(launcher),
                 cluster=launcher if config.hydra.launcher._target_ == TARGET else None,
                 prepare=getattr(launcher, "prepare", lambda: None),
             )
@@ -127,6 +127,18 @@ class ResumingSweeper(BasicSweeper):
             raise ConfigCompositionException(f"{empty[0]}: has no value, so there is no run")
         (cells,) = self.split_arguments(overrides, max_batch_size=None)
         return cells
+
+
+def _at_once(launcher: Any) -> int | None:
+    """Return how many cells a launcher runs at once; None where only it knows."""
+    if isinstance(launcher, BasicLauncher):
+        return 1
+    if hasattr(launcher, "joblib"):
+        from joblib import effective_n_jobs
+
+        return effective_n_jobs(launcher.joblib["n_jobs"])
+    told = getattr(launcher, "keys", {}).get("n_jobs", 0)
+    return told if told > 0 else None
 
 
 def _choices(override: Override) -> int:
