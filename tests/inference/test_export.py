@@ -94,7 +94,8 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("digitlab.config.errors.find_spec", lambda name: None)
     end = command(tracked.digits(), "export", "latest", "--format", "safetensors")
-    assert end == "error: --format=safetensors: needs safetensors, of the extra export: pip install digitlab[export]"
+    needs = "needs safetensors, of the extra export: pip install '.[export]' in digitlab's folder"
+    assert end == f"error: --format=safetensors: {needs}"
 
 
 def test_a_format_that_gives_other_probabilities_is_not_written(monkeypatch, tmp_path):

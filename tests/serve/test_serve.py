@@ -186,4 +186,6 @@ def test_mistakes_end_in_one_line(tmp_path):
 def test_an_extra_that_is_missing_is_named(monkeypatch):
     monkeypatch.setattr("digitlab.config.errors.find_spec", lambda name: None if name == "prometheus_client" else name)
     said = command(tracked.digits(), "serve", "latest")
-    assert said == "error: serve: needs prometheus_client, of the extra serve: pip install digitlab[serve]"
+    assert (
+        said == "error: serve: needs prometheus_client, of the extra serve: pip install '.[serve]' in digitlab's folder"
+    )

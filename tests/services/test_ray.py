@@ -191,7 +191,7 @@ def test_the_gpus_have_room_for_as_many_cells_as_are_to_run_at_once(monkeypatch,
     monkeypatch.setattr(of_ray.ray, "cluster_resources", lambda: {"GPU": float(found)})
     share = round(of_ray._gpus(None, n_jobs) * 10_000)  # as Ray counts
     assert 0 < share <= 10_000
-    assert found * (10_000 // share) >= n_jobs or share == 10_000 and found >= n_jobs
+    assert found * (10_000 // share) >= n_jobs or (share == 10_000 and found >= n_jobs)
 
 
 @pytest.mark.parametrize("kind", ["closed", "silent", "another program"])

@@ -1,5 +1,6 @@
 """MLflow's server on PostgreSQL and an S3 store: what digitlab does there, by way of artifacts and passwords."""
 
+import re
 import subprocess
 import sys
 import time
@@ -10,6 +11,8 @@ from mlflow import MlflowClient
 from mlflow.entities import ViewType
 from outages import SCENARIOS, OnServer, Outcome, Scenario, play, points_differ, table
 from services import BUCKET, PASSWORD, Bucket, Postgres, missing, mlflow_server
+
+from digitlab.tracking.maintenance import BY_A_SERVER
 
 pytestmark = [
     pytest.mark.slow,
@@ -130,9 +133,10 @@ def test_a_back_up_is_restored_and_deleted_runs_are_removed_for_good(postgres, b
             (restored,) = client.search_runs([experiment.experiment_id])
             assert client.list_artifacts(restored.info.run_id)
             client.delete_run(restored.info.run_id)
-            place = f"--artifacts-destination s3://{BUCKET}/kept --tracking-uri {server.uri}"
-            gc = f"gc --backend-store-uri {other.uri} {place}"
-            subprocess.run([sys.executable, "-m", "mlflow", *gc.split()], check=True, capture_output=True)
+            (told,) = re.findall(r"mlflow (gc .*) removes", BY_A_SERVER["gc"])
+            said = {"DATABASE": other.uri, "PLACE": f"s3://{BUCKET}/kept", "ADDRESS": server.uri}
+            gc = [said.get(word, word) for word in told.split()]
+            subprocess.run([sys.executable, "-m", "mlflow", *gc], check=True, capture_output=True)
             assert not client.search_runs([experiment.experiment_id], "", ViewType.ALL)
     finally:
         other.close()

@@ -59,7 +59,7 @@ def test_a_launcher_that_is_not_installed_names_its_extra(harness, monkeypatch):
     assert end.endswith("; joblib is in the extra parallel")
     monkeypatch.delitem(classes, "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher")
     end = harness.main("sweep=smoke", "hydra/launcher=slurm")
-    assert end == "error: hydra/launcher=slurm: is not installed; pip install -e '.[slurm]'"
+    assert end == "error: hydra/launcher=slurm: is not installed; pip install '.[slurm]' in digitlab's folder"
     assert not harness.folder.exists()
 
 

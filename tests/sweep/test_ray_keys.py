@@ -19,7 +19,8 @@ MISTAKES = {
     "above 0 and below 1",
     "+hydra.launcher.cpu=2": "hydra.launcher.cpu: unknown key; allowed: hydra.launcher.address, hydra.launcher.cpus, "
     "hydra.launcher.gpus, hydra.launcher.n_jobs",
-    "hydra.launcher.n_jobs=2": "hydra/launcher=ray: needs ray, of the extra ray: pip install digitlab[ray]",
+    "hydra.launcher.n_jobs=2": "hydra/launcher=ray: needs ray, of the extra ray: pip install '.[ray]' in "
+    "digitlab's folder",
 }  # fmt: skip
 
 

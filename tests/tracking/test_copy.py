@@ -8,7 +8,11 @@ from conftest import Harness
 from fake_store import empty_tables
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
+from mlflow.exceptions import MlflowException
 from servers import tracking_server
+
+from digitlab.tracking import begin, copy, locks, maintenance, queries
+from digitlab.tracking.store import Store
 
 RUN = ("data=mnist5k", "data.test_fraction=0.6", "data.val_fraction=0.3", "model=mlp", "trainer=cpu",
        "trainer.max_epochs=2")  # fmt: skip
@@ -136,6 +140,107 @@ def test_what_has_been_continued_is_copied_anew(harness, tmp_path, capsys):
     assert "1 runs copied; 2 were there" in capsys.readouterr().out
     copied()
     assert "0 runs copied; 2 were there" in capsys.readouterr().out
+
+
+@pytest.fixture
+def stores(tmp_path) -> tuple[Store, Store]:
+    """Two stores without runs."""
+    made = []
+    for name in "ab":
+        (tmp_path / f"{name}.db").write_bytes(empty_tables())
+        made.append(Store(f"sqlite:///{tmp_path / name}.db", "digitlab"))
+        made[-1].open()
+    return made[0], made[1]
+
+
+def make(store: Store, name: str, fingerprint: str, **tags: str) -> str:
+    tags = {"fingerprint": fingerprint, "owner": f"{socket.gethostname()}:{2**22 + 1}:1", **tags}
+    return store.client.create_run(store.experiment_id, tags=tags, run_name=name).info.run_id
+
+
+def end(store: Store, run_id: str, status: str = "FINISHED") -> None:
+    store.client.set_terminated(run_id, status)
+    if status == "FINISHED":
+        store.client.set_tag(run_id, "done", "true")
+
+
+def interrupt(*_) -> None:
+    raise KeyboardInterrupt
+
+
+def test_what_is_copied_in_part_cannot_be_continued_there(stores, monkeypatch):
+    here, there = stores
+    run_id = make(here, "run", "f")
+    here.client.log_metric(run_id, "val/loss", 0.5, step=1)
+    end(here, run_id)
+    with monkeypatch.context() as patch:
+        patch.setattr(copy, "_copy_artifacts", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            list(copy.copy(here, there))
+    assert queries.find(there, "f") == (None, None)
+    assert "1 runs copied; 1 were there" in list(copy.copy(here, there))[-1]
+    done, broken = queries.find(there, "f")
+    assert done
+    assert broken is None
+    assert [point.step for point in there.client.get_metric_history(done.info.run_id, "val/loss")] == [1]
+
+
+def test_a_cell_is_copied_with_its_sweep(stores):
+    here, there = stores
+    parent = make(here, "s", "sweep-s", sweep="s")
+    end(here, make(here, "cell", "f", **{"mlflow.parentRunId": parent}))
+    with locks.owner(here, "sweep-s"):
+        assert list(copy.copy(here, there)) == ["0 runs copied; 0 were there"]
+    end(here, parent)
+    assert list(copy.copy(here, there))[-1] == "2 runs copied; 0 were there"
+    runs = {run.info.run_name: run for run in queries.search(there, "")}
+    assert runs["cell"].data.tags["mlflow.parentRunId"] == runs["s"].info.run_id
+
+
+def test_a_run_whose_creation_was_not_answered_is_copied_once(stores, monkeypatch):
+    here, there = stores
+    end(here, make(here, "run", "f"))
+    real, there.file = there.client.create_run, None
+
+    def lost(*args, **keys):
+        monkeypatch.setattr(there.client, "create_run", real)
+        real(*args, **keys)
+        raise MlflowException("Connection aborted")
+
+    monkeypatch.setattr(there.client, "create_run", lost)
+    monkeypatch.setattr(begin, "AGAIN", 0)
+    list(copy.copy(here, there))
+    (copied,) = queries.search(there, "")
+    assert (copied.info.status, copied.data.tags["done"]) == ("FINISHED", "true")
+    assert begin.REQUEST not in copied.data.tags
+
+
+def test_a_run_that_was_continued_in_both_stores_is_left_as_it_is(stores):
+    here, there = stores
+    run_id = make(here, "run", "f")
+    end(here, run_id, "KILLED")
+    list(copy.copy(here, there))
+    _, copied = queries.find(there, "f")
+    for store, each, loss in ((there, copied.info.run_id, 0.3), (here, run_id, 0.4)):
+        store.client.log_metric(each, "val/loss", loss, step=1)
+        end(store, each)
+    assert list(copy.copy(here, there)) == [
+        f"run: run {run_id} was continued there too, so it is not copied again",
+        "0 runs copied; 1 were there",
+    ]
+    assert [point.value for point in there.client.get_metric_history(copied.info.run_id, "val/loss")] == [0.3]
+
+
+def test_an_error_names_both_stores(stores, monkeypatch):
+    here, there = stores
+    end(here, make(here, "run", "f"))
+
+    def away(*_):
+        raise MlflowException("Connection refused")
+
+    monkeypatch.setattr(copy, "_fill", away)
+    with pytest.raises(OSError, match=f"^from {here.uri} to {there.uri}: Connection refused$"):
+        list(maintenance.copy_to(here, there.uri))
 
 
 @pytest.mark.lean

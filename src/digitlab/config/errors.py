@@ -41,7 +41,9 @@ def user_errors(key: str) -> Iterator[None]:
 def check_extra(key: str, packages: Sequence[str], extra: str) -> None:
     """Raise UserError where `key` needs packages, named as they are imported, that an extra brings and are not here."""
     if missing := [each for each in packages if find_spec(each) is None]:
-        raise UserError(f"{key}: needs {', '.join(missing)}, of the extra {extra}: pip install digitlab[{extra}]")
+        raise UserError(
+            f"{key}: needs {', '.join(missing)}, of the extra {extra}: pip install '.[{extra}]' in digitlab's folder"
+        )
 
 
 def job_errors(cfg: DictConfig) -> AbstractContextManager:

@@ -1,7 +1,7 @@
 """The cells of a sweep as jobs of SLURM, which go on without this process and are found again by the next one.
 
 Which cells are submitted together is written down before they are, under a mark that stands in the comment of their
-jobs: however early this process is killed, no cell gets a second job.
+jobs: however early this process is killed, no cell gets a second job from this machine.
 """
 
 import json

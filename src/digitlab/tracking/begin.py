@@ -25,7 +25,7 @@ def begin(store: Store, name: str, tags: Mapping[str, str]) -> Run:
     """Start a new run."""
     source = {"mlflow.source.type": "LOCAL", "mlflow.source.name": "src/train.py"}
     tags = {"mlflow.user": user_name(), **owner_tags({}), **source, **tags}
-    return Run(store.client, _create(store, printable(redact(name)), tags))
+    return Run(store.client, create(store, printable(redact(name)), tags))
 
 
 def open_parent(store: Store, sweep: str) -> Run:
@@ -36,21 +36,22 @@ def open_parent(store: Store, sweep: str) -> Run:
         done, broken = queries.find(store, fingerprint)
         run = broken or done
         if not run:
-            run = _create(store, sweep, tags)
+            run = create(store, sweep, tags)
             if not (store.file or is_first(store.client, store.experiment_id, run.info.run_id, fingerprint)):
                 continue
         return Run(store.client, run, is_monitored=False)
 
 
-def _create(store: Store, name: str, tags: Mapping[str, str]) -> entities.Run:
+def create(store: Store, name: str, tags: Mapping[str, str], start_time: int | None = None) -> entities.Run:
     """Create a run; where a server's answer is lost, look whether it did so before it is asked again."""
     if store.file:
-        return store.client.create_run(store.experiment_id, run_name=name, tags=dict(tags))
+        return store.client.create_run(store.experiment_id, start_time, dict(tags), name)
     request, until = uuid4().hex, monotonic() + PATIENCE
+    tags = {**tags, REQUEST: request}
     with timeouts(retries=0, seconds=15):
         while True:
             try:
-                return store.client.create_run(store.experiment_id, run_name=name, tags={**tags, REQUEST: request})
+                return store.client.create_run(store.experiment_id, start_time, tags, name)
             except MlflowException as error:
                 if is_refusal(error) or monotonic() > until:
                     raise

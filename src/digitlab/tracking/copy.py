@@ -9,6 +9,7 @@ from mlflow.artifacts import download_artifacts
 from mlflow.entities import Metric, Param, RunTag
 
 from digitlab.tracking import queries, registry
+from digitlab.tracking.begin import create
 from digitlab.tracking.flavor import upload_model
 from digitlab.tracking.journal import MOST
 from digitlab.tracking.locks import mark_dead_run
@@ -17,20 +18,29 @@ from digitlab.tracking.tags import remove_tag
 
 ORIGIN = "copied_from"  # the tag with the id that a run had in the store where it was made
 WHOLE = "copied"  # the tag of a run of which all has been copied: when it had ended, in ms
-LATER = ("done", "mlflow.parentRunId", ORIGIN, WHOLE)  # tags that are not copied as they are
+FOUND_BY = "fingerprint"  # the tag without which nobody can continue a copy that is not whole
+LATER = (FOUND_BY, "done", "mlflow.parentRunId", ORIGIN, WHOLE)  # tags that are not copied as they are
 NAMING = ("mlflow.note.content",)  # tags whose text names runs
 
 
 def copy(source: Store, target: Store) -> Iterator[str]:
-    """Copy every run that is not under way; yield a line for each that is copied, and one that sums up.
+    """Copy every run that is not under way, as no cell of such a sweep is; yield a line for each, and one that sums up.
 
-    A run gets a new id, which is put in the place of the old one wherever the run or its sweep names it. Sweeps go
-    first, because their cells name them; the text that names the cells follows at the end.
+    A run gets a new id, which is put in the place of the old one in the tags and the list of cells that name it; a
+    report that was kept with its sweep names the old ones. Sweeps go first, because their cells name them.
     """
     runs = list(queries.search(source, ""))
     there = {origin_of(run): run for run in queries.search(target, "")}
     ids = {run.info.run_id: there[origin_of(run)].info.run_id for run in runs if origin_of(run) in there}
-    runs = [run for run in runs if not _is_whole(run, there) and not _is_under_way(source, run)]
+    known = len(ids)
+    runs = [run for run in runs if not _is_whole(run, there)]
+    left_out = {run.info.run_id for run in runs if _is_under_way(source, run)}
+    left_out |= {run.info.run_id for run in runs if run.data.tags.get("mlflow.parentRunId") in left_out}
+    for run in runs:
+        if _is_continued(there.get(origin_of(run))):
+            left_out.add(run.info.run_id)
+            yield f"{run.info.run_name}: run {run.info.run_id} was continued there too, so it is not copied again"
+    runs = [run for run in runs if run.info.run_id not in left_out]
     runs.sort(key=lambda run: ("mlflow.parentRunId" in run.data.tags, run.info.start_time))
     for run in runs:
         ids[run.info.run_id] = _begin(target, run, ids, there.get(origin_of(run)))
@@ -38,7 +48,7 @@ def copy(source: Store, target: Store) -> Iterator[str]:
         _fill(source.client, target.client, run, ids)
         yield f"{run.info.run_name}: run {run.info.run_id} is {ids[run.info.run_id]} there"
     yield from registry.copy(source, target, ids)
-    yield f"{len(runs)} runs copied; {len(there)} were there"
+    yield f"{len(runs)} runs copied; {known} were there"
     others = {each.name for each in source.client.search_experiments()} - {source.experiment, "Default"}
     if source.file and others:  # a server's may be anybody's
         yield f"--experiment NAME copies another experiment; there are: {', '.join(sorted(others))}"
@@ -57,6 +67,14 @@ def _is_whole(run: entities.Run, there: dict[str, entities.Run]) -> bool:
     return ORIGIN not in tags or tags.get(WHOLE) == str(run.info.end_time)  # else it has been continued
 
 
+def _is_continued(copied: entities.Run | None) -> bool:
+    """Say whether a whole copy has been continued in the store where it is."""
+    whole = copied and copied.data.tags.get(WHOLE)
+    return (
+        copied is not None and bool(whole) and (copied.info.status == "RUNNING" or str(copied.info.end_time) != whole)
+    )
+
+
 def _is_under_way(store: Store, run: entities.Run) -> bool:
     return mark_dead_run(store, run) == "RUNNING"
 
@@ -64,9 +82,9 @@ def _is_under_way(store: Store, run: entities.Run) -> bool:
 def _begin(target: Store, run: entities.Run, ids: dict[str, str], begun: entities.Run | None) -> str:
     """Create the copy of a run, if that has not been done; return its id."""
     if begun:
+        remove_tag(target.client, begun.info.run_id, FOUND_BY)
         return begun.info.run_id
-    made = target.client.create_run(target.experiment_id, run.info.start_time, _tags(run, ids), run.info.run_name)
-    return made.info.run_id
+    return create(target, str(run.info.run_name), _tags(run, ids), run.info.start_time).info.run_id
 
 
 def _tags(run: entities.Run, ids: dict[str, str]) -> dict[str, str]:
@@ -98,9 +116,8 @@ def _fill(source: MlflowClient, target: MlflowClient, run: entities.Run, ids: di
             remove_tag(target, new, key)
     target.log_batch(new, tags=[RunTag(key, value) for key, value in tags.items()])
     target.set_terminated(new, run.info.status, run.info.end_time)
-    if run.data.tags.get("done") == "true":
-        target.set_tag(new, "done", "true")
-    target.set_tag(new, WHOLE, str(run.info.end_time))
+    last = {key: run.data.tags[key] for key in ("done", FOUND_BY) if key in run.data.tags}
+    target.log_batch(new, tags=[RunTag(key, value) for key, value in {**last, WHOLE: str(run.info.end_time)}.items()])
 
 
 def _copy_artifacts(source: MlflowClient, target: MlflowClient, old: str, new: str, ids: dict[str, str]) -> None:

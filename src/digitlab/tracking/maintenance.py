@@ -11,8 +11,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from digitlab.platform.secrets import redact
-from digitlab.platform.text import last_line
+from digitlab.platform.text import last_line, shorten
 from digitlab.tracking import copy, delivery, integrity, schema
+from digitlab.tracking.failures import is_of_store, root_of
 from digitlab.tracking.store import Store
 
 # Where MLflow stores absolute paths.
@@ -25,7 +26,8 @@ LOCATIONS = (
 )
 BY_A_SERVER = {  # what to do about a store that is not a file here
     "relocate": "nothing to do here, for only the server knows where its artifacts lie",
-    "gc": "on its machine, mlflow gc --backend-store-uri URI removes the runs that were deleted",
+    "gc": "on its machine, mlflow gc --backend-store-uri DATABASE --artifacts-destination PLACE --tracking-uri ADDRESS "
+    "removes the runs that were deleted",
     "check": "its database has tools of its own, on its machine; digitlab report says whether it answers",
     "restore": "its database is restored on its machine, from the backup that is made there",
 }
@@ -186,7 +188,13 @@ def copy_to(store: Store, address: str) -> Iterator[str]:
     store.open(create=False)
     with target.translate_errors():
         target.open()
+    try:
         yield from copy.copy(store, target)
+    except Exception as error:
+        if not is_of_store(error):
+            raise
+        between = redact(f"from {store.uri} to {target.uri}")
+        raise OSError(f"{between}: {redact(shorten(root_of(error)))}") from error
 
 
 def _file(store: Store, task: str, must_exist: bool = True) -> Path:

@@ -34,7 +34,9 @@ class ResumingSweeper(BasicSweeper):
         try:
             super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
         except RuntimeError as error:  # Hydra does not know the class
-            raise HydraException(f"hydra/launcher={name}: is not installed; pip install -e '.[{name}]'") from error
+            raise HydraException(
+                f"hydra/launcher={name}: is not installed; pip install '.[{name}]' in digitlab's folder"
+            ) from error
         if name == "joblib":
             launcher: Any = self.launcher
             # It says after each cell how many are done and how long the rest will take. From their first moment its
