@@ -17,14 +17,10 @@ from torch.distributed import PrefixStore, ProcessGroupGloo, Store, TCPStore, Wo
 from digitlab.config.errors import UserError
 from digitlab.config.fingerprint import processes
 from digitlab.platform.environment import started
-from digitlab.training.launch import Others
+from digitlab.training.launch import Others, ProcessEndedError
 
 COME = timedelta(minutes=10)  # until all have loaded their libraries and data
 SPEAK = timedelta(days=7)  # until the first has saved, or waited for a server: that it lives shows its connection
-
-
-class ProcessEndedError(UserError):
-    """Another process of the run has ended before its time."""
 
 
 class Place(NamedTuple):

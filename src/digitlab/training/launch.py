@@ -9,17 +9,24 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
-from threading import Event, Thread
-from typing import IO
+from threading import Event, Thread, current_thread, main_thread
+from typing import IO, Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
 from digitlab.config.allowed import allowed
+from digitlab.config.errors import UserError
 from digitlab.platform.signals import say_last
 
 PROGRAM = "digitlab.training.follow"
 NOTICE = 20  # seconds in which this process should see by itself that another one has ended
+HEAR = 5  # seconds in which it should hear of it, where it is not within a call that does not end, as of a GPU
+TOLD = signal.SIGRTMIN  # by which the thread that watches tells the one that trains
+
+
+class ProcessEndedError(UserError):
+    """Another process of the run has ended before its time."""
 
 
 class Others:
@@ -29,7 +36,9 @@ class Others:
     """
 
     def __init__(self, cfg: DictConfig, size: int, port: int):
-        self.size, self.threads, self.is_over = size, torch.get_num_threads(), Event()
+        self.size, self.threads, self.is_over, self.is_heard = size, torch.get_num_threads(), Event(), Event()
+        self.is_main = current_thread() is main_thread()  # which alone can set what a signal does
+        self.handler = signal.signal(TOLD, self._hear) if self.is_main else None
         torch.set_num_threads(max(1, self.threads // size))
         told = {"path": sys.path, "parent": os.getpid(), "allowed": [*allowed()]}
         told["cfg"] = OmegaConf.to_container(cfg, resolve=True)
@@ -78,6 +87,8 @@ class Others:
     def end(self) -> None:
         """Kill them: they hold nothing that this process does not hold too."""
         self.is_over.set()
+        if self.is_main:
+            signal.signal(TOLD, self.handler)
         for process, complaints in self.started:
             process.kill()
             process.wait()
@@ -85,10 +96,19 @@ class Others:
         torch.set_num_threads(self.threads)
 
     def _watch(self) -> None:
-        """End this process where another one has ended and it does not see that, as within a GPU's work."""
+        """End the run where another process has ended and this one does not see that, as while it validates."""
         while not self.is_over.wait(1):
             if self.have_ended():
-                if not self.is_over.wait(NOTICE):
-                    say_last(f"error: {self.cause()}")
-                    os._exit(1)
-                return
+                break
+        if self.is_over.wait(NOTICE):
+            return
+        if self.is_main:
+            signal.pthread_kill(main_thread().ident, TOLD)  # pyright: ignore[reportArgumentType]  it has begun
+        if not self.is_heard.wait(HEAR) and not self.is_over.is_set():
+            say_last(f"error: {self.cause()}")
+            os._exit(1)
+
+    def _hear(self, *_: Any) -> None:
+        self.is_heard.set()
+        if not self.is_over.is_set():
+            raise ProcessEndedError(self.cause())
