@@ -153,10 +153,14 @@ def install_hooks(points: Points) -> None:
     points.around(Classifier, "validation_step", lambda *_: "validation")
     points.around(MlflowClient, "create_run", lambda *_, **__: "create")
     points.around(MlflowClient, "update_run", lambda *_, **__: "running")
+
+    def tag(_, __, key, *___, **____) -> str | None:
+        return "wanted" if key.startswith("wanted_by.") else "done" if key == "done" else None
+
     for client in (MlflowClient, DeferredClient):
         points.around(client, "log_batch", lambda *_, metrics=(), **__: "points" if metrics else None)
         points.around(client, "set_terminated", lambda *_, **__: "terminate")
-        points.around(client, "set_tag", lambda _, __, key, *___: "done" if key == "done" else None)
+        points.around(client, "set_tag", tag)
         points.around(client, "log_artifact", lambda *_: "arrays")
     points.around(MlflowClient, "log_text", lambda *_: "text")
     points.around(MlflowClient, "log_figure", lambda *_: "figure")

@@ -64,9 +64,17 @@ def check_made_once(host: Host, count: int = 1) -> list:
     done = [run for run in found if run.info.lifecycle_stage == "active"]
     assert [(run.info.status, run.data.tags.get("done")) for run in done] == [("FINISHED", "true")] * count
     for run in done:
-        for key in ("train/loss", "val/loss", "test/acc"):
-            steps = [point.step for point in MlflowClient(host.uri).get_metric_history(run.info.run_id, key)]
-            assert steps == sorted(set(steps))
+        epochs = int(run.data.params["trainer.max_epochs"])
+        steps = {
+            key: [point.step for point in MlflowClient(host.uri).get_metric_history(run.info.run_id, key)]
+            for key in ("train/loss", "val/loss", "train/loss_step", "test/acc")
+        }
+        assert steps["train/loss"] == [*range(1, epochs + 1)]
+        assert steps["val/loss"] == [*range(epochs + 1)]
+        every = steps["train/loss_step"]
+        assert every == sorted(set(every))
+        assert len(every) % epochs == 0
+        assert len(steps["test/acc"]) == 1
     return done
 
 
@@ -109,6 +117,19 @@ def test_hosts_share_the_cells_of_a_sweep(hosts):
     experiment = client.get_experiment_by_name(hosts[0].experiment).experiment_id
     (parent,) = client.search_runs([experiment], "tags.fingerprint = 'sweep-shared'")
     assert parent.info.status == "FINISHED"
+
+
+def test_of_hosts_that_continue_the_same_run_one_does_though_the_other_was_stopped_before_it_asked(hosts):
+    a, b = hosts
+    assert a.execute("INT@points:after#3") == 130, a.output
+    process = a.start("STOP@wanted:before#1")
+    while "wanted:before#1" not in a.trace or psutil.Process(process.pid).status() != "stopped":
+        assert not wait([process.sentinel], 0.05), a.output
+    assert b.execute() == 0, b.output
+    os.kill(process.pid, signal.SIGCONT)
+    assert a.end(process) == 0, a.output
+    assert "is done already" in a.output
+    assert check_made_once(a)[0].data.tags["owner"].startswith("b:")
 
 
 def test_a_job_of_slurm_that_is_queued_again_on_another_host_continues_at_once(hosts):
