@@ -86,7 +86,7 @@ def read_claim(name: str, *overrides: str) -> Claim:
         model=model,
         optim=groups(cfg)["optim"],
         folds=cfg.data.get("folds") or 1,
-        is_validated_on_test=cfg.data.split == "test" and not cfg.claim.tested_once,
+        is_validated_on_test=cfg.data.split == "test" and not said["tested_once"],
         **said,
     )
 

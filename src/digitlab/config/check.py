@@ -38,6 +38,8 @@ def check(cfg: DictConfig) -> DictConfig:
         check_special(key, name, value)
     content = rename_targets(content, current)  # files that were written for 0.1 go on working
     cfg = DictConfig(content)
+    if "names" in content:
+        _check_claim(content)
     missing = [key for key in OmegaConf.missing_keys(cfg) if not key.startswith("scheduler.")]
     if missing:
         raise UserError(f"{missing[0]}: has no default; give it as {missing[0]}=VALUE")
@@ -199,6 +201,17 @@ def _line(error: Mapping[str, Any], root: Mapping[str, Any], above: tuple[str, .
 def _unknown(key: str, known: Mapping[str, Any]) -> str:
     names = sorted(f"{key}.{name}" for name in known) if key else known
     return f"unknown key; allowed: {', '.join(names)}"
+
+
+def _check_claim(content: Mapping[str, Any]) -> None:
+    """Raise UserError where a choice of the group claim does not say what is claimed, or what is claimed has none."""
+    chosen, said = content["names"]["groups"].get("claim"), content.get("claim")
+    if chosen and not said:
+        raise UserError(f"claim={as_text(said)}: must be a mapping; a claim's file says claim.document at least")
+    if isinstance(said, Mapping) and "claim" in said:
+        raise UserError("claim.claim: unknown key; a claim's file has # @package _global_ as its first line")
+    if isinstance(said, Mapping) and not chosen:
+        raise UserError(f"claim.{next(iter(said))}: is of a claim; give claim=NAME")
 
 
 def _check_networks(claim: Mapping[str, Any]) -> None:

@@ -47,8 +47,12 @@ def named(cfg: DictConfig) -> DictConfig:
 
 
 def _claimed(cfg: DictConfig) -> dict[str, Any]:
-    """Return what a claim says, less the data that it is of: that is given to try a claim on other data."""
-    return {key: value for key, value in (cfg.get("claim") or {}).items() if key != "data"}
+    """Return what a claim says beyond defaults, less the data that it is of: that is given to try it on others."""
+    from digitlab.config.claimed import Claim
+
+    fields = Claim.model_fields
+    said = (cfg.get("claim") or {}).items()
+    return {key: value for key, value in said if key != "data" and value != fields[str(key)].default}
 
 
 def _closest(group: str, node: DictConfig) -> Path | None:
