@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import Harness
+from conftest import Harness, rest_at_night
 from fake_store import FakeStore
 from scipy import stats
 from test_claims import FIVE, rows_of
@@ -15,15 +15,19 @@ from digitlab.config.names import groups
 def recorded(store: FakeStore, claim: str, accuracies, *overrides: str, first: int = 0) -> dict[str, list[str]]:
     """Record runs with the whole configuration that a claim has; return the overrides of each one's cell."""
     cfg, told = check(store.harness.compose(f"claim={claim}", *overrides)), [f"claim={claim}", *overrides]
-    params = {key: value for key, value in flatten(cfg).items() if not key.startswith(("names", "loss", "tracking"))}
+    params = {key: value for key, value in flatten(cfg).items() if not key.startswith(("names", "tracking"))}
     params |= groups(cfg) | {"parameters": "34826"}
     made_of = params.pop("model"), params.pop("optim")
     del params["seed"]
+    loss = params.pop("loss")  # a result's name to the store
     more = {"epochs": cfg.trainer.max_epochs, "predictions": False}
-    return {
-        store.record(*made_of, seed, accuracy, **(params | more)): [f"seed={seed}", *told]
-        for seed, accuracy in enumerate(accuracies, first)
-    }
+    runs = {}
+    for seed, accuracy in enumerate(accuracies, first):
+        followed = {"data.seed": str(seed)} if "data.seed" not in " ".join(overrides) else {}
+        run_id = store.record(*made_of, seed, accuracy, **(params | followed | more))
+        store.harness.client.log_param(run_id, "loss", loss)
+        runs[run_id] = [f"seed={seed}", *told]
+    return runs
 
 
 @pytest.mark.slow
@@ -93,6 +97,38 @@ def test_a_run_that_a_sweep_took_for_another_claim_counts_for_both(fake_store, t
         (row,) = (line for line in index.splitlines() if line.startswith(f"| [{claim}]"))
         assert f"| {np.mean(FIVE):.4f} ± {stats.t.ppf(0.975, 4) * stats.sem(FIVE):.4f} | 5 |" in row
     assert (tmp_path / "runs.jsonl").read_text().count("\n") == 10
+
+
+@pytest.mark.parametrize(
+    "case",
+    rest_at_night([
+        ("tf_softmax", "~trainer.max_steps", '"trainer.max_steps": "none"'),
+        ("nielsen_shallow", "~data.shuffle", '"data.shuffle": "none"'),
+        ("nielsen_shallow", "data.seed=5", '"data.seed": "5"'),
+        ("speedrun", "data.split=test", '"data.split": "test"'),
+    ]),
+)  # fmt: skip
+def test_what_a_recipe_says_and_a_run_did_not_do_is_a_change(fake_store, tmp_path, case):
+    claim, override, change = case
+    recorded(fake_store, claim, FIVE[:2])
+    recorded(fake_store, claim, FIVE[2:], override)
+    assert fake_store.harness.main("claims", "write", str(tmp_path), claim, entry_point="digitlab") is None
+    lines = (tmp_path / "runs.jsonl").read_text().splitlines()
+    assert [f'"changes": {{{change}}}' in line for line in lines].count(True) == 3
+    assert ['"changes": {}' in line for line in lines].count(True) == 2
+
+
+def test_a_report_judges_the_claims_that_are_known_and_names_the_others(fake_store, capsys):
+    """The file of `mine` was in a folder that the sweep was given, and the report is not."""
+    runs = recorded(fake_store, "simple_004", FIVE)
+    for seed in range(2):
+        runs[fake_store.record("mlp", "adam", seed, 0.9)] = [f"seed={seed}", "claim=mine"]
+    fake_store.sweep("ms", *runs, overrides=runs)
+    assert fake_store.report("report.sweep=ms") is None
+    assert [row["claim"] for row in rows_of(fake_store.folder)] == ["simple_004"]
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.count("Not judged: claim=mine: not found; allowed: ") == 1
+    assert "by --config-dir=FOLDER" in (fake_store.folder / "report.md").read_text()
 
 
 def test_pages_count_documents_give_intervals_and_name_training(fake_store, tmp_path):
