@@ -5,7 +5,7 @@ from functools import cache
 from typing import Any
 
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from digitlab import CONF
@@ -18,6 +18,7 @@ from digitlab.config.errors import UserError, one_line
 from digitlab.config.fingerprint import deviations, differences, is_setting
 from digitlab.config.leaves import flatten
 from digitlab.config.names import groups
+from digitlab.config.settled import settle
 
 _compose = cache(compose)
 NO_RECIPE = ("seed", "sweep")  # of the overrides of a sweep's cell
@@ -67,9 +68,20 @@ def _recipe(overrides: tuple[str, ...]) -> Recipe | None:
     chosen = groups(_compose(own))
     others = {key: choices[key] for key in ("model", "optim", "scheduler") if choices[key] != chosen[key]}
     base = _compose(own, *(f"{key}={choice}" for key, choice in others.items()))
-    changes = {key: value for key, value in differences(cfg, base).items() if is_setting(key) and key != ACCELERATOR}
+    changes = {
+        key: value
+        for key, value in differences(_settled(cfg), _settled(base)).items()
+        if is_setting(key) and key != ACCELERATOR
+    }
     changes = others | changes
     return Recipe(choices["claim"], (choices.get("counterpart") or "") if changes else "", tuple(changes.items()))
+
+
+def _settled(cfg: DictConfig) -> DictConfig:
+    found = cfg.copy()
+    OmegaConf.set_struct(found, False)
+    settle(found)
+    return found
 
 
 def recipe_of(recorded: Mapping[str, str]) -> Recipe | None:
@@ -92,7 +104,7 @@ def _defaults(claim: str, others: tuple[tuple[str, str], ...], seed: int) -> dic
     known = [f"{key}={choice}" for key, choice in others if (CONF / key / f"{choice}.yaml").is_file()]
     cfg = _compose(f"claim={claim}", *known).copy()
     cfg.seed = seed  # which others follow, such as the fold
-    return flatten(check(cfg))
+    return flatten(_settled(check(cfg)))
 
 
 @cache

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
@@ -45,6 +46,7 @@ def check(cfg: DictConfig) -> DictConfig:
         raise UserError(f"{missing[0]}: has no default; give it as {missing[0]}=VALUE")
     _validate("Run", content | {"scheduler": content.get("scheduler") or None})
     if content.get("claim"):
+        _check_statement(content["claim"])
         _check_networks(content["claim"])
     return cfg
 
@@ -212,6 +214,15 @@ def _check_claim(content: Mapping[str, Any]) -> None:
         raise UserError("claim.claim: unknown key; a claim's file has # @package _global_ as its first line")
     if isinstance(said, Mapping) and not chosen:
         raise UserError(f"claim.{next(iter(said))}: is of a claim; give claim=NAME")
+
+
+def _check_statement(claim: Mapping[str, Any]) -> None:
+    """Raise UserError where what a claim says of its accuracy contradicts itself."""
+    given = -int(Decimal(str(claim.get("accuracy") or 0)).as_tuple().exponent)
+    if (decimals := claim.get("decimals")) is not None and decimals < given:
+        raise UserError(f"claim.decimals={decimals}: must be {given} or more, the digits of {claim['accuracy']}")
+    if claim.get("statistic") == "best" and claim.get("runs", 1) == 1:
+        raise UserError("claim.statistic=best: is of several runs; give claim.runs too")
 
 
 def _check_networks(claim: Mapping[str, Any]) -> None:
