@@ -58,6 +58,8 @@ def test_claims_are_named_by_what_their_files_say_of_them(harness, capsys):
     names = capsys.readouterr().out.strip().split(",")
     assert {"kashif_fashion", "hinge_fashion"} <= set(names)
     assert "keras_mnist_cnn" not in names
+    assert harness.main("claims", "list", "src/conv.py", "--names", entry_point="digitlab") is None
+    assert "nielsen_shallow" in capsys.readouterr().out.strip().split(",")  # its base names the document
     assert harness.main("claims", "list", "no such claim", entry_point="digitlab") == 2
     assert capsys.readouterr().err.startswith("error: claims list: no such claim: no claim has this in its name")
 
@@ -147,6 +149,19 @@ def test_pages_count_documents_give_intervals_and_name_training(fake_store, tmp_
     assert f"{words[0]} in accuracy ({words[1]} to {words[2]}, n = 3)." in index
     assert "| seed | training accuracy |" in (folder / "tf_fashion.md").read_text()
     assert "| seed | test accuracy |" in (folder / "kefth_mnist.md").read_text()
+
+
+def test_pages_are_written_whole_or_not_at_all_and_in_utf_8(fake_store, tmp_path, monkeypatch):
+    """What a full disk lets be written of runs.jsonl must not take the place of the runs that were there."""
+    recorded(fake_store, "simple_004", FIVE[:2])
+    arguments = ("claims", "write", str(tmp_path), "simple_004")
+    assert fake_store.harness.main(*arguments, entry_point="digitlab") is None
+    before = (tmp_path / "runs.jsonl").read_bytes()
+    recorded(fake_store, "simple_004", FIVE[2:], first=2)
+    monkeypatch.setattr("os.fsync", lambda descriptor: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    assert fake_store.harness.main(*arguments, entry_point="digitlab") == 2
+    assert (tmp_path / "runs.jsonl").read_bytes() == before
+    assert not list(tmp_path.rglob(".*"))
 
 
 def test_a_folder_whose_runs_cannot_be_read_is_left_as_it_is(harness, tmp_path, capsys):

@@ -130,7 +130,10 @@ BASE = ("data=mnist5k", "trainer=smoke", "model=mlp")
             ["claim=simple_004", "claim.statements=[{says: x, of: mlp}]"],
             "claim.statements.0.to: has no default; give it as claim.statements.0.to=VALUE",
         ),
-        (["claim=base/any"], "claim.document: has no default; give it as claim.document=VALUE"),
+        (["claim=base/keras"], "claim=base/keras: is what files of claims build on, and claims nothing itself"),
+        (["scheduler.T_max=5"], "scheduler.T_max: unknown key: there is no scheduler; give scheduler=NAME"),
+        (["model.hidden={units: 3}"], "model.hidden={units: 3}: must be a list"),
+        (["seed=${oc.env:NO_SUCH_VARIABLE}"], "seed: Environment variable 'NO_SUCH_VARIABLE' not found"),
         (["claim=simple_004"], "claim.data=mnist: must be mnist5k, the data of the run; give claim.data=mnist5k to "),
     ],
 )

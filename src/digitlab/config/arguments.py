@@ -70,6 +70,8 @@ def check_arguments(arguments: Sequence[str], hydra_keys: tuple[str, ...] = HYDR
             raise UserError(f"{argument}: has no key; give KEY=VALUE")
         if is_within(key, ["names"]):
             raise UserError(f"{key}: is written by digitlab, and not to be given")
+        if key == "claim" and re.search(r"(^|,)base/", value):
+            raise UserError(f"{argument}: is what files of claims build on, and claims nothing itself")
         if (key, equals, value) == ("tracking.uri", "=", ""):
             raise UserError("tracking.uri=: must be an address, or null for mlruns/mlflow.db")
         if len(argument) > LONGEST:  # Hydra's parser takes a minute for some thousands of brackets
