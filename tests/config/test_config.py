@@ -133,6 +133,10 @@ BASE = ("data=mnist5k", "trainer=smoke", "model=mlp")
         (["claim=base/keras"], "claim=base/keras: is what files of claims build on, and claims nothing itself"),
         (["scheduler.T_max=5"], "scheduler.T_max: unknown key: there is no scheduler; give scheduler=NAME"),
         (["model.hidden={units: 3}"], "model.hidden={units: 3}: must be a list"),
+        (
+            ["seed='3'"],
+            "seed='3': must be a whole number from 0 to 4294967295, and not text; of a variable ${oc.decode:",
+        ),
         (["seed=${oc.env:NO_SUCH_VARIABLE}"], "seed: Environment variable 'NO_SUCH_VARIABLE' not found"),
         (["claim=simple_004"], "claim.data=mnist: must be mnist5k, the data of the run; give claim.data=mnist5k to "),
     ],

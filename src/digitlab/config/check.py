@@ -1,6 +1,7 @@
 """Check what a composed configuration says, before anything is built of it."""
 
 import logging
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
@@ -197,6 +198,9 @@ def _line(error: Mapping[str, Any], root: Mapping[str, Any], above: tuple[str, .
     if kind == "model_type" and not description.is_built(node):
         return f"{key}={as_text(value)}: {_unknown(key, description.properties(node))}"
     group = key if key in GROUPS else ""
+    if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?(e[-+]?\d+)?", value) and kind.endswith("_type"):
+        told = "and not text; of a variable ${oc.decode:${oc.env:NAME}} makes a number"
+        return f"{key}='{value}': must be {description.allowed(node, group)}, {told}"
     return f"{key}={as_text(None if kind == 'missing' else value)}: must be {description.allowed(node, group)}"
 
 

@@ -109,7 +109,7 @@ def one_line(error: BaseException) -> str:
     ):
         allowed = [str(key) for key in cause.parent_node if key != "hydra" and not str(key).startswith("_")]
         if not allowed:
-            above = cause.full_key.rpartition(".")[0]
+            above = str(cause.full_key).rpartition(".")[0]
             return f"{cause.full_key}: unknown key: there is no {above}; give {above}=NAME"
         more = " (with + before it, also what the target takes)" if "_target_" in cause.parent_node else ""
         return f"{cause.full_key}: unknown key; allowed: {', '.join(allowed)}{more}"
