@@ -28,9 +28,12 @@ train: setup  ## train cnn_pool with adadelta on the embedded data (ARGS="..." a
 sweep: setup  ## run the seven small networks x three optimizers, what is not done yet (ARGS="sweep=smoke sweep.seeds=3")
 	$(BIN)/python src/train.py $(if $(filter sweep=%,$(ARGS)),,sweep=grid) $(ARGS)
 
+claims: NAMED = $(patsubst claims=%,%,$(filter claims=%,$(ARGS)))
+claims: DRY = $(addprefix sweep.dry_run=,true True TRUE)
 claims: setup  ## run the tutorials' claims over five seeds, what is not done yet, and say which hold (hours; ARGS="claims=fashion")
-	@$(BIN)/python src/train.py sweep=claims $(patsubst claims=%,claim=$$(PYTHONPATH=src $(BIN)/python -m digitlab claims list % --names),$(ARGS)); swept=$$?; \
-	$(if $(filter sweep.dry_run=true,$(ARGS)),,$(BIN)/python src/report.py report.sweep=claims || exit;) exit $$swept
+	@$(if $(NAMED),names=claim=$$(PYTHONPATH=src $(BIN)/python -m digitlab claims list $(NAMED) --names) || exit;) \
+	$(BIN)/python src/train.py sweep=claims $$names $(filter-out claims=%,$(ARGS)) || exit; \
+	$(if $(filter $(DRY),$(ARGS)),,$(BIN)/python src/report.py report.sweep=claims)
 
 report: setup  ## say which differences in the latest sweep are real, in reports/ (ARGS="report.sweep=smoke")
 	$(BIN)/python src/report.py $(ARGS)

@@ -28,7 +28,7 @@ OWNERS = {
     "scipy": {"analysis", "inference.digits"},
     "pydantic": {"config"},
     "ray": {"sweep.ray_cluster", "sweep.ray_internals"},
-    "hydra": {"config", "sweep", "training.setup", "training.api", "apps"},
+    "hydra": {"config", "sweep", "training.setup", "training.api", "claims.recipes", "apps"},
     "omegaconf": {"config", "sweep", "training", "report", "claims.recipes", "inference.labelled", "apps"},
 }
 LONGEST = 300  # lines of a file

@@ -3,6 +3,7 @@
 import xml.etree.ElementTree as ElementTree
 
 import pytest
+from conftest import rest_at_night
 
 CLAIM = """\
 # @package _global_
@@ -34,7 +35,7 @@ def test_a_claim_is_run_and_judged_wherever_its_file_is(harness, tmp_path, capsy
     file, badge = tmp_path / "my claim.yaml", tmp_path / "badge.svg"
     file.write_text(CLAIM.format(claimed="accuracy: 1.0"))
     code, said = check(harness, capsys, file, "--badge", str(badge))
-    assert code == 1
+    assert code == 1, said
     assert "my claim (document my blog post, mlp with adam): WORSE." in said
     runs = [run.data.metrics["test/acc"] for run in harness.runs()]
     assert len(runs) == 5
@@ -55,6 +56,11 @@ def test_a_claim_is_run_and_judged_wherever_its_file_is(harness, tmp_path, capsy
         ("akuracy: 1.0", "claim.akuracy: unknown key; allowed: claim.accuracy"),
         ("accuracy: 2.0", "claim.accuracy=2.0: must be"),
         ("accuracy: [", "mine.yaml"),
+        ("loss: 0.1", "claims no accuracy, so there is nothing to judge"),
+        (
+            "accuracy: 0.9\nevaluate_on: none",
+            "evaluate_on=none: a claim is judged by the test; allowed here: best, last",
+        ),
     ],
 )
 def test_a_file_that_is_no_claim_is_a_mistake_and_nothing_is_run(harness, tmp_path, capsys, claimed, words):
@@ -69,7 +75,66 @@ def test_a_file_that_is_no_claim_is_a_mistake_and_nothing_is_run(harness, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "arguments", [["nowhere.yaml"], ["."], [__file__], ["mine.yaml", "--badge", "/nowhere/badge.svg"]]
+    ("text", "words"),
+    [
+        ("claim: null", "claim=null: must be a mapping; a claim's file says claim.document at least"),
+        ("seed: 0", "claim=null: must be a mapping; a claim's file says claim.document at least"),
+        ("claim: {accuracy: 0.9}", "claim.document: has no default; give it as claim.document=VALUE"),
+        ("defaults: [base/any, _self_]", "claim.document: has no default; give it as claim.document=VALUE"),
+    ],
+)
+def test_a_file_that_says_nothing_of_a_claim_is_a_mistake(harness, tmp_path, capsys, text, words):
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"# @package _global_\n{text}\n")
+    code, said = check(harness, capsys, file)
+    assert (code, words in said, said.count("\n")) == (2, True, 1)
+    file.write_text("claim: {document: mine, accuracy: 0.9}\n")
+    code, said = check(harness, capsys, file)
+    assert (code, "has # @package _global_ as its first line" in said, said.count("\n")) == (2, True, 1)
+    assert not harness.folder.exists()
+
+
+BARE = """\
+# @package _global_
+defaults:
+  [{override /model: mlp}, {override /optim: adam}, {override /data: mnist5k}, {override /trainer: smoke}, _self_]
+model: {hidden: [{units: 16}]}
+data: {split: test, test_fraction: 0.8}
+trainer: {max_epochs: 1}
+tracking: {uri: sqlite:///elsewhere.db}
+claim: {document: my blog post, data: mnist5k, accuracy: 0.9, decimals: 3}
+"""
+
+
+@pytest.mark.lean
+@pytest.mark.parametrize(
+    "name", ["simple_004", *rest_at_night(["it's (1)", "größe", "a,b=${c}", "2024", "null", "-", "x" * 240])]
+)
+def test_a_file_may_have_any_name_and_lie_anywhere(harness, tmp_path, monkeypatch, capsys, name):
+    """Its runs are kept where those of this command are, whatever it says, and no shipped claim is judged for it."""
+    folder = tmp_path / "Prüfung, 'neu'"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    monkeypatch.chdir(folder)
+    file, badge = folder / f"{name}.yaml", folder / "badge.svg"
+    file.write_text(BARE)
+    code, said = check(harness, capsys, file, "--seeds", "1", "--badge", str(badge))
+    assert code == 3, said
+    assert f"{name} (document my blog post, mlp with adam): TOO FEW" in said.replace("\n", " ")
+    assert len(harness.runs()) == 1
+    assert sorted(each.name for each in folder.iterdir()) == sorted([file.name, badge.name])
+    assert f"{name} 0.900" in "".join(ElementTree.parse(badge).getroot().itertext())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["mine.yaml", "--badge", "."],
+        ["nowhere.yaml"],
+        ["."],
+        [__file__],
+        ["mine.yaml", "--badge", "/nowhere/badge.svg"],
+    ],
 )
 def test_a_file_or_a_place_that_is_not_there_is_a_mistake(harness, tmp_path, monkeypatch, capsys, arguments):
     monkeypatch.chdir(tmp_path)

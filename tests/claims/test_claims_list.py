@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import Harness
+from conftest import Harness, rest_at_night
 from fake_store import FakeStore
 from scipy import stats
 from test_claims import FIVE, rows_of
@@ -15,15 +15,19 @@ from digitlab.config.names import groups
 def recorded(store: FakeStore, claim: str, accuracies, *overrides: str, first: int = 0) -> dict[str, list[str]]:
     """Record runs with the whole configuration that a claim has; return the overrides of each one's cell."""
     cfg, told = check(store.harness.compose(f"claim={claim}", *overrides)), [f"claim={claim}", *overrides]
-    params = {key: value for key, value in flatten(cfg).items() if not key.startswith(("names", "loss", "tracking"))}
+    params = {key: value for key, value in flatten(cfg).items() if not key.startswith(("names", "tracking"))}
     params |= groups(cfg) | {"parameters": "34826"}
     made_of = params.pop("model"), params.pop("optim")
     del params["seed"]
+    loss = params.pop("loss")  # a result's name to the store
     more = {"epochs": cfg.trainer.max_epochs, "predictions": False}
-    return {
-        store.record(*made_of, seed, accuracy, **(params | more)): [f"seed={seed}", *told]
-        for seed, accuracy in enumerate(accuracies, first)
-    }
+    runs = {}
+    for seed, accuracy in enumerate(accuracies, first):
+        followed = {"data.seed": str(seed)} if "data.seed" not in " ".join(overrides) else {}
+        run_id = store.record(*made_of, seed, accuracy, **(params | followed | more))
+        store.harness.client.log_param(run_id, "loss", loss)
+        runs[run_id] = [f"seed={seed}", *told]
+    return runs
 
 
 @pytest.mark.slow
@@ -54,6 +58,8 @@ def test_claims_are_named_by_what_their_files_say_of_them(harness, capsys):
     names = capsys.readouterr().out.strip().split(",")
     assert {"kashif_fashion", "hinge_fashion"} <= set(names)
     assert "keras_mnist_cnn" not in names
+    assert harness.main("claims", "list", "src/conv.py", "--names", entry_point="digitlab") is None
+    assert "nielsen_shallow" in capsys.readouterr().out.strip().split(",")  # its base names the document
     assert harness.main("claims", "list", "no such claim", entry_point="digitlab") == 2
     assert capsys.readouterr().err.startswith("error: claims list: no such claim: no claim has this in its name")
 
@@ -95,6 +101,38 @@ def test_a_run_that_a_sweep_took_for_another_claim_counts_for_both(fake_store, t
     assert (tmp_path / "runs.jsonl").read_text().count("\n") == 10
 
 
+@pytest.mark.parametrize(
+    "case",
+    rest_at_night([
+        ("tf_softmax", "~trainer.max_steps", '"trainer.max_steps": "none"'),
+        ("nielsen_shallow", "~data.shuffle", '"data.shuffle": "none"'),
+        ("nielsen_shallow", "data.seed=5", '"data.seed": "5"'),
+        ("speedrun", "data.split=test", '"data.split": "test"'),
+    ]),
+)  # fmt: skip
+def test_what_a_recipe_says_and_a_run_did_not_do_is_a_change(fake_store, tmp_path, case):
+    claim, override, change = case
+    recorded(fake_store, claim, FIVE[:2])
+    recorded(fake_store, claim, FIVE[2:], override)
+    assert fake_store.harness.main("claims", "write", str(tmp_path), claim, entry_point="digitlab") is None
+    lines = (tmp_path / "runs.jsonl").read_text().splitlines()
+    assert [f'"changes": {{{change}}}' in line for line in lines].count(True) == 3
+    assert ['"changes": {}' in line for line in lines].count(True) == 2
+
+
+def test_a_report_judges_the_claims_that_are_known_and_names_the_others(fake_store, capsys):
+    """The file of `mine` was in a folder that the sweep was given, and the report is not."""
+    runs = recorded(fake_store, "simple_004", FIVE)
+    for seed in range(2):
+        runs[fake_store.record("mlp", "adam", seed, 0.9)] = [f"seed={seed}", "claim=mine"]
+    fake_store.sweep("ms", *runs, overrides=runs)
+    assert fake_store.report("report.sweep=ms") is None
+    assert [row["claim"] for row in rows_of(fake_store.folder)] == ["simple_004"]
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.count("Not judged: claim=mine: not found; allowed: ") == 1
+    assert "by --config-dir=FOLDER" in (fake_store.folder / "report.md").read_text()
+
+
 def test_pages_count_documents_give_intervals_and_name_training(fake_store, tmp_path):
     folder, changed = tmp_path / "pages", (0.985, 0.989, 0.986)
     for claim in ("kefth_mnist", "kefth_fashion", "homl3_mnist"):
@@ -111,6 +149,19 @@ def test_pages_count_documents_give_intervals_and_name_training(fake_store, tmp_
     assert f"{words[0]} in accuracy ({words[1]} to {words[2]}, n = 3)." in index
     assert "| seed | training accuracy |" in (folder / "tf_fashion.md").read_text()
     assert "| seed | test accuracy |" in (folder / "kefth_mnist.md").read_text()
+
+
+def test_pages_are_written_whole_or_not_at_all_and_in_utf_8(fake_store, tmp_path, monkeypatch):
+    """What a full disk lets be written of runs.jsonl must not take the place of the runs that were there."""
+    recorded(fake_store, "simple_004", FIVE[:2])
+    arguments = ("claims", "write", str(tmp_path), "simple_004")
+    assert fake_store.harness.main(*arguments, entry_point="digitlab") is None
+    before = (tmp_path / "runs.jsonl").read_bytes()
+    recorded(fake_store, "simple_004", FIVE[2:], first=2)
+    monkeypatch.setattr("os.fsync", lambda descriptor: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    assert fake_store.harness.main(*arguments, entry_point="digitlab") == 2
+    assert (tmp_path / "runs.jsonl").read_bytes() == before
+    assert not list(tmp_path.rglob(".*"))
 
 
 def test_a_folder_whose_runs_cannot_be_read_is_left_as_it_is(harness, tmp_path, capsys):

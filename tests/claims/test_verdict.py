@@ -11,6 +11,7 @@ from statsmodels.stats.multitest import multipletests
 from digitlab.analysis.records import Predictions, Result
 from digitlab.claims.schema import Claim, Layers, Statement
 from digitlab.claims.verdict import Outcome, judge, may_be_settled, names_one_class
+from digitlab.config import claimed
 
 
 def run(seed: int, accuracy: float, loss: float = 0.03, data: str = "mnist") -> Result:
@@ -23,7 +24,8 @@ def run(seed: int, accuracy: float, loss: float = 0.03, data: str = "mnist") -> 
 
 
 def claim(accuracy: float | None, **more) -> Claim:
-    return Claim("it", "000", "m", "o", "mnist", False, accuracy=accuracy, **more)
+    said = claimed.Claim(document="000", accuracy=accuracy).model_dump() | {"layers": None, "folds": 1}
+    return Claim(name="it", model="m", optim="o", is_validated_on_test=False, **(said | more))
 
 
 def outcome(claimed, accuracies, **more) -> Outcome:

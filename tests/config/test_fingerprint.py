@@ -1,10 +1,12 @@
 """What a run is identified by: its settings, its data, and the code of the user's own."""
 
 import pytest
+from omegaconf import OmegaConf
 
 from digitlab.config import build
 from digitlab.config.check import check
 from digitlab.config.fingerprint import fingerprint
+from digitlab.training.setup import identify
 
 
 def fingerprint_of(harness, *overrides, digest="d") -> str:
@@ -73,6 +75,25 @@ def test_so_is_that_of_a_network_in_one_file_of_the_users_own(harness, checkout)
 )
 def test_what_cannot_change_a_result_leaves_the_fingerprint(harness, overrides):
     assert fingerprint_of(harness, *overrides) == fingerprint_of(harness)
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["monitor=val/loss", "data.shuffle=true", "data.drop_last=false", "data.augment.flip=0", "data.augment.fill=zero",
+     "trainer.gradient_clip_val=null", "trainer.accumulate_grad_batches=1", "trainer.accumulate_grad_batches=null",
+     "trainer.max_steps=null", "data.mean=null", "data.mean=0", "data.mean=[0.0]", "data.std=1", "optim.bias.lr=null",
+     "metrics=[]", "averaging.kind=null", "data.folds=null"],
+)  # fmt: skip
+def test_a_key_typed_at_its_default_leaves_the_fingerprint(harness, override):
+    prints = [identify(harness.compose("data=mnist5k", *more))[2] for more in ((), [f"++{override}"])]
+    assert prints[0] == prints[1]
+
+
+def test_what_a_recipe_says_at_its_default_stays_in_the_fingerprint(harness):
+    """Or else the runs of these recipes that are done would be made again."""
+    for claim, key in (("caffe_lenet", "data.mean"), ("nielsen_shallow", "data.shuffle")):
+        told = [f"claim={claim}", "data=mnist5k", "++claim.data=mnist5k", f"++{key}={'0' if 'mean' in key else 'true'}"]
+        assert OmegaConf.select(identify(harness.compose(*told))[0], key) is not None
 
 
 @pytest.mark.table

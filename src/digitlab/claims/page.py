@@ -74,7 +74,8 @@ def tables(outcomes: Sequence[Outcome]) -> list[Table]:
 def table(claimed: Sequence[Outcome]) -> Table:
     """Return a row for each claim."""
     headings = ["claim", "verdict", "flags", "claimed", "ours", "n", "reach it", "percentile", "difference",
-                "loss claimed", "loss ours", "parameters printed", "ours", "s/epoch then", "now"]  # fmt: skip
+                "loss claimed", "loss ours", "parameters printed", "parameters ours", "s/epoch then",
+                "s/epoch now"]  # fmt: skip
     rows = []
     for outcome in claimed:
         claim, cell = outcome.claim, outcome.cell

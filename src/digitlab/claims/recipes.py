@@ -1,10 +1,12 @@
 """Tell which published claim's recipe a run of a sweep followed, and what it changed in it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from omegaconf import OmegaConf
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from digitlab import CONF
 from digitlab.claims.schema import Claim, Count, Layers, Recipe, Statement
@@ -12,9 +14,11 @@ from digitlab.config import schema
 from digitlab.config.build import build
 from digitlab.config.check import check
 from digitlab.config.compose import compose
+from digitlab.config.errors import UserError, one_line
 from digitlab.config.fingerprint import deviations, differences, is_setting
 from digitlab.config.leaves import flatten
 from digitlab.config.names import groups
+from digitlab.config.settled import settle
 
 _compose = cache(compose)
 NO_RECIPE = ("seed", "sweep")  # of the overrides of a sweep's cell
@@ -22,18 +26,38 @@ ACCELERATOR = "trainer.accelerator"  # a document says nothing of it: a claim ru
 
 
 def recipes_of(cells: Sequence[Mapping[str, Any]]) -> dict[str, Recipe]:
-    """Return, by fingerprint, what each cell of a claim follows."""
-    found = {}
+    """Return, by fingerprint, what each cell of a claim follows, of those that can be composed here."""
+    return {fingerprint: recipe for fingerprint, recipe in _followed(cells) if isinstance(recipe, Recipe)}
+
+
+def unknown_of(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return why cells of a claim cannot be composed here: each reason once."""
+    return list(dict.fromkeys(recipe for _, recipe in _followed(cells) if isinstance(recipe, str)))
+
+
+def _followed(cells: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Recipe | str | None]]:
+    """Yield the fingerprint of each cell that chooses a claim, and what it follows, or why that is not known."""
     for cell in cells:
         keys = [override.lstrip("+").partition("=")[0] for override in cell.get("overrides", ())]
         if {"claim", "counterpart"} & set(keys):
             named = zip(keys, cell["overrides"], strict=True)
-            recipe = _recipe(tuple(override for key, override in named if key.partition(".")[0] not in NO_RECIPE))
-            found |= {cell["fingerprint"]: recipe} if recipe else {}
-    return found
+            told = tuple(override for key, override in named if key.partition(".")[0] not in NO_RECIPE)
+            yield cell["fingerprint"], _recipe_or_reason(told)
 
 
 @cache
+def _recipe_or_reason(overrides: tuple[str, ...]) -> Recipe | str | None:
+    try:
+        return _recipe(overrides)
+    except (
+        UserError,
+        HydraException,
+        OmegaConfBaseException,
+        OSError,
+    ) as error:  # a file that was elsewhere, or is gone
+        return one_line(error)
+
+
 def _recipe(overrides: tuple[str, ...]) -> Recipe | None:
     """Compose a run and its claim's own recipe, and return what differs; None where the run has no claim."""
     cfg = _compose(*overrides)
@@ -44,9 +68,20 @@ def _recipe(overrides: tuple[str, ...]) -> Recipe | None:
     chosen = groups(_compose(own))
     others = {key: choices[key] for key in ("model", "optim", "scheduler") if choices[key] != chosen[key]}
     base = _compose(own, *(f"{key}={choice}" for key, choice in others.items()))
-    changes = {key: value for key, value in differences(cfg, base).items() if is_setting(key) and key != ACCELERATOR}
+    changes = {
+        key: value
+        for key, value in differences(_settled(cfg), _settled(base)).items()
+        if is_setting(key) and key != ACCELERATOR
+    }
     changes = others | changes
     return Recipe(choices["claim"], (choices.get("counterpart") or "") if changes else "", tuple(changes.items()))
+
+
+def _settled(cfg: DictConfig) -> DictConfig:
+    found = cfg.copy()
+    OmegaConf.set_struct(found, False)
+    settle(found)
+    return found
 
 
 def recipe_of(recorded: Mapping[str, str]) -> Recipe | None:
@@ -57,16 +92,19 @@ def recipe_of(recorded: Mapping[str, str]) -> Recipe | None:
     chosen = groups(_compose(f"claim={name}"))
     kinds = ("model", "optim", "scheduler")
     others = {key: recorded[key] for key in kinds if recorded.get(key, chosen[key]) != chosen[key]}
-    changes = others | deviations(recorded, _defaults(name, tuple(others.items())))
+    defaults = _defaults(name, tuple(others.items()), int(recorded.get("seed", 0)))
+    changes = others | deviations(recorded, defaults)
     changes.pop(ACCELERATOR, None)
     return Recipe(name, recorded.get("counterpart", "") if changes else "", tuple(changes.items()))
 
 
 @cache
-def _defaults(claim: str, others: tuple[tuple[str, str], ...]) -> dict[str, str]:
+def _defaults(claim: str, others: tuple[tuple[str, str], ...], seed: int) -> dict[str, str]:
     """Return the configuration of a claim, flattened; with the `others` of its choices where these are files, too."""
     known = [f"{key}={choice}" for key, choice in others if (CONF / key / f"{choice}.yaml").is_file()]
-    return flatten(check(_compose(f"claim={claim}", *known)))
+    cfg = _compose(f"claim={claim}", *known).copy()
+    cfg.seed = seed  # which others follow, such as the fold
+    return flatten(_settled(check(cfg)))
 
 
 @cache
@@ -86,7 +124,7 @@ def read_claim(name: str, *overrides: str) -> Claim:
         model=model,
         optim=groups(cfg)["optim"],
         folds=cfg.data.get("folds") or 1,
-        is_validated_on_test=cfg.data.split == "test" and not cfg.claim.tested_once,
+        is_validated_on_test=cfg.data.split == "test" and not said["tested_once"],
         **said,
     )
 

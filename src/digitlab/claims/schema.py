@@ -1,7 +1,7 @@
 """What was claimed, and what follows a claim."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 
 
@@ -55,7 +55,7 @@ class Layers:
 
 @dataclass(frozen=True)
 class Claim:
-    """What a document says of one recipe. Accuracy and loss are on the test images, None where it gives none.
+    """What a document says of one recipe; config/claimed.py says what each of it means.
 
     `accuracy` is on those of training where `images` says so, and made of as many `runs`: their mean or the best.
     """
@@ -66,23 +66,23 @@ class Claim:
     optim: str
     data: str
     is_validated_on_test: bool
-    folds: int = 1  # that the data are divided into, each of which is tested by the runs of another seed
-    accuracy: float | None = None
-    decimals: int | None = None  # of it, where the last is a 0, which a number does not keep
-    images: str = "test"  # or "train"
-    runs: int = 1  # that the accuracy is made of
-    statistic: str = "mean"  # of them, or "best"
-    loss: float | None = None
-    parameters: int | None = None  # as printed
-    seconds: float | None = None  # an epoch took
-    unstated: str = ""
-    caveat: str = ""
-    tested_once: bool = False  # the document does, whatever our split
-    diverges: bool = False  # the printed numbers are those of a network that names one class for everything
-    printed: Mapping[str, Sequence[float]] = field(default_factory=dict)  # metrics by epoch
-    layers: Layers | None = None
-    counts: Sequence[Count] = ()
-    statements: Sequence[Statement] = ()
+    folds: int  # that the data are divided into, each of which is tested by the runs of another seed
+    accuracy: float | None
+    decimals: int | None  # of it, where the last is a 0, which a number does not keep
+    images: str  # "test" or "train"
+    runs: int  # that the accuracy is made of
+    statistic: str  # of them: "mean" or "best"
+    loss: float | None
+    parameters: int | None  # as printed
+    seconds: float | None  # an epoch took
+    unstated: str
+    caveat: str
+    tested_once: bool  # the document does, whatever our split
+    diverges: bool  # the printed numbers are those of a network that names one class for everything
+    printed: Mapping[str, Sequence[float]]  # metrics by epoch
+    layers: Layers | None
+    counts: Sequence[Count]
+    statements: Sequence[Statement]
 
     @property
     def source(self) -> str:

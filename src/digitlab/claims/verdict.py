@@ -82,8 +82,9 @@ class Outcome:
 
     @property
     def images(self) -> int:
-        """How many images the claim is of: a mean over folds of those of each fold."""
-        folds = 1 if self.claim.is_best else min(self.claim.folds, self.claim.runs)
+        """How many images the claim is of: a mean over folds of those that each fold tests."""
+        is_over_folds = self.claim.images == "test" and not self.claim.is_best
+        folds = min(self.claim.folds, self.claim.runs) if is_over_folds else 1
         return folds * self.runs[0].test_images
 
     @property

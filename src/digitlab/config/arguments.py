@@ -68,6 +68,12 @@ def check_arguments(arguments: Sequence[str], hydra_keys: tuple[str, ...] = HYDR
         key, equals, value = argument.lstrip("+~").partition("=")
         if equals and not key:
             raise UserError(f"{argument}: has no key; give KEY=VALUE")
+        if is_within(key, ["names"]):
+            raise UserError(f"{key}: is written by digitlab, and not to be given")
+        if key == "claim" and re.search(r"(^|,)base/", value):
+            raise UserError(f"{argument}: is what files of claims build on, and claims nothing itself")
+        if (key, equals, value) == ("tracking.uri", "=", ""):
+            raise UserError("tracking.uri=: must be an address, or null for mlruns/mlflow.db")
         if len(argument) > LONGEST:  # Hydra's parser takes a minute for some thousands of brackets
             raise UserError(f"{shorten(argument)}: has {len(argument):,} characters; allowed: {LONGEST:,}")
         if re.fullmatch(r"null|~|[-+\d.].*", value, re.IGNORECASE) and not argument.startswith("~"):
@@ -168,7 +174,7 @@ def understood(arguments: Sequence[str]) -> list[str]:
             continue
         elif value == "null" and (CONF / key / "none.yaml").is_file():
             argument = f"{key}=none"
-        elif is_within(key, UNGIVEN):
+        elif is_within(key, UNGIVEN) or key.startswith("claim."):  # a claim's file gives what it has to say only
             argument = f"++{argument}"
         found.append(argument)
     return found

@@ -1,7 +1,9 @@
 """Check what a composed configuration says, before anything is built of it."""
 
 import logging
+import re
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
@@ -38,11 +40,14 @@ def check(cfg: DictConfig) -> DictConfig:
         check_special(key, name, value)
     content = rename_targets(content, current)  # files that were written for 0.1 go on working
     cfg = DictConfig(content)
+    if "names" in content:
+        _check_claim(content)
     missing = [key for key in OmegaConf.missing_keys(cfg) if not key.startswith("scheduler.")]
     if missing:
         raise UserError(f"{missing[0]}: has no default; give it as {missing[0]}=VALUE")
     _validate("Run", content | {"scheduler": content.get("scheduler") or None})
     if content.get("claim"):
+        _check_statement(content["claim"])
         _check_networks(content["claim"])
     return cfg
 
@@ -193,12 +198,35 @@ def _line(error: Mapping[str, Any], root: Mapping[str, Any], above: tuple[str, .
     if kind == "model_type" and not description.is_built(node):
         return f"{key}={as_text(value)}: {_unknown(key, description.properties(node))}"
     group = key if key in GROUPS else ""
+    if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?(e[-+]?\d+)?", value) and kind.endswith("_type"):
+        told = "and not text; of a variable ${oc.decode:${oc.env:NAME}} makes a number"
+        return f"{key}='{value}': must be {description.allowed(node, group)}, {told}"
     return f"{key}={as_text(None if kind == 'missing' else value)}: must be {description.allowed(node, group)}"
 
 
 def _unknown(key: str, known: Mapping[str, Any]) -> str:
     names = sorted(f"{key}.{name}" for name in known) if key else known
     return f"unknown key; allowed: {', '.join(names)}"
+
+
+def _check_claim(content: Mapping[str, Any]) -> None:
+    """Raise UserError where a choice of the group claim does not say what is claimed, or what is claimed has none."""
+    chosen, said = content["names"]["groups"].get("claim"), content.get("claim")
+    if chosen and not said:
+        raise UserError(f"claim={as_text(said)}: must be a mapping; a claim's file says claim.document at least")
+    if isinstance(said, Mapping) and "claim" in said:
+        raise UserError("claim.claim: unknown key; a claim's file has # @package _global_ as its first line")
+    if isinstance(said, Mapping) and not chosen:
+        raise UserError(f"claim.{next(iter(said))}: is of a claim; give claim=NAME")
+
+
+def _check_statement(claim: Mapping[str, Any]) -> None:
+    """Raise UserError where what a claim says of its accuracy contradicts itself."""
+    given = -int(Decimal(str(claim.get("accuracy") or 0)).as_tuple().exponent)
+    if (decimals := claim.get("decimals")) is not None and decimals < given:
+        raise UserError(f"claim.decimals={decimals}: must be {given} or more, the digits of {claim['accuracy']}")
+    if claim.get("statistic") == "best" and claim.get("runs", 1) == 1:
+        raise UserError("claim.statistic=best: is of several runs; give claim.runs too")
 
 
 def _check_networks(claim: Mapping[str, Any]) -> None:

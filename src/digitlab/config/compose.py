@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf
 
 from digitlab import CONF, REPOSITORY
@@ -31,6 +33,11 @@ def configuration() -> Iterator[None]:
 def compose(*overrides: str) -> DictConfig:
     """Return what the command line makes of `overrides`, with the names of what they choose."""
     return without_hydra(hydra.compose("train", list(overrides), return_hydra_config=True))
+
+
+def choices_of(folder: Path) -> str:
+    """Return the override that adds the files of a folder to the choices, whatever the folder is called."""
+    return f"hydra.searchpath=[{QuotedString(f'file://{folder}', Quote.single).with_quotes()}]"
 
 
 def without_hydra(composed: DictConfig) -> DictConfig:

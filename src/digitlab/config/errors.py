@@ -9,7 +9,12 @@ from importlib.util import find_spec
 
 from hydra.errors import HydraException, InstantiationException, MissingConfigException
 from omegaconf import DictConfig
-from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
+from omegaconf.errors import (
+    ConfigTypeError,
+    InterpolationKeyError,
+    InterpolationResolutionError,
+    OmegaConfBaseException,
+)
 from yaml import YAMLError
 
 from digitlab.platform.secrets import redact
@@ -93,13 +98,21 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, InterpolationKeyError):
         missing = str(error).partition("'")[2].partition("'")[0]
         return f"{missing}: is missing, and {error.full_key} takes its value; give it as {missing}=VALUE"
+    if isinstance(error, InterpolationResolutionError):
+        return f"{error.full_key}: {str(error).splitlines()[0].partition(': ')[2]}".replace('"', "")
     cause = error.__cause__
+    if isinstance(cause, ConfigTypeError) and str(error).startswith("Error merging override"):
+        wanted = "a list" if str(cause).splitlines()[0].endswith("ListConfig") else "a mapping"
+        return f"{str(error).removeprefix('Error merging override ')}: must be {wanted}"
     if (
         isinstance(cause, OmegaConfBaseException)
         and isinstance(cause.parent_node, DictConfig)
         and "struct" in str(cause)
     ):
         allowed = [str(key) for key in cause.parent_node if key != "hydra" and not str(key).startswith("_")]
+        if not allowed:
+            above = str(cause.full_key).rpartition(".")[0]
+            return f"{cause.full_key}: unknown key: there is no {above}; give {above}=NAME"
         more = " (with + before it, also what the target takes)" if "_target_" in cause.parent_node else ""
         return f"{cause.full_key}: unknown key; allowed: {', '.join(allowed)}{more}"
     lines = [line.strip() for line in str(error).splitlines()]

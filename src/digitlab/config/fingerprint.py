@@ -35,7 +35,8 @@ IN_DIGEST = ("source", "root", "file", "size", "color", "fallback",
 # What may differ between runs that are fair to compare: names, what is measured beside, and what the digest stands for.
 NO_SETTINGS = ("model", "optim", "data", "scheduler", "trainer", "counterpart", "seed", "parameters", "metrics")
 NO_SETTING_NODES = (*IRRELEVANT, "data.root", "data.file", "data.fallback", "data.source")
-SETTLED = ("auto", "???")  # defaults that are settled by the machine or by other keys, and so no choice
+# Keys whose defaults "auto" and "???" the machine and the number of steps settle, and so no choice.
+SETTLED = ("trainer.accelerator", "trainer.precision", "scheduler")
 
 
 def is_setting(key: str) -> bool:
@@ -55,12 +56,17 @@ def differences(cfg: DictConfig, base: DictConfig) -> dict[str, str]:
 
 
 def deviations(recorded: Mapping[str, str], defaults: Mapping[str, str]) -> dict[str, str]:
-    """Return the settings that were `recorded` of a run and are not the `defaults` of what it chose, flattened."""
-    return {
-        key: value
-        for key, value in sorted(recorded.items())
-        if is_setting(key) and defaults.get(key, "none") not in (value, *SETTLED) and key != "data.seed"
-    }
+    """Return the settings that were `recorded` of a run and are not the `defaults` of what it chose, flattened.
+
+    One that has a default and was not recorded is "none".
+    """
+    changed = {}
+    for key in sorted({*recorded, *defaults}):
+        value, default = recorded.get(key, "none"), defaults.get(key, "none")
+        is_settled = default in ("auto", "???") and is_within(key, SETTLED)
+        if is_setting(key) and value != default and not is_settled:
+            changed[key] = value
+    return changed
 
 
 def processes(cfg: DictConfig) -> int:

@@ -74,6 +74,9 @@ def check_flags(arguments: Sequence[str], is_one: bool = False) -> list[str]:
     if flags.multirun and is_one:
         raise UserError("--multirun: is for runs; reports are written one at a time, of report.sweep=NAME")
     overrides = [*flags.overrides, *rest]
+    for word in overrides:
+        if re.fullmatch(r"[\w./]+", word):
+            raise UserError(f"{word}: must be KEY=VALUE; --help says every key")
     return [*(each for each in arguments if each not in overrides), *overrides]
 
 

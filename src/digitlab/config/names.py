@@ -9,8 +9,8 @@ from digitlab.config.fingerprint import IRRELEVANT
 from digitlab.config.leaves import is_within
 
 GROUPS = ("model", "optim", "data", "scheduler", "trainer")
-# In a run's name already, or not.
-NAMED = ("model", "optim", "data", "trainer", "seed", "data.root", "data.file", "data.fallback", "metrics")
+BESIDE = ("seed", "data.root", "data.file", "data.fallback", "metrics")  # in a run's name already, or not worth a word
+NAMED = ("model", "optim", "data", "trainer", *BESIDE)
 PLAIN_TRAINERS = ("default", "cpu", "gpu")  # not worth a word in it
 
 

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from digitlab import CONF
 from digitlab.config.fingerprint import IRRELEVANT, differences
 from digitlab.config.leaves import canonical, is_within
-from digitlab.config.names import GROUPS, PLAIN_TRAINERS, write
+from digitlab.config.names import BESIDE, GROUPS, PLAIN_TRAINERS, write
 
 
 def named(cfg: DictConfig) -> DictConfig:
@@ -26,14 +26,14 @@ def named(cfg: DictConfig) -> DictConfig:
         group: file.stem if file else nodes[group]._target_.rpartition(".")[2].lower() for group, file in files.items()
     }
     claimed = _claimed(cfg)
-    claim = next((file for file in _files("claim") if claimed and _claimed(_read(file)) == claimed), None)
-    said = _read(CONF / "train.yaml")
+    claim = next((file for file in _files("claim") if claimed and _claimed(said_by(file)) == claimed), None)
+    said = said_by(CONF / "train.yaml")
     base: Any = OmegaConf.merge(
         {key: said[key] for key in ("loss", "evaluate_on", "early_stopping")} | {"seed": cfg.seed},
-        {group: _read(file) if file else nodes[group] for group, file in files.items()},
-        _read(claim) if claim else {},
+        {group: said_by(file) if file else nodes[group] for group, file in files.items()},
+        said_by(claim) if claim else {},
     )
-    named_already = ("seed", "data.root", "data.file", "data.fallback", "metrics", *IRRELEVANT)
+    named_already = (*BESIDE, *IRRELEVANT)
     changes = [f"{key}={value}" for key, value in differences(cfg, base).items() if not is_within(key, named_already)]
     if groups["trainer"] not in PLAIN_TRAINERS:
         changes.insert(0, groups["trainer"])
@@ -47,15 +47,19 @@ def named(cfg: DictConfig) -> DictConfig:
 
 
 def _claimed(cfg: DictConfig) -> dict[str, Any]:
-    """Return what a claim says, less the data that it is of: that is given to try a claim on other data."""
-    return {key: value for key, value in (cfg.get("claim") or {}).items() if key != "data"}
+    """Return what a claim says beyond defaults, less the data that it is of: that is given to try it on others."""
+    from digitlab.config.claimed import Claim
+
+    fields = Claim.model_fields
+    said = (cfg.get("claim") or {}).items()
+    return {key: value for key, value in said if key != "data" and value != fields[str(key)].default}
 
 
 def _closest(group: str, node: DictConfig) -> Path | None:
     """Return the group's file with the fewest values that differ from those of `node`."""
     found = set(_values(OmegaConf.to_container(node)))
-    like = [file for file in _files(group) if _read(file).get("_target_") == node.get("_target_")]
-    return min(like, key=lambda file: len(found ^ set(_values(OmegaConf.to_container(_read(file))))), default=None)
+    like = [file for file in _files(group) if said_by(file).get("_target_") == node.get("_target_")]
+    return min(like, key=lambda file: len(found ^ set(_values(OmegaConf.to_container(said_by(file))))), default=None)
 
 
 def _values(node: Any, key: str = "") -> list[tuple[str, str]]:
@@ -71,12 +75,12 @@ def _files(group: str) -> list[Path]:
 
 
 @cache
-def _read(file: Path) -> DictConfig:
+def said_by(file: Path) -> DictConfig:
     """Return what a file says, and the files beside it that it builds on."""
     content: Any = OmegaConf.load(file)
     content.pop("defaults", None)
     bases = [each for each in _defaults(file) if isinstance(each, str) and each != "_self_"]
-    merged: Any = OmegaConf.merge(*(_read(file.parent / f"{base}.yaml") for base in bases), content)
+    merged: Any = OmegaConf.merge(*(said_by(file.parent / f"{base}.yaml") for base in bases), content)
     return merged
 
 

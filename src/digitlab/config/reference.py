@@ -139,7 +139,7 @@ def _choices(group: str, folders: Sequence[Path] = (CONF,)) -> dict[str, str]:
     """Return the files of a group, but for the one that others build on, with what each says that it is."""
     files = [file for folder in folders for file in sorted((folder / group).glob("*.yaml"))] if group else []
     texts = {
-        file.stem: file.read_text(errors="replace").removeprefix("# @package _global_\n")
+        file.stem: file.read_text("utf-8", "replace").removeprefix("# @package _global_\n")
         for file in files
         if file.stem != "base"
     }
@@ -160,4 +160,4 @@ def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 if __name__ == "__main__":
     for file, content in files().items():
-        file.write_text(content)
+        file.write_text(content, "utf-8")

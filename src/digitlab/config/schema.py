@@ -88,9 +88,7 @@ class Trainer(Built):
     accumulate_grad_batches: Count | None = Field(
         default=None, description="batches whose gradients make one optimizer step, of all their images; null: 1"
     )
-    gradient_clip_val: Annotated[float, Field(ge=0)] | None = Field(
-        default=None, description="largest norm of the gradient; null: any"
-    )
+    gradient_clip_val: Positive | None = Field(default=None, description="largest norm of the gradient; null: any")
     num_sanity_val_steps: Natural = Field(
         default=0,
         description="validation batches before training; the untrained network is evaluated as step 0 instead",

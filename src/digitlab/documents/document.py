@@ -124,16 +124,16 @@ def to_html(title: str, lead: str, sections: Sequence[Section]) -> str:
 
 def to_markdown(title: str, lead: str, sections: Sequence[Section]) -> str:
     """Return the text of a Markdown file whose pictures are in figures/ beside it."""
-    parts = [f"# {title}", f"**{lead}**"]
+    parts = [f"# {_as_one_line(title)}", f"**{_as_one_line(lead)}**"]
     for section in sections:
         parts.append(f"## {section.title}")
         for block in section.blocks:
             if isinstance(block, Picture):
                 parts.append(f"![{block.alt}](figures/{block.file})")
             elif isinstance(block, list):
-                parts.append("\n".join(f"- {line}" for line in block))
+                parts.append("\n".join(f"- {_as_one_line(line)}" for line in block))
             elif isinstance(block, str):
-                parts.append(block)
+                parts.append(_as_one_line(block))
             elif not block.is_folded:
                 parts.append(markdown_table(block))
     return "\n\n".join(parts) + "\n"
@@ -155,7 +155,12 @@ def _markdown_text(text: str) -> str:
 
 
 def _escape_markdown(text: str) -> str:
-    return text.replace("|", r"\|")
+    return _as_one_line(text).replace("|", r"\|")
+
+
+def _as_one_line(text: str) -> str:
+    """Return text that ends no row, and whose tags are read, not obeyed."""
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", " ".join(text.split()))
 
 
 def to_latex(table: Table) -> str:

@@ -16,7 +16,7 @@ def model_card(title: str, facts: Mapping[str, str], found: Predictions, how_to_
     total, correct = len(found.labels), int(np.sum(found.correct))
     lines = [f"# {title}", "", *(f"- {key}: {value}" for key, value in facts.items())]
     lines += [f"- test accuracy: {correct / total:.4f} ({interval(correct / total, total)})"]
-    if found.confidence is not None:
+    if found.confidence is not None and np.isfinite(found.confidence).all():
         error = calibration_error(found.confidence, found.correct)
         lines += [f"- calibration: expected calibration error {error:.4f} ({BINS} bins of confidence)"]
     lines += ["", "| class | images | precision | recall |", "| --- | ---: | ---: | ---: |", *_classes(found)]

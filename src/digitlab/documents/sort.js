@@ -3,7 +3,7 @@
 function value(row, column) {
   const text = row.cells[column].textContent.trim();
   const number = parseFloat(text.replace("−", "-").replace(/,(?=\d{3})/g, ""));
-  return { text, number, isEmpty: text === "" || text === "–" };
+  return { text, number, isEmpty: text === "" || text === "–" || /^\d+ of \d+ /.test(text) };
 }
 function compare(a, b, sign) {
   if (a.isEmpty || b.isEmpty) return a.isEmpty - b.isEmpty; // last in both directions

@@ -30,7 +30,7 @@ def write_page(model: TrackedModel, folder: Path) -> None:
     loads, module, program = _runtime().values()
     (folder / script).write_bytes(loads)
     runtime = {"mjs": _base64(module), "wasm": _base64(program)}
-    (folder / "runtime.js").write_text(f"const RUNTIME = {json.dumps(runtime)};\n")
+    (folder / "runtime.js").write_text(f"const RUNTIME = {json.dumps(runtime)};\n", "utf-8")
     described = {
         "name": model.name,
         "run": model.run_id,
@@ -41,11 +41,12 @@ def write_page(model: TrackedModel, folder: Path) -> None:
         "onBlack": model.is_on_black,
         "onnx": _base64((folder / "model.onnx").read_bytes()),
     }
-    (folder / "model.js").write_text(f"const MODEL = {json.dumps(described)};\n")
+    (folder / "model.js").write_text(f"const MODEL = {json.dumps(described)};\n", "utf-8")
     shutil.copy(READER, folder)
     names = (script, "runtime.js", "model.js", READER.name)
     loaded = "".join(f'<script src="{name}"></script>\n' for name in names)
-    (folder / "index.html").write_text(PAGE.read_text().replace("<script>", f"{loaded}<script>", 1))
+    page = PAGE.read_text("utf-8").replace("<script>", f"{loaded}<script>", 1)
+    (folder / "index.html").write_text(page, "utf-8")
 
 
 def _base64(content: bytes) -> str:

@@ -1,10 +1,11 @@
 """Run the claim of a file, wherever it is, and say whether it holds."""
 
-import json
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from digitlab.claims.recipes import read_claim
 from digitlab.claims.schema import Recipe
 from digitlab.claims.verdict import BETTER, DIVERGED, REPRODUCED, WORSE
 from digitlab.config.check import check
-from digitlab.config.compose import compose, configuration
+from digitlab.config.compose import choices_of, compose, configuration
 from digitlab.config.errors import UserError, user_errors
+from digitlab.config.files import check_file
 from digitlab.documents.badge import badge
 from digitlab.platform import console
 from digitlab.report.judged import followed, outcomes
@@ -31,19 +33,24 @@ COLOURS = {HOLDS: "#2e7d32", FAILS: "#b3261e", UNDECIDED: "#5f6368"}
 def check_claim(store: Store, file: Path, seeds: int, badge_file: Path | None) -> int:
     """Run the recipe of a claim's `file` with so many seeds, what is not done yet; return the exit code.
 
-    Raises UserError, before anything is run, where the file is no claim or the badge cannot be written.
+    Raises UserError, before anything is run, where the file is no claim that can be judged or the badge cannot be
+    written.
     """
-    if badge_file and not badge_file.absolute().parent.is_dir():
+    if badge_file and (badge_file.is_dir() or not badge_file.absolute().parent.is_dir()):
         raise UserError(f"--badge={badge_file}: must be a file in a folder that is there")
-    with _as_choice(file) as (folder, override):
+    with _as_choice(file) as (folder, name):
         with configuration():
-            check(compose(f"claim={file.stem}", override))
-            claim = read_claim(file.stem, override)
+            recipe = check(compose(f"claim={name}", choices_of(folder)))
+            if recipe.evaluate_on == "none":
+                raise UserError("evaluate_on=none: a claim is judged by the test; allowed here: best, last")
+            claim = replace(read_claim(name, choices_of(folder)), name=file.stem)
+        if claim.accuracy is None:
+            raise UserError(f"{file}: claims no accuracy, so there is nothing to judge; give claim.accuracy")
         runs = []
         for seed in range(seeds):
             console.say(f"\nseed {seed + 1} of {seeds}")
-            keys = {"seed": seed, "tracking.experiment": store.experiment}
-            runs.append(train(f"claim={file.stem}", config_dir=folder, **keys))
+            keys = {"seed": seed, "tracking.uri": store.uri, "tracking.experiment": store.experiment}
+            runs.append(train(f"claim={name}", config_dir=folder, **keys))
     store.open(create=False)
     results = list(read_results(queries.fetch(store, [run.id for run in runs])))
     recipes = {run.fingerprint: Recipe(claim.name) for run in runs}
@@ -54,19 +61,24 @@ def check_claim(store: Store, file: Path, seeds: int, badge_file: Path | None) -
     if badge_file:
         text = f"{outcome.verdict.word.lower()}: {words.accuracy(outcome)}, n = {outcome.cell.n}"
         with user_errors(f"--badge={badge_file}"):
-            badge_file.write_text(badge(f"{claim.name} {claim.accuracy}", text, COLOURS[code]))
+            badge_file.write_text(badge(f"{claim.name} {claim.claimed}", text, COLOURS[code]), "utf-8")
         console.say(f"written to {badge_file}")
     return code
 
 
 @contextmanager
 def _as_choice(file: Path) -> Iterator[tuple[Path, str]]:
-    """Give a folder in which `file` is a choice of the group claim, and the override that has Hydra look there."""
+    """Give a folder in which `file` is a choice of the group claim, and its name there.
+
+    What a file is called may be no name to Hydra, or that of another claim.
+    """
     if not file.exists():
         raise UserError(f"{file}: there is no such file")
     if file.suffix != ".yaml" or not file.is_file():
         raise UserError(f"{file}: must be a YAML file that describes a claim")
+    check_file(file)
+    name = "own_" + re.sub(r"\W+", "_", file.stem, flags=re.ASCII)[:100]
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "claim").mkdir()
-        shutil.copy(file, Path(folder) / "claim")
-        yield Path(folder), f"hydra.searchpath=[{json.dumps(f'file://{folder}')}]"
+        shutil.copy(file, Path(folder) / "claim" / f"{name}.yaml")
+        yield Path(folder), name

@@ -1,6 +1,8 @@
 """A folder of pages on published claims, which keeps the runs of every store that it was written from."""
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from digitlab.claims import index
@@ -25,23 +27,37 @@ def write(folder: Path, runs: Sequence[Followed], outcomes: Sequence[Outcome], c
     """Write the runs, the index of `claims` and the page of each that was run. Raises UserError where it cannot be."""
     with user_errors(str(folder)):
         (folder / "figures").mkdir(parents=True, exist_ok=True)
-        (folder / RUNS).write_text("".join(f"{to_line(each)}\n" for each in runs))
+        _replace(folder / RUNS, "".join(f"{to_line(each)}\n" for each in runs).encode())
         listed = index.index(outcomes, claims)
         _write(folder / INDEX, listed)
-        (folder / SORTABLE).write_text(to_html(listed.title, listed.lead, listed.sections), "utf-8")
+        _replace(folder / SORTABLE, to_html(listed.title, listed.lead, listed.sections).encode())
         for outcome in outcomes:
             if outcome.is_own and outcome.is_comparable:
                 _write(folder / f"{outcome.claim.name}.md", index.page_of(outcome, outcomes))
 
 
 def _write(file: Path, document: Document) -> None:
-    file.write_text(to_markdown(document.title, document.lead, document.sections))
+    _replace(file, to_markdown(document.title, document.lead, document.sections).encode())
     for picture in (block for section in document.sections for block in section.blocks if isinstance(block, Picture)):
-        (file.parent / "figures" / picture.file).write_bytes(picture.content)
+        _replace(file.parent / "figures" / picture.file, picture.content)
+
+
+def _replace(file: Path, content: bytes) -> None:
+    """Write a file whole or not at all: the runs of other machines are in no other place."""
+    part = file.with_name(f".{file.name}.part")
+    try:
+        with part.open("wb") as written:
+            written.write(content)
+            written.flush()
+            os.fsync(written.fileno())
+        part.replace(file)
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def _read(file: Path) -> Iterator[Followed]:
-    for number, line in enumerate(file.read_text().splitlines() if file.exists() else (), 1):
+    for number, line in enumerate(file.read_text("utf-8").splitlines() if file.exists() else (), 1):
         try:
             yield from_line(line)
         except ValueError as error:

@@ -13,6 +13,7 @@ from digitlab.claims.schema import Claim, Recipe
 from digitlab.claims.verdict import Outcome
 from digitlab.config.compose import configuration
 from digitlab.config.errors import UserError
+from digitlab.config.recognize import said_by
 from digitlab.platform import console
 from digitlab.platform.text import count
 from digitlab.report import claims_folder
@@ -72,9 +73,10 @@ def _meant(texts: Iterable[str]) -> list[str]:
 
 
 def _said(file: Path) -> str:
-    """Return the name of a claim's file, its first comments, and the document that it names, in small letters."""
-    lines = [line for line in file.read_text().splitlines() if re.match(r"# (?!yaml-)|  (document|data):", line)]
-    return " ".join([file.stem, *lines]).lower()
+    """Return the name of a claim's file, its comments, and the document and data that it names, in small letters."""
+    lines = [line for line in file.read_text("utf-8").splitlines() if re.match(r"# (?!yaml-)", line)]
+    claim = said_by(file).claim
+    return " ".join([file.stem, *lines, str(claim.document), str(claim.get("data", ""))]).lower()
 
 
 def _judged(runs: Iterable[Followed], names: Collection[str]) -> list[Outcome]:

@@ -50,7 +50,7 @@ def deviations(run: Any) -> list[list[str]]:
     chosen = {key: params[key] for key in GROUPS if key in params}
     known = [f"{key}={name}" for key, name in chosen.items() if (CONF / key / f"{name}.yaml").is_file()]
     with configuration():
-        defaults = flatten(check(compose(*known)))
+        defaults = flatten(check(compose(*known, f"seed={params.get('seed', 0)}")))
     return [[key, value, defaults.get(key, "none")] for key, value in fingerprint.deviations(params, defaults).items()]
 
 

@@ -96,6 +96,6 @@ def describe(run: Any, result: Result, predict: Predict, address: str, store: St
 def _license(data: str) -> str:
     """Return what the comment of the data's file in conf/ says of the license."""
     file = CONF / "data" / f"{data}.yaml"
-    lines = file.read_text().splitlines() if file.is_file() else []
+    lines = file.read_text("utf-8").splitlines() if file.is_file() else []
     found: Mapping = dict(line.removeprefix("# ").split(": ", 1) for line in lines if line.startswith("# License: "))
     return found.get("License", "not recorded; ask whoever made the data")

@@ -15,7 +15,7 @@ from digitlab.analysis.fairness import caveats, confounders
 from digitlab.analysis.records import Predictions, Result
 from digitlab.claims import page as claims
 from digitlab.claims import words
-from digitlab.claims.recipes import recipes_of
+from digitlab.claims.recipes import recipes_of, unknown_of
 from digitlab.claims.schema import Recipe
 from digitlab.config.check import check_report
 from digitlab.config.errors import user_errors
@@ -116,7 +116,7 @@ def _of_others(store: Store, cfg: DictConfig) -> tuple[None, int, Written]:
 def _of_ours(store: Store, cfg: DictConfig) -> tuple[Any, int, Written]:
     """Return the run of the sweep, if one is meant, of how many runs this is a look at a sweep, and the report."""
     parent, cells, results, notes = find(store, cfg.report.sweep, cfg.report.filter)
-    notes = [*notes, *describe_test_reads(store, results)]
+    notes = [*notes, *_unknown(cells), *describe_test_reads(store, results)]
     name, recipes = parent.data.tags["sweep"] if parent else "runs", recipes_of(cells)
     if recipes:
         if cfg.report.counterparts not in (None, name):
@@ -177,4 +177,10 @@ def _counterparts(
     if sweep not in queries.sweeps(store):
         return [], {}, [f"The sweep {sweep}, which changes recipes of claims, has not been run."]
     _, cells, results, missing = find(store, sweep, filter_string)
-    return results, recipes_of(cells), [f"{sweep}: {line}" for line in missing]
+    return results, recipes_of(cells), [f"{sweep}: {line}" for line in (*missing, *_unknown(cells))]
+
+
+def _unknown(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say why claims of a sweep are not judged that cannot be composed here."""
+    told = "a report is given the folder of a sweep's own files as the sweep was, by --config-dir=FOLDER"
+    return [f"Not judged: {reason}; {told}." for reason in unknown_of(cells)]

@@ -156,7 +156,7 @@ def describe_code(store: Store, a: Sequence[Result], b: Sequence[Result]) -> lis
 def patched_files(store: Store, run_id: str) -> list[str]:
     """Return the files that the uncommitted changes of a run touch."""
     with queries.artifact(store, run_id, "uncommitted.patch") as file:
-        text = file.read_text(errors="replace") if file else ""
+        text = file.read_text("utf-8", "replace") if file else ""
     return [name.strip().strip('"') for name in re.findall(r'^diff --git .* "?b/(.*)$', text, re.M)]
 
 

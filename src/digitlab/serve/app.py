@@ -33,7 +33,7 @@ from digitlab.serve.metrics import Metrics
 from digitlab.serve.scoring import read_images, write_probabilities
 from digitlab.tracking.store import Store
 
-PAGE = web.PAGE.read_text()
+PAGE = web.PAGE.read_text("utf-8")
 MOST_IMAGES = 20_000  # that wait to be predicted
 MOST_PICTURES = 16  # that are read, or wait for it: each is decoded in memory
 MOST_DIGITS = 50  # of a picture

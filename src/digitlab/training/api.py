@@ -17,7 +17,7 @@ from yaml import YAMLError
 from digitlab.config.allowed import take_allowed
 from digitlab.config.arguments import check_arguments, understood
 from digitlab.config.check import check_alone, check_process, check_single_run
-from digitlab.config.compose import compose, configuration
+from digitlab.config.compose import choices_of, compose, configuration
 from digitlab.config.errors import UserError, one_line
 from digitlab.tracking import queries
 from digitlab.tracking.store import Store
@@ -57,7 +57,7 @@ def train(*overrides: str, config_dir: str | Path | None = None, **keys: Any) ->
         folder = Path(config_dir).expanduser().resolve()
         if not folder.is_dir():
             raise UserError(f"config_dir={config_dir}: there is no such folder")
-        typed.append(f"hydra.searchpath=[{json.dumps(f'file://{folder}', ensure_ascii=False)}]")
+        typed.append(choices_of(folder))
     try:
         with configuration():
             cfg = compose(*typed)

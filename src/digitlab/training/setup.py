@@ -20,9 +20,9 @@ from digitlab.config.check import check, check_claimed_data
 from digitlab.config.environment import from_environment
 from digitlab.config.errors import UserError, user_errors
 from digitlab.config.fingerprint import IN_DIGEST, fingerprint
-from digitlab.config.leaves import as_text
 from digitlab.config.names import deviations, groups
 from digitlab.config.recognize import named
+from digitlab.config.settled import settle
 from digitlab.data.datamodule import ImageData
 from digitlab.data.splits import Splits
 from digitlab.models.bfloat16 import compute_in_bfloat16
@@ -49,7 +49,7 @@ def identify(cfg: DictConfig) -> tuple[DictConfig, ImageData, str]:
     with user_errors(f"trainer.accelerator={cfg.trainer.accelerator}"):
         cfg.trainer.accelerator = machine.accelerator(cfg.trainer.accelerator)
     cfg.trainer.precision = machine.precision(cfg.trainer.precision, cfg.trainer.accelerator)
-    _settle(cfg)
+    settle(cfg)
     data = build(cfg, "data")
     if not isinstance(data, ImageData):
         raise UserError(f"data._target_={cfg.data._target_}: must be digitlab.data.datamodule.ImageData or made of it")
@@ -58,20 +58,6 @@ def identify(cfg: DictConfig) -> tuple[DictConfig, ImageData, str]:
         data.loaded = _load(OmegaConf.to_yaml(deciding))
     check_claimed_data(cfg, data.ready.name)
     return cfg, data, fingerprint(cfg, data.digest)
-
-
-def _settle(cfg: DictConfig) -> None:
-    """Write in one way what `cfg` may say in several and means the same run."""
-    if "metrics" in cfg:
-        cfg.metrics = sorted(cfg.metrics, key=as_text)
-        if not cfg.metrics:
-            del cfg["metrics"]
-    told = {key: value for key, value in (cfg.pop("averaging", None) or {}).items() if value is not None}
-    if told:
-        for key, kind in {"decay": "ema", "start": "swa"}.items():
-            if key in told and told.get("kind") != kind:
-                raise UserError(f"averaging.{key}={told[key]}: is of averaging.kind={kind}")
-        cfg.averaging = {**({"decay": 0.999} if told["kind"] == "ema" else {"start": 0.75}), **told}
 
 
 @lru_cache(maxsize=2)
