@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 from digitlab.data.arrays import arrays
 from digitlab.training.setup import identify
@@ -40,6 +41,9 @@ def test_other_names(tmp_path, names):
         PIXELS[..., None],
         PIXELS[:, None],
         PIXELS / 255,
+        PIXELS / 255 * 1.000001,
+        (PIXELS / 255 * 1.05).astype(np.float32),
+        PIXELS / 255 * 2,
         (PIXELS / 255).astype(np.float32),
         (PIXELS / 255).astype(np.float16),
         PIXELS.astype(np.int64),
@@ -47,11 +51,38 @@ def test_other_names(tmp_path, names):
         PIXELS.astype(np.uint16) * 257,
         PIXELS.astype(np.float32) / 127.5 - 1,
     ],
-    ids=["nhwc", "nchw", "float64", "float32", "float16", "int64", "0..255", "16 bits", "-1..1"],
+    ids=[
+        "nhwc",
+        "nchw",
+        "float64",
+        "0..1.000001",
+        "0..1.05",
+        "0..2",
+        "float32",
+        "float16",
+        "int64",
+        "0..255",
+        "16 bits",
+        "-1..1",
+    ],
 )
 def test_pixels_in_every_shape_and_depth_are_the_same(tmp_path, stored):
     assert {PIXELS.min(), PIXELS.max()} == {0, 255}
     np.testing.assert_array_equal(read(tmp_path, x=stored, y=LABELS).train[0], PIXELS)
+
+
+def test_the_digits_of_scikit_learn_are_as_bright_as_they_are_shown(tmp_path):
+    digits = load_digits()  # whole numbers 0..16, as float64
+    found = read(tmp_path, x=digits.images, y=digits.target)
+    np.testing.assert_array_equal(found.train[0], (digits.images / 16 * 255).round())
+
+
+def test_the_names_of_a_split_go_before_those_of_one_set(tmp_path, capsys):
+    found = read(
+        tmp_path, x=PIXELS, y=LABELS, x_train=PIXELS[:8], y_train=LABELS[:8], x_test=PIXELS[8:], y_test=LABELS[8:]
+    )
+    assert (len(found.train[1]), len(found.test[1])) == (8, 4)
+    assert "left out: x, y" in capsys.readouterr().out
 
 
 def test_colour_in_both_orders(tmp_path):

@@ -2,13 +2,13 @@
 
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from digitlab.data.pictures import depth, to_bytes
+from digitlab.data.depth import Range, depth, to_bytes
 from digitlab.data.sources import Images
 from digitlab.platform import console
 
@@ -25,12 +25,12 @@ def arrays(file: Path) -> Images:
 
     It holds `x_train` and `y_train`, and `x_test` `y_test`, `x_val` `y_val` where there are such sets; or
     `train_images` and so on; or `x` and `y`. Images are (N, H, W), (N, H, W, 1 or 3) or (N, 1 or 3, H, W): bytes are
-    taken as they are, other numbers scaled as `read_pictures` does. Labels are numbers or texts (N,) or (N, 1), or
+    taken as they are, other numbers scaled as `depth` says. Labels are numbers or texts (N,) or (N, 1), or
     one-hot (N, classes); the classes are those of the training images, in order. Nothing pickled is loaded. Raises
     ValueError for all else.
     """
     found = _load(file)
-    keys = {part: pair for part, names in NAMES.items() for pair in names if pair[0] in found and pair[1] in found}
+    keys = {part: pair for part, names in NAMES.items() if (pair := _first_in(found, names))}
     if "train" not in keys:
         has = ", ".join(found) or "nothing"
         raise ValueError(f"file={file}: has {has}; must have {_choices('train')}, and may have {_choices('test')}")
@@ -40,11 +40,10 @@ def arrays(file: Path) -> Images:
     remarks: list[str] = []
     if pixels["train"].dtype != np.uint8:
         pixels = {part: each.astype(np.float32) for part, each in pixels.items()}
-        low = float(np.min([each.min(initial=0) for each in pixels.values()]))
-        high = float(np.max([each.max(initial=0) for each in pixels.values()]))
-        if not np.isfinite([low, high]).all():
-            raise ValueError(f"file={file}: has values that are no numbers in its images")
-        scale = depth(low, high, remarks)
+        try:
+            scale = depth(Range.around(map(Range.of, pixels.values())), remarks)
+        except ValueError as error:
+            raise ValueError(f"file={file}: {error} in its images") from None
         pixels = {part: to_bytes(each, *scale) for part, each in pixels.items()}
     labels = {part: _flat(found[name], f"{file}: {name}") for part, (_, name) in keys.items()}
     classes = np.unique(labels["train"])
@@ -63,6 +62,10 @@ def arrays(file: Path) -> Images:
     console.say(f"data: {counts} images of {len(classes)} classes in {file}, {'; '.join(remarks)}"
                 + (f"; left out: {', '.join(unused)}" if unused else ""))  # fmt: skip
     return Images(Path(file).stem, tuple(str(name) for name in classes), **pairs)
+
+
+def _first_in(found: Mapping[str, np.ndarray], names: Sequence[tuple[str, str]]) -> tuple[str, str] | None:
+    return next((pair for pair in names if set(pair) <= found.keys()), None)
 
 
 def _choices(part: str) -> str:

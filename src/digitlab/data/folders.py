@@ -9,7 +9,7 @@ import torch
 
 from digitlab.data.decoded import read_decoded
 from digitlab.data.on_disk import choose
-from digitlab.data.pictures import extensions
+from digitlab.data.picture_file import extensions
 from digitlab.data.sources import Images
 from digitlab.platform import console
 

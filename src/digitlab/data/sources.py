@@ -12,7 +12,7 @@ from torch import Tensor
 
 from digitlab.data.download import UnavailableError
 from digitlab.data.idx import fetch_idx
-from digitlab.data.on_disk import AT_ONCE, OnDisk, Stored
+from digitlab.data.on_disk import OnDisk, Stored, at_once
 
 IN_MNISTS_FORMAT = ("MNIST", "FashionMNIST", "KMNIST", "QMNIST")
 
@@ -80,7 +80,7 @@ def warn_of_identical(images: Images) -> None:
     for label, name in enumerate(images.classes):
         rows = (labels == label).nonzero().flatten()
         first = pixels[rows[:1]]
-        if len(rows) > 1 and all(bool((pixels[some] == first).all()) for some in rows.split(AT_ONCE)):
+        if len(rows) > 1 and all(bool((pixels[some] == first).all()) for some in rows.split(at_once(pixels.shape[1:]))):
             same.append(name)
     if len(same) == len(images.classes):
         warnings.warn(f"{images.name}: the images of each class are all the same", stacklevel=2)

@@ -9,7 +9,7 @@ from itertools import islice
 import numpy as np
 from torch import Tensor
 
-from digitlab.data.on_disk import AT_ONCE, choose
+from digitlab.data.on_disk import at_once, choose
 from digitlab.data.sources import Images, StoredPairs
 
 SPLITS = ("auto", "first", "last", "random", "stratified", "test")
@@ -42,8 +42,9 @@ class Splits:
         for stage in stages:
             for tensor in self.pairs[stage]:
                 content.update(f"{stage}{tuple(tensor.shape)}".encode())
-                for start in range(0, len(tensor), AT_ONCE):
-                    content.update(tensor[start : start + AT_ONCE].contiguous().numpy().data)
+                step = at_once(tensor.shape[1:])
+                for start in range(0, len(tensor), step):
+                    content.update(tensor[start : start + step].contiguous().numpy().data)
         return content.hexdigest()[:32]
 
 
