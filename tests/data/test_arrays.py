@@ -128,9 +128,11 @@ def test_labels_of_every_kind(tmp_path, labels, classes):
         ({"x": PIXELS, "y": LABELS + 0.5}, "y has labels that are no whole numbers"),
         ({"x": PIXELS, "y": np.ones((12, 3))}, "y has the shape (12, 3), and its rows are not one-hot: one 1, else 0"),
         ({"x": PIXELS, "y": LABELS * 1j}, "y is of complex128 and shape (12,); must be numbers or texts of (N,)"),
+        ({"x": PIXELS, "y": np.where(LABELS == 1, np.inf, LABELS)}, "y has labels that are no whole numbers"),
+        ({"x": PIXELS, "y": np.array([b"\xe9", b"c", b"d"])[LABELS]}, "y has bytes that are not in UTF-8: b'\\xe9'"),
         (
-            {"x_train": PIXELS, "y_train": LABELS, "x_test": PIXELS, "y_test": LABELS + 1},
-            "y_test has the class 3, which no training image has",
+            {"x_train": PIXELS, "y_train": LABELS.astype(str), "x_test": PIXELS, "y_test": LABELS},
+            "has labels of numbers and texts; must be of one kind",
         ),
         (
             {"x_train": PIXELS, "y_train": LABELS, "x_test": PIXELS / 255, "y_test": LABELS},
@@ -144,6 +146,19 @@ def test_a_mistake_in_the_archive_is_one_line(harness, tmp_path, content, error)
     said = str(harness.main("data=arrays", f"data.file={file}"))
     assert said.startswith(f"error: data: file={file}: {error}"), said
     assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("labels", "of_test", "error"),
+    [
+        (LABELS, LABELS + 1, "data: there is no training image of the class 3; each class must have one"),
+        (LABELS * 0, LABELS * 0, "data: its source gave the classes ['0']; must be two or more texts"),
+    ],
+)
+def test_classes_that_cannot_be_told_are_one_line(harness, tmp_path, labels, of_test, error):
+    file = tmp_path / "made.npz"
+    np.savez(file, x_train=PIXELS, y_train=labels, x_test=PIXELS, y_test=of_test)
+    assert harness.main("data=arrays", f"data.file={file}").startswith(f"error: {error}")
 
 
 def test_what_is_no_archive_is_one_line(harness, tmp_path):
@@ -173,3 +188,14 @@ def test_a_run_is_known_by_what_the_archive_holds(harness, tmp_path):
     first = identity(x=many, y=labels)
     assert identity(images=many / 255, labels=labels, more=LABELS) == first
     assert identity(x=many, y=labels[::-1]) != first
+    assert identity(x=many, y=labels + 1) != first  # a model would answer with the names of the other
+
+
+@pytest.mark.parametrize("settings", [{"mean": [0.1, 0.2]}, {"std": [1.0, 1.0]}, {"mean": []}])
+def test_a_mean_for_each_channel_has_as_many_numbers(harness, tmp_path, settings):
+    np.savez(tmp_path / "made.npz", x=np.tile(PIXELS, (10, 1, 1)), y=np.tile(LABELS, 10))
+    ((name, values),) = settings.items()
+    for color, allowed in (("false", "one"), ("true", "one, or 3, one for each channel")):
+        told = ("model=mlp", "data=arrays", f"data.file={tmp_path / 'made.npz'}", f"data.color={color}")
+        said = harness.main(*told, f"data.{name}={values}")
+        assert said == f"error: data: {name}: has {len(values)} numbers; must be {allowed}"

@@ -70,6 +70,15 @@ def test_sorted_images_without_a_test_set_are_split_stratified():
     assert len(set(seen)) == 5_000
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (2, 0, 1)])
+def test_blocks_of_classes_are_split_stratified_in_whatever_order(order):
+    images = torch.arange(90, dtype=torch.uint8)[:, None, None].expand(90, 4, 4)
+    labels = torch.tensor(order).repeat_interleave(30)
+    data = ImageData(lambda: sources.Images("blocks", ("a", "b", "c"), (images, labels), (images, labels)))
+    data.setup()
+    assert data.splits["val"][1].bincount().tolist() == [3, 3, 3]
+
+
 def test_validation_on_the_first_images_and_on_a_plain_draw(mnist, everything):
     images, labels = everything.train
     first = full(mnist, split="first", val_fraction=1 / 12)

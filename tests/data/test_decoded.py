@@ -201,6 +201,16 @@ def test_the_images_in_memory_at_once_are_fewer_where_they_are_larger(tmp_path, 
     assert len(parts) < len(files)
 
 
+def test_a_source_that_hands_on_no_size_is_refused_as_it_would_be_resized_in_memory(tmp_path):
+    root = write(tmp_path / "images")
+    for settings in ({"size": 12}, {"color": False}):
+        with pytest.raises(
+            ValueError, match=r"its source gave 9 x 9, in colour, from a file; must take size and color"
+        ):
+            ImageData(lambda root: image_folder(root), root=root, **settings).setup()
+    ImageData(lambda root: image_folder(root), root=root, size=9, color=True).setup()
+
+
 def test_an_unreadable_image_leaves_no_decoded_file(tmp_path):
     root = write(tmp_path / "images")
     (root / "b" / "5.png").write_bytes(b"no image")

@@ -7,7 +7,7 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from digitlab.data.datamodule import ImageData
-from digitlab.data.folders import image_folder
+from digitlab.data.folders import image_folder, images_below
 from digitlab.data.sources import mnist5k
 
 
@@ -60,7 +60,13 @@ def test_what_is_left_out_is_counted_and_named(tmp_path, capsys, plain):
 def test_links_that_lead_back_end(tmp_path, plain):
     save_glyphs(tmp_path, as_png)
     (tmp_path / "a" / "loop").symlink_to(tmp_path / "a", target_is_directory=True)
-    assert len(image_folder(tmp_path).train[1]) >= 8
+    (tmp_path / "b" / "up").symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path / "b" / "back").symlink_to(tmp_path / "a", target_is_directory=True)
+    assert len(image_folder(tmp_path).train[1]) == 8
+    assert len(images_below(tmp_path)) == 8
+    (tmp_path / "c").symlink_to(tmp_path / "a", target_is_directory=True)
+    with pytest.raises(ValueError, match="a and c are one folder; must be two, for two classes"):
+        image_folder(tmp_path)
 
 
 def test_folders_named_train_val_and_test_are_the_split(tmp_path):
@@ -73,8 +79,60 @@ def test_folders_named_train_val_and_test_are_the_split(tmp_path):
     with pytest.raises(ValueError, match="split=last: the data has its own validation set"):
         ImageData(image_folder, root=str(tmp_path), split="last").setup()
     (tmp_path / "test" / "b").rename(tmp_path / "test" / "z")
-    with pytest.raises(ValueError, match="test has the class z, which train does not have"):
+    with pytest.raises(ValueError, match="there is no training image of the class z; each class must have one"):
+        ImageData(image_folder, root=str(tmp_path)).setup()
+
+
+@pytest.mark.parametrize("names", [("training", "testing"), ("Train", "Test"), ("TRAINING", "validation")])
+def test_parts_have_other_names_too_and_what_is_beside_them_is_counted(tmp_path, capsys, plain, names):
+    for part in (*names, "extra", "__MACOSX"):
+        save_glyphs(tmp_path / part, as_png)
+    (tmp_path / "labels.csv").write_text("no image")
+    found = image_folder(tmp_path)
+    assert found.classes == ("a", "b")
+    assert found.train[0].equal(plain.train[0])
+    assert (found.test or found.val)[0].equal(plain.train[0])
+    assert "left out: 1 .csv, 8 in __MACOSX, 8 in extra" in capsys.readouterr().out
+
+
+def test_train_alone_is_a_split_of_which_the_others_are_drawn(tmp_path, plain):
+    save_glyphs(tmp_path / "train", as_png)
+    assert image_folder(tmp_path).train[0].equal(plain.train[0])
+    as_png(glyph(True), tmp_path / "bus")  # a picture
+    (tmp_path / "bus").mkdir()
+    as_png(glyph(True), tmp_path / "bus" / "first")
+    assert image_folder(tmp_path).classes == ("bus", "train")
+
+
+@pytest.mark.parametrize(
+    ("folders", "error"),
+    [
+        (("train", "val", "valid"), "val and valid are folders of one part; must be one folder"),
+        (("train", "Train", "test"), "Train and train are folders of one part; must be one folder"),
+    ],
+)
+def test_two_folders_of_one_part_are_refused(tmp_path, folders, error):
+    for name in folders:
+        save_glyphs(tmp_path / name, as_png)
+    with pytest.raises(ValueError, match=error):
         image_folder(tmp_path)
+
+
+def test_a_part_without_class_folders_is_refused_by_name(tmp_path):
+    save_glyphs(tmp_path / "train", as_png)
+    draw(tmp_path / "test" / "1.png", 0)
+    with pytest.raises(ValueError, match=r"test has no class folders; must have those of .*train, or another name"):
+        image_folder(tmp_path)
+
+
+def test_the_line_is_short_however_many_files_are_left_out(tmp_path, capsys):
+    for name in "ab":
+        for number in range(30):
+            draw(tmp_path / name / f"{number}.png", number)
+            (tmp_path / name / f"._{number}.png").write_bytes(b"\0\5\x16\7")
+            (tmp_path / name / f"scan.{number:03}").write_bytes(b"")
+    image_folder(tmp_path)
+    assert ", 60 ._*, and 23 more kinds" in capsys.readouterr().out
 
 
 def test_classes_may_be_called_train_and_test(tmp_path):
@@ -89,7 +147,7 @@ def test_folders_that_cannot_be_used_are_refused(tmp_path):
     with pytest.raises(ValueError, match="has 0 class folders"):
         image_folder(tmp_path)
     draw(tmp_path / "one" / "a.png", 0)
-    with pytest.raises(ValueError, match="has 1 class folders"):
+    with pytest.raises(ValueError, match="has 1 class folder; must have 2 or more"):
         image_folder(tmp_path)
     (tmp_path / "two").mkdir()
     with pytest.raises(ValueError, match="two has no images in it"):

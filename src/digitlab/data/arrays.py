@@ -26,7 +26,7 @@ def arrays(file: Path) -> Images:
     It holds `x_train` and `y_train`, and `x_test` `y_test`, `x_val` `y_val` where there are such sets; or
     `train_images` and so on; or `x` and `y`. Images are (N, H, W), (N, H, W, 1 or 3) or (N, 1 or 3, H, W): bytes are
     taken as they are, other numbers scaled as `depth` says. Labels are numbers or texts (N,) or (N, 1), or
-    one-hot (N, classes); the classes are those of the training images, in order. Nothing pickled is loaded. Raises
+    one-hot (N, classes); the classes are in their order. Nothing pickled is loaded. Raises
     ValueError for all else.
     """
     found = _load(file)
@@ -46,14 +46,14 @@ def arrays(file: Path) -> Images:
             raise ValueError(f"file={file}: {error} in its images") from None
         pixels = {part: to_bytes(each, *scale) for part, each in pixels.items()}
     labels = {part: _flat(found[name], f"{file}: {name}") for part, (_, name) in keys.items()}
-    classes = np.unique(labels["train"])
+    if len(kinds := {"texts" if each.dtype.kind == "U" else "numbers" for each in labels.values()}) > 1:
+        raise ValueError(f"file={file}: has labels of {' and '.join(sorted(kinds))}; must be of one kind")
+    classes = np.unique(np.concatenate(list(labels.values())))
     pairs = {}
     for part, each in labels.items():
         images, name = keys[part]
         if len(each) != len(pixels[part]):
             raise ValueError(f"file={file}: has {len(pixels[part])} images in {images}, {len(each)} labels in {name}")
-        if len(unknown := np.setdiff1d(each, classes)):
-            raise ValueError(f"file={file}: {name} has the class {unknown[0]}, which no training image has")
         pairs[part] = torch.from_numpy(pixels[part]), torch.from_numpy(np.searchsorted(classes, each))
     height, width, *channels = pixels["train"].shape[1:]
     remarks.insert(0, f"{width} x {height}, {'in colour' if channels else 'gray'}")
@@ -108,7 +108,10 @@ def _flat(labels: np.ndarray, name: str) -> np.ndarray:
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.dtype.kind == "S":
-        labels = np.char.decode(labels, "utf-8")
+        try:
+            labels = np.char.decode(labels, "utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"file={name} has bytes that are not in UTF-8: {error.object!r}; give it texts") from error
     if labels.ndim == 2 and labels.dtype.kind in "buif":
         if not (np.isin(labels, (0, 1)).all() and (labels.sum(axis=1) == 1).all()):
             raise ValueError(f"file={name} has the shape {labels.shape}, and its rows are not one-hot: one 1, else 0")
@@ -116,7 +119,7 @@ def _flat(labels: np.ndarray, name: str) -> np.ndarray:
     if labels.ndim != 1 or labels.dtype.kind not in "buifU":
         raise ValueError(f"file={name} is of {labels.dtype} and shape {labels.shape}; must be numbers or texts of (N,)")
     if labels.dtype.kind == "f":
-        if not (labels == np.floor(labels)).all():
+        if not (np.isfinite(labels) & (labels == np.floor(labels))).all():
             raise ValueError(f"file={name} has labels that are no whole numbers")
         return labels.astype(np.int64)
     return labels

@@ -86,6 +86,12 @@ class ImageData(pl.LightningDataModule):
             images = self.read()
             warn_of_identical(images)
             self.loaded = self.division.apply(images)
+            self.check()
+
+    def check(self) -> None:
+        """Raise ValueError where what is known of the loaded images does not go with the settings."""
+        shape = self.splits["train"][0].shape
+        self.preprocess.check(shape[3] if len(shape) == 4 else 1)
 
     @property
     def ready(self) -> Splits:

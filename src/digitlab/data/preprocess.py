@@ -28,6 +28,13 @@ class Preprocess(nn.Module):
             column = None if values is None else torch.tensor(values, dtype=torch.float32).reshape(-1, 1, 1)
             self.register_buffer(name, column, persistent=False)
 
+    def check(self, channels: int) -> None:
+        """Raise ValueError where `mean` or `std` are not one number, nor one for each of so many channels."""
+        for name, values in self.named_buffers():
+            if len(values) not in (1, channels):
+                allowed = "one" if channels == 1 else f"one, or {channels}, one for each channel"
+                raise ValueError(f"{name}: has {len(values)} numbers; must be {allowed}")
+
     def forward(self, pixels: Tensor) -> Tensor:
         channels_first = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
         images = channels_first.to(torch.float32, copy=True).div_(self.scale)

@@ -9,7 +9,10 @@ from digitlab.data.sources import Images, StoredPairs
 
 
 def resize(images: Images, size: int | None = None, color: bool | None = None) -> Images:
-    """Return `images` as squares of `size` pixels, in colour or gray; None leaves either as it is."""
+    """Return `images` as squares of `size` pixels, in colour or gray; None leaves either as it is.
+
+    Raises ValueError for images on disk in another form: their source has to see to it.
+    """
 
     def convert(pair: StoredPairs | None) -> StoredPairs | None:
         return pair and (_convert(pair[0], size, color), pair[1])
@@ -19,7 +22,14 @@ def resize(images: Images, size: int | None = None, color: bool | None = None) -
 
 
 def _convert(pixels: Stored, size: int | None, color: bool | None) -> Stored:
-    if isinstance(pixels, OnDisk):  # its source has seen to both
+    if isinstance(pixels, OnDisk):
+        height, width, *channels = pixels.shape[1:]
+        if size not in (None, height) or size not in (None, width) or color not in (None, bool(channels)):
+            found = f"{width} x {height}, {'in colour' if channels else 'gray'}"
+            raise ValueError(
+                f"size={size}, color={color}: its source gave {found}, from a file; "
+                "must take size and color, and hand them to image_folder"
+            )
         return pixels
     return resize_pixels(recolor(pixels, color), size)
 
