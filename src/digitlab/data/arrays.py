@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from digitlab.data.depth import Range, depth, to_bytes
+from digitlab.data.layout import is_stored_shape
 from digitlab.data.sources import Images
 from digitlab.platform import console
 
@@ -97,7 +98,7 @@ def _channels_last(images: np.ndarray, name: str) -> np.ndarray:
         images = images.transpose(0, 2, 3, 1)
     if images.ndim == 4 and images.shape[3] == 1:
         images = images[..., 0]
-    if images.ndim not in (3, 4) or images.shape[3:] not in ((), (3,)):
+    if not is_stored_shape(images.shape):
         wanted = "(N, H, W), (N, H, W, 1 or 3) or (N, 1 or 3, H, W)"
         raise ValueError(f"file={name} has the shape {images.shape}; must be {wanted}")
     return np.ascontiguousarray(images)

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from digitlab.data.layout import channels_first
+
 
 class Preprocess(nn.Module):
     """Turn stored pixels into network input: uint8 (N, H, W) or (N, H, W, C) -> float32 (N, C, H, W).
@@ -36,8 +38,7 @@ class Preprocess(nn.Module):
                 raise ValueError(f"{name}: has {len(values)} numbers; must be {allowed}")
 
     def forward(self, pixels: Tensor) -> Tensor:
-        channels_first = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
-        images = channels_first.to(torch.float32, copy=True).div_(self.scale)
+        images = channels_first(pixels).to(torch.float32, copy=True).div_(self.scale)
         if self.mean is not None:
             images = images - self.mean
         return images if self.std is None else images / self.std

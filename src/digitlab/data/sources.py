@@ -13,6 +13,7 @@ from torch import Tensor
 
 from digitlab.data.download import UnavailableError
 from digitlab.data.idx import fetch_idx
+from digitlab.data.layout import is_stored_shape
 from digitlab.data.on_disk import OnDisk, Stored, at_once
 
 IN_MNISTS_FORMAT = ("MNIST", "FashionMNIST", "KMNIST", "QMNIST")
@@ -84,7 +85,7 @@ def _check_pair(pair: Any, classes: int, shape: tuple[int, ...]) -> None:
             raise ValueError(f"has a {type(each).__module__}.{type(each).__name__}")
     if images.dtype != torch.uint8 or labels.dtype != torch.int64:
         raise ValueError(f"is of {images.dtype} and {labels.dtype}")
-    if images.ndim not in (3, 4) or images.shape[3:] not in ((), (3,)) or labels.shape != images.shape[:1]:
+    if not is_stored_shape(images.shape) or labels.shape != images.shape[:1]:
         raise ValueError(f"has the shapes {tuple(images.shape)} and {tuple(labels.shape)}")
     if not images.numel():
         raise ValueError("is empty")
