@@ -79,6 +79,18 @@ def test_blocks_of_classes_are_split_stratified_in_whatever_order(order):
     assert data.splits["val"][1].bincount().tolist() == [3, 3, 3]
 
 
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [
+        ({"fold": 3}, "fold=3: is one of folds; give data.folds"),
+        ({"split": "test", "val_fraction": 0.5}, "val_fraction=0.5: nothing is drawn for validation with split=test"),
+    ],
+)
+def test_what_would_be_ignored_of_a_split_is_refused(settings, error):
+    with pytest.raises(ValueError, match=error):
+        embedded(**settings)
+
+
 def test_validation_on_the_first_images_and_on_a_plain_draw(mnist, everything):
     images, labels = everything.train
     first = full(mnist, split="first", val_fraction=1 / 12)

@@ -77,6 +77,10 @@ class Division:
         assert isinstance(labels, Tensor)
         if not len(labels):
             raise ValueError(f"skip_first={self.skip_first}: leaves none of {len(images.train[1])} images")
+        if self.fold and not self.folds:
+            raise ValueError(f"fold={self.fold}: is one of folds; give data.folds")
+        if self.split == "test" and self.val_fraction != Division.val_fraction:
+            raise ValueError(f"val_fraction={self.val_fraction}: nothing is drawn for validation with split=test")
         rest, test, split = np.arange(len(labels)), images.test, self.split
         if split == "auto":
             changes = int((labels.diff() != 0).sum())
