@@ -174,6 +174,10 @@ def test_what_is_no_archive_is_one_line(harness, tmp_path):
     file.write_bytes(content)
     assert str(harness.main(*told)).startswith(f"error: data: file={file}: x: Bad CRC-32")
     assert harness.main("data=arrays") == "error: data.file: has no default; give it as data.file=VALUE"
+    assert (
+        harness.main("data=arrays", "data.file=null")
+        == "error: data: file=null: must be the file that the source reads"
+    )
     assert harness.main("data=mnist5k", "data.file=x.npz").startswith("error: data: file=x.npz: the source takes none")
     assert harness.main("data=arrays", f"data.file={file}", "data.root=x").startswith("error: data: root=x: the source")
 

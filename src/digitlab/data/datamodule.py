@@ -175,6 +175,8 @@ class ImageData(pl.LightningDataModule):
         for name, value in {"root": self.root, "file": self.file}.items():
             if value and name not in parameters and not takes_any:
                 raise ValueError(f"{name}={value}: the source takes none; allowed: null")
+        if not self.file and "file" in parameters and parameters["file"].default is inspect.Parameter.empty:
+            raise ValueError(f"file={json.dumps(self.file)}: must be the file that the source reads")
         places = {"root": root} | ({"file": Path(self.file).expanduser()} if self.file else {})
         told = {name: value for name, value in (places | self.form).items() if name in parameters or takes_any}
         try:
