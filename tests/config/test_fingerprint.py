@@ -9,8 +9,13 @@ from digitlab.config.fingerprint import fingerprint
 from digitlab.training.setup import identify
 
 
-def fingerprint_of(harness, *overrides, digest="d") -> str:
-    return fingerprint(check(harness.compose(*overrides)), digest)
+def fingerprint_of(harness, *overrides, digest="d", classes=()) -> str:
+    return fingerprint(check(harness.compose(*overrides)), digest, classes)
+
+
+def test_the_names_of_classes_count_where_they_are_the_users(harness):
+    for told, count in ((["data=image_folder", "data.root=x"], 2), (["data=arrays", "data.file=x"], 2), ([], 1)):
+        assert len({fingerprint_of(harness, *told, classes=each) for each in (("a", "b"), ("a", "c"))}) == count
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 from digitlab.data.arrays import arrays
 from digitlab.training.setup import identify
@@ -40,6 +41,9 @@ def test_other_names(tmp_path, names):
         PIXELS[..., None],
         PIXELS[:, None],
         PIXELS / 255,
+        PIXELS / 255 * 1.000001,
+        (PIXELS / 255 * 1.05).astype(np.float32),
+        PIXELS / 255 * 2,
         (PIXELS / 255).astype(np.float32),
         (PIXELS / 255).astype(np.float16),
         PIXELS.astype(np.int64),
@@ -47,11 +51,38 @@ def test_other_names(tmp_path, names):
         PIXELS.astype(np.uint16) * 257,
         PIXELS.astype(np.float32) / 127.5 - 1,
     ],
-    ids=["nhwc", "nchw", "float64", "float32", "float16", "int64", "0..255", "16 bits", "-1..1"],
+    ids=[
+        "nhwc",
+        "nchw",
+        "float64",
+        "0..1.000001",
+        "0..1.05",
+        "0..2",
+        "float32",
+        "float16",
+        "int64",
+        "0..255",
+        "16 bits",
+        "-1..1",
+    ],
 )
 def test_pixels_in_every_shape_and_depth_are_the_same(tmp_path, stored):
     assert {PIXELS.min(), PIXELS.max()} == {0, 255}
     np.testing.assert_array_equal(read(tmp_path, x=stored, y=LABELS).train[0], PIXELS)
+
+
+def test_the_digits_of_scikit_learn_are_as_bright_as_they_are_shown(tmp_path):
+    digits = load_digits()  # whole numbers 0..16, as float64
+    found = read(tmp_path, x=digits.images, y=digits.target)
+    np.testing.assert_array_equal(found.train[0], (digits.images / 16 * 255).round())
+
+
+def test_the_names_of_a_split_go_before_those_of_one_set(tmp_path, capsys):
+    found = read(
+        tmp_path, x=PIXELS, y=LABELS, x_train=PIXELS[:8], y_train=LABELS[:8], x_test=PIXELS[8:], y_test=LABELS[8:]
+    )
+    assert (len(found.train[1]), len(found.test[1])) == (8, 4)
+    assert "left out: x, y" in capsys.readouterr().out
 
 
 def test_colour_in_both_orders(tmp_path):
@@ -97,9 +128,11 @@ def test_labels_of_every_kind(tmp_path, labels, classes):
         ({"x": PIXELS, "y": LABELS + 0.5}, "y has labels that are no whole numbers"),
         ({"x": PIXELS, "y": np.ones((12, 3))}, "y has the shape (12, 3), and its rows are not one-hot: one 1, else 0"),
         ({"x": PIXELS, "y": LABELS * 1j}, "y is of complex128 and shape (12,); must be numbers or texts of (N,)"),
+        ({"x": PIXELS, "y": np.where(LABELS == 1, np.inf, LABELS)}, "y has labels that are no whole numbers"),
+        ({"x": PIXELS, "y": np.array([b"\xe9", b"c", b"d"])[LABELS]}, "y has bytes that are not in UTF-8: b'\\xe9'"),
         (
-            {"x_train": PIXELS, "y_train": LABELS, "x_test": PIXELS, "y_test": LABELS + 1},
-            "y_test has the class 3, which no training image has",
+            {"x_train": PIXELS, "y_train": LABELS.astype(str), "x_test": PIXELS, "y_test": LABELS},
+            "has labels of numbers and texts; must be of one kind",
         ),
         (
             {"x_train": PIXELS, "y_train": LABELS, "x_test": PIXELS / 255, "y_test": LABELS},
@@ -115,6 +148,19 @@ def test_a_mistake_in_the_archive_is_one_line(harness, tmp_path, content, error)
     assert "\n" not in said
 
 
+@pytest.mark.parametrize(
+    ("labels", "of_test", "error"),
+    [
+        (LABELS, LABELS + 1, "data: there is no training image of the class 3; each class must have one"),
+        (LABELS * 0, LABELS * 0, "data: its source gave the classes ['0']; must be two or more texts"),
+    ],
+)
+def test_classes_that_cannot_be_told_are_one_line(harness, tmp_path, labels, of_test, error):
+    file = tmp_path / "made.npz"
+    np.savez(file, x_train=PIXELS, y_train=labels, x_test=PIXELS, y_test=of_test)
+    assert harness.main("data=arrays", f"data.file={file}").startswith(f"error: {error}")
+
+
 def test_what_is_no_archive_is_one_line(harness, tmp_path):
     file = tmp_path / "an archive, mine.npz"
     told = ("data=arrays", f"data.file={file}")
@@ -128,6 +174,10 @@ def test_what_is_no_archive_is_one_line(harness, tmp_path):
     file.write_bytes(content)
     assert str(harness.main(*told)).startswith(f"error: data: file={file}: x: Bad CRC-32")
     assert harness.main("data=arrays") == "error: data.file: has no default; give it as data.file=VALUE"
+    assert (
+        harness.main("data=arrays", "data.file=null")
+        == "error: data: file=null: must be the file that the source reads"
+    )
     assert harness.main("data=mnist5k", "data.file=x.npz").startswith("error: data: file=x.npz: the source takes none")
     assert harness.main("data=arrays", f"data.file={file}", "data.root=x").startswith("error: data: root=x: the source")
 
@@ -142,3 +192,14 @@ def test_a_run_is_known_by_what_the_archive_holds(harness, tmp_path):
     first = identity(x=many, y=labels)
     assert identity(images=many / 255, labels=labels, more=LABELS) == first
     assert identity(x=many, y=labels[::-1]) != first
+    assert identity(x=many, y=labels + 1) != first  # a model would answer with the names of the other
+
+
+@pytest.mark.parametrize("settings", [{"mean": [0.1, 0.2]}, {"std": [1.0, 1.0]}, {"mean": []}])
+def test_a_mean_for_each_channel_has_as_many_numbers(harness, tmp_path, settings):
+    np.savez(tmp_path / "made.npz", x=np.tile(PIXELS, (10, 1, 1)), y=np.tile(LABELS, 10))
+    ((name, values),) = settings.items()
+    for color, allowed in (("false", "one"), ("true", "one, or 3, one for each channel")):
+        told = ("model=mlp", "data=arrays", f"data.file={tmp_path / 'made.npz'}", f"data.color={color}")
+        said = harness.main(*told, f"data.{name}={values}")
+        assert said == f"error: data: {name}: has {len(values)} numbers; must be {allowed}"

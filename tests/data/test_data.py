@@ -70,6 +70,27 @@ def test_sorted_images_without_a_test_set_are_split_stratified():
     assert len(set(seen)) == 5_000
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (2, 0, 1)])
+def test_blocks_of_classes_are_split_stratified_in_whatever_order(order):
+    images = torch.arange(90, dtype=torch.uint8)[:, None, None].expand(90, 4, 4)
+    labels = torch.tensor(order).repeat_interleave(30)
+    data = ImageData(lambda: sources.Images("blocks", ("a", "b", "c"), (images, labels), (images, labels)))
+    data.setup()
+    assert data.splits["val"][1].bincount().tolist() == [3, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [
+        ({"fold": 3}, "fold=3: is one of folds; give data.folds"),
+        ({"split": "test", "val_fraction": 0.5}, "val_fraction=0.5: nothing is drawn for validation with split=test"),
+    ],
+)
+def test_what_would_be_ignored_of_a_split_is_refused(settings, error):
+    with pytest.raises(ValueError, match=error):
+        embedded(**settings)
+
+
 def test_validation_on_the_first_images_and_on_a_plain_draw(mnist, everything):
     images, labels = everything.train
     first = full(mnist, split="first", val_fraction=1 / 12)

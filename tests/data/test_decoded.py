@@ -1,8 +1,9 @@
 """Folders too large for memory: decoded once into a file, which is whole or not there."""
 
+import json
 import os
-import subprocess
-import sys
+import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,12 @@ from digitlab.data import decoded
 from digitlab.data.datamodule import ImageData
 from digitlab.data.folders import image_folder
 from digitlab.data.on_disk import OnDisk
+from digitlab.data.pictures import decode
 from digitlab.training import setup
 from digitlab.training.setup import identify
 
 KINDS = {"gray": "L", "colour": "RGB", "transparent": "RGBA", "deep": "I;16"}
+SEVEN = 7 * 9 * 9 * 3  # bytes of images
 
 
 @pytest.fixture(params=KINDS)
@@ -48,7 +51,7 @@ def small(monkeypatch, tmp_path):
     """Take a folder of a few images for a large one."""
     monkeypatch.setattr(decoded, "LARGEST_IN_MEMORY", 0)
     monkeypatch.setattr(decoded, "FOLDER", tmp_path / "decoded")
-    monkeypatch.setattr("digitlab.data.pictures.AT_ONCE", 7)
+    monkeypatch.setattr("digitlab.data.on_disk.AT_ONCE", SEVEN)
 
 
 def in_memory(root: Path, **settings):
@@ -115,32 +118,97 @@ def test_what_has_changed_is_decoded_again(tmp_path, change):
     assert torch.equal(found.train[1], expected.train[1])
 
 
-def test_decoding_that_was_killed_goes_on_where_it_was(tmp_path, monkeypatch):
-    root = write(tmp_path / "images")
-    program = f"""
-import os, signal
-from pathlib import Path
-from digitlab.data import decoded, pictures
-from digitlab.data.folders import image_folder
-decoded.LARGEST_IN_MEMORY, decoded.FOLDER, pictures.AT_ONCE = 0, Path({str(tmp_path / "decoded")!r}), 7
-real = decoded.decode
-def some(files, size):
-    for number, each in enumerate(real(files, size)):
-        if number == 4:
-            os.kill(os.getpid(), signal.SIGKILL)
-        yield each
-decoded.decode = some
-image_folder(Path({str(root)!r}))
-"""
-    environment = os.environ | {"PYTHONPATH": str(Path(decoded.__file__).parents[2])}
-    assert subprocess.run([sys.executable, "-c", program], env=environment, timeout=120).returncode == -9
+def kill_while_decoding(root: Path, tmp_path: Path) -> None:
+    """Decode in a process that is killed after 4 of 9 parts."""
+    real = decoded.decode
+
+    def some(files, size):
+        for number, each in enumerate(real(files, size)):
+            if number == 4:
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield each
+
+    if not (child := os.fork()):
+        decoded.decode = some
+        try:
+            image_folder(root)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     assert files_of(tmp_path) == ["journal.part", "lock", "pixels.part"]
+
+
+def count_decoded(monkeypatch) -> list[int]:
+    """Return a list that gets how many files each decoding is told."""
     left, real = [], decoded.decode
     monkeypatch.setattr(decoded, "decode", lambda files, size: left.append(len(files)) or real(files, size))
+    return left
+
+
+def test_decoding_that_was_killed_goes_on_where_it_was(root, tmp_path, monkeypatch):
+    kill_while_decoding(root, tmp_path)
+    left = count_decoded(monkeypatch)
     found = image_folder(root)
     assert left == [60 - 4 * 7]
     assert torch.equal(found.train[0].cpu(), in_memory(root).train[0])
     assert files_of(tmp_path) == ["about.json", "lock", "pixels"]
+
+
+def test_what_cannot_be_read_of_a_killed_decoding_is_done_again(tmp_path, monkeypatch):
+    root = write(tmp_path / "images", "RGBA")
+    expected = in_memory(root).train[0]
+    kill_while_decoding(root, tmp_path)
+    (tmp_path / "decoded").rename(tmp_path / "killed")
+    left = count_decoded(monkeypatch)
+    for again, damage in [
+        (60 - 3 * 7, lambda journal, pixels: journal.write_bytes(journal.read_bytes()[:-20])),
+        (60 - 2 * 7, lambda journal, pixels: pixels.write_bytes(pixels.read_bytes()[: 2 * SEVEN + 5])),
+        (60, lambda journal, pixels: journal.write_bytes(b"\xff")),
+        (60, lambda journal, pixels: pixels.unlink()),
+    ]:
+        shutil.copytree(tmp_path / "killed", tmp_path / "decoded")
+        folder = next((tmp_path / "decoded").iterdir())
+        damage(folder / "journal.part", folder / "pixels.part")
+        assert torch.equal(image_folder(root).train[0].cpu(), expected)
+        assert left.pop() == again
+        shutil.rmtree(tmp_path / "decoded")
+
+
+@pytest.mark.parametrize("about", [b"", b"\xff", b"[1]", b'{"of": ', None])
+def test_what_is_said_of_decoded_images_and_cannot_be_read_is_not_believed(tmp_path, about):
+    root = write(tmp_path / "images")
+    expected = image_folder(root).train[0].cpu()
+    file = next((tmp_path / "decoded").rglob("about.json"))
+    said = json.loads(file.read_text())
+    file.write_bytes(json.dumps({"of": said["of"]}).encode() if about is None else about)
+    assert torch.equal(image_folder(root).train[0].cpu(), expected)
+    assert json.loads(file.read_text()) == said
+
+
+def test_images_are_decoded_again_where_they_are_read_in_another_way_now(tmp_path, monkeypatch):
+    root, left = write(tmp_path / "images"), count_decoded(monkeypatch)
+    for reading in (1, 1, 2):
+        monkeypatch.setattr(decoded, "READING", reading)
+        image_folder(root)
+    assert left == [60, 60]
+
+
+def test_the_images_in_memory_at_once_are_fewer_where_they_are_larger(tmp_path, monkeypatch):
+    monkeypatch.setattr("digitlab.data.on_disk.AT_ONCE", 2**20)
+    files = sorted(write(tmp_path / "images", count=10).rglob("*.png"))
+    parts = [pixels.nbytes for pixels, _ in decode(files, (256, 256))]
+    assert max(parts) <= 2**20
+    assert len(parts) < len(files)
+
+
+def test_a_source_that_hands_on_no_size_is_refused_as_it_would_be_resized_in_memory(tmp_path):
+    root = write(tmp_path / "images")
+    for settings in ({"size": 12}, {"color": False}):
+        with pytest.raises(
+            ValueError, match=r"its source gave 9 x 9, in colour, from a file; must take size and color"
+        ):
+            ImageData(lambda root: image_folder(root), root=root, **settings).setup()
+    ImageData(lambda root: image_folder(root), root=root, size=9, color=True).setup()
 
 
 def test_an_unreadable_image_leaves_no_decoded_file(tmp_path):

@@ -74,10 +74,24 @@ def test_idx_files_read_as_torchvision_reads_them(mnist, tmp_path):
         assert torch.equal(idx.read_idx(zipped).to(theirs.dtype), theirs)
 
 
-@pytest.mark.parametrize("content", [b"", b"\0\0\x0d\x01\0\0\0\x01\0\0\0\0", b"\0\0\x08\x01\0\0\0\x05\1\2"])
+FIVE = b"\0\0\x08\x01\0\0\0\x05\1\2\3\4\5"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\0\0\x0d\x01\0\0\0\x01\0\0\0\0",
+        FIVE[:-3],
+        FIVE[:6],
+        b"\0\0\x08\0\5",
+        gzip.compress(FIVE)[:-6],
+        gzip.compress(FIVE)[:-9] + b"x" * 9,
+    ],
+)
 def test_a_file_that_is_not_an_idx_file_of_bytes_is_refused(tmp_path, content):
     file = tmp_path / "x.gz"
-    file.write_bytes(gzip.compress(content))
+    file.write_bytes(content if content.startswith(b"\x1f") else gzip.compress(content))
     with pytest.raises(ValueError, match=r"x\.gz"):
         idx.read_idx(file)
 

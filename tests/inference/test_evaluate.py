@@ -83,7 +83,7 @@ def test_a_folder_of_other_images_is_matched_by_the_names_of_classes(capsys, tmp
     [
         (["--all"], "--all: mlp-"),
         (["optim=adam"], "optim=adam: must be data=NAME or data.KEY=VALUE"),
-        (["data.size=32"], "data.size=32: is the model's: 28 pixels, gray"),
+        (["data.size=32"], "data.size=32: is the model's: 28 x 28, gray"),
         (["data=mnits"], "data=mnits: not found; allowed: "),
         (["data.splt=last"], "data: splt: unknown key"),
         (["data=image_folder", "data.root=/nowhere"], "data: "),

@@ -258,6 +258,18 @@ def test_a_convolutions_inputs_are_those_of_its_whole_field():
         ({"blocks": [{"channels": 8, "padding": -1}]}, "padding=-1: must be a whole number from 0, or same"),
         ({"blocks": [{"channels": 8, "pool_kind": "min"}]}, "pool_kind=min: must be of max, average"),
         ({"hidden": [{"units": 8, "activation": "swish"}]}, "activation=swish: must be of relu, sigmoid, tanh"),
+        ({"hidden": [{"units": 8, "activation": ["relu"]}]}, r"activation=\['relu'\]: must be of relu, sigmoid"),
+        ({"hidden": [{"units": 8, "init": 0.5}]}, "init=0.5: must be keras or torch, or {weights, biases}"),
+        ({"init": {"weights": {"uniform": -1}}}, "init: {'uniform': -1}: must be a number from 0"),
+        ({"init": {"weights": {"constant": 1}}}, "init: {'constant': 1}: must be a number, {uniform: NUMBER}"),
+        ({"blocks": [{"channels": 8, "pool_stride": 2}]}, "pool_stride: is of pooling, and pool=1 has none; give pool"),
+        ({"blocks": [{"channels": 8, "pool_kind": "average"}]}, "pool_kind: is of pooling"),
+        ({"blocks": [{"channels": 8, "pool_ceil_mode": True}]}, "pool_ceil_mode: is of pooling"),
+        (
+            {"blocks": [{"channels": 8, "batch_norm": {"momentum": 5}}]},
+            "batch_norm.momentum=5: must be a number from 0 to",
+        ),
+        ({"hidden": [{"units": 8, "batch_norm": {"eps": True}}]}, "batch_norm.eps=True: must be a number from 0"),
         ({"output": {"units": 8}}, "units=8: the output has as many as there are classes"),
     ],
 )

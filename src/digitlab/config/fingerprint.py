@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from digitlab.config.build import special_keys
 from digitlab.config.code import own_modules
@@ -35,6 +35,7 @@ IN_DIGEST = ("source", "root", "file", "size", "color", "fallback",
 # What may differ between runs that are fair to compare: names, what is measured beside, and what the digest stands for.
 NO_SETTINGS = ("model", "optim", "data", "scheduler", "trainer", "counterpart", "seed", "parameters", "metrics")
 NO_SETTING_NODES = (*IRRELEVANT, "data.root", "data.file", "data.fallback", "data.source")
+NAMED_BY_USERS = ("digitlab.data.folders.image_folder", "digitlab.data.arrays.arrays")  # sources of others' classes
 # Keys whose defaults "auto" and "???" the machine and the number of steps settle, and so no choice.
 SETTLED = ("trainer.accelerator", "trainer.precision", "scheduler")
 
@@ -74,8 +75,11 @@ def processes(cfg: DictConfig) -> int:
     return cfg.trainer.get("devices", 1) * cfg.trainer.get("num_nodes", 1)
 
 
-def fingerprint(cfg: DictConfig, digest: str) -> str:
-    """Hash what in the resolved `cfg` can change a run's result, the data standing as the `digest` of its splits."""
+def fingerprint(cfg: DictConfig, digest: str, classes: Sequence[str] = ()) -> str:
+    """Hash what in the resolved `cfg` can change a run's result, the data standing as the `digest` of its splits.
+
+    The names of the `classes`, which a model answers with, count where the user gives them with the images.
+    """
     relevant = _relevant(cfg)
     settings = rename_targets({key: canonical(value) for key, value in relevant.items()}, as_published)
     targets, code = _targets(relevant), {}
@@ -86,6 +90,9 @@ def fingerprint(cfg: DictConfig, digest: str) -> str:
     results = {"results": RESULTS, **_partial_changes(settings)}
     if (count := processes(cfg)) > 1:  # on how many machines they are changes nothing
         results["processes"] = count
+    source = str(OmegaConf.select(cfg, "data.source._target_"))
+    if classes and (not source.startswith("digitlab.data.") or source in NAMED_BY_USERS):
+        results["classes"] = list(classes)
     content = json.dumps(settings | {"digest": digest, "code": code} | results, sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 

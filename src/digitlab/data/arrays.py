@@ -2,13 +2,14 @@
 
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from digitlab.data.pictures import depth, to_bytes
+from digitlab.data.depth import Range, depth, to_bytes
+from digitlab.data.layout import is_stored_shape
 from digitlab.data.sources import Images
 from digitlab.platform import console
 
@@ -25,12 +26,12 @@ def arrays(file: Path) -> Images:
 
     It holds `x_train` and `y_train`, and `x_test` `y_test`, `x_val` `y_val` where there are such sets; or
     `train_images` and so on; or `x` and `y`. Images are (N, H, W), (N, H, W, 1 or 3) or (N, 1 or 3, H, W): bytes are
-    taken as they are, other numbers scaled as `read_pictures` does. Labels are numbers or texts (N,) or (N, 1), or
-    one-hot (N, classes); the classes are those of the training images, in order. Nothing pickled is loaded. Raises
+    taken as they are, other numbers scaled as `depth` says. Labels are numbers or texts (N,) or (N, 1), or
+    one-hot (N, classes); the classes are in their order. Nothing pickled is loaded. Raises
     ValueError for all else.
     """
     found = _load(file)
-    keys = {part: pair for part, names in NAMES.items() for pair in names if pair[0] in found and pair[1] in found}
+    keys = {part: pair for part, names in NAMES.items() if (pair := _first_in(found, names))}
     if "train" not in keys:
         has = ", ".join(found) or "nothing"
         raise ValueError(f"file={file}: has {has}; must have {_choices('train')}, and may have {_choices('test')}")
@@ -40,21 +41,20 @@ def arrays(file: Path) -> Images:
     remarks: list[str] = []
     if pixels["train"].dtype != np.uint8:
         pixels = {part: each.astype(np.float32) for part, each in pixels.items()}
-        low = float(np.min([each.min(initial=0) for each in pixels.values()]))
-        high = float(np.max([each.max(initial=0) for each in pixels.values()]))
-        if not np.isfinite([low, high]).all():
-            raise ValueError(f"file={file}: has values that are no numbers in its images")
-        scale = depth(low, high, remarks)
+        try:
+            scale = depth(Range.around(map(Range.of, pixels.values())), remarks)
+        except ValueError as error:
+            raise ValueError(f"file={file}: {error} in its images") from None
         pixels = {part: to_bytes(each, *scale) for part, each in pixels.items()}
     labels = {part: _flat(found[name], f"{file}: {name}") for part, (_, name) in keys.items()}
-    classes = np.unique(labels["train"])
+    if len(kinds := {"texts" if each.dtype.kind == "U" else "numbers" for each in labels.values()}) > 1:
+        raise ValueError(f"file={file}: has labels of {' and '.join(sorted(kinds))}; must be of one kind")
+    classes = np.unique(np.concatenate(list(labels.values())))
     pairs = {}
     for part, each in labels.items():
         images, name = keys[part]
         if len(each) != len(pixels[part]):
             raise ValueError(f"file={file}: has {len(pixels[part])} images in {images}, {len(each)} labels in {name}")
-        if len(unknown := np.setdiff1d(each, classes)):
-            raise ValueError(f"file={file}: {name} has the class {unknown[0]}, which no training image has")
         pairs[part] = torch.from_numpy(pixels[part]), torch.from_numpy(np.searchsorted(classes, each))
     height, width, *channels = pixels["train"].shape[1:]
     remarks.insert(0, f"{width} x {height}, {'in colour' if channels else 'gray'}")
@@ -63,6 +63,10 @@ def arrays(file: Path) -> Images:
     console.say(f"data: {counts} images of {len(classes)} classes in {file}, {'; '.join(remarks)}"
                 + (f"; left out: {', '.join(unused)}" if unused else ""))  # fmt: skip
     return Images(Path(file).stem, tuple(str(name) for name in classes), **pairs)
+
+
+def _first_in(found: Mapping[str, np.ndarray], names: Sequence[tuple[str, str]]) -> tuple[str, str] | None:
+    return next((pair for pair in names if set(pair) <= found.keys()), None)
 
 
 def _choices(part: str) -> str:
@@ -94,7 +98,7 @@ def _channels_last(images: np.ndarray, name: str) -> np.ndarray:
         images = images.transpose(0, 2, 3, 1)
     if images.ndim == 4 and images.shape[3] == 1:
         images = images[..., 0]
-    if images.ndim not in (3, 4) or images.shape[3:] not in ((), (3,)):
+    if not is_stored_shape(images.shape):
         wanted = "(N, H, W), (N, H, W, 1 or 3) or (N, 1 or 3, H, W)"
         raise ValueError(f"file={name} has the shape {images.shape}; must be {wanted}")
     return np.ascontiguousarray(images)
@@ -105,7 +109,10 @@ def _flat(labels: np.ndarray, name: str) -> np.ndarray:
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.dtype.kind == "S":
-        labels = np.char.decode(labels, "utf-8")
+        try:
+            labels = np.char.decode(labels, "utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"file={name} has bytes that are not in UTF-8: {error.object!r}; give it texts") from error
     if labels.ndim == 2 and labels.dtype.kind in "buif":
         if not (np.isin(labels, (0, 1)).all() and (labels.sum(axis=1) == 1).all()):
             raise ValueError(f"file={name} has the shape {labels.shape}, and its rows are not one-hot: one 1, else 0")
@@ -113,7 +120,7 @@ def _flat(labels: np.ndarray, name: str) -> np.ndarray:
     if labels.ndim != 1 or labels.dtype.kind not in "buifU":
         raise ValueError(f"file={name} is of {labels.dtype} and shape {labels.shape}; must be numbers or texts of (N,)")
     if labels.dtype.kind == "f":
-        if not (labels == np.floor(labels)).all():
+        if not (np.isfinite(labels) & (labels == np.floor(labels))).all():
             raise ValueError(f"file={name} has labels that are no whole numbers")
         return labels.astype(np.int64)
     return labels

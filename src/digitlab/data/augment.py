@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from digitlab.data.warp import warp
+
 FILLS = {"zero": "zeros", "nearest": "border"}  # names of Keras, and of grid_sample
 AREA, RATIO, TRIES = (0.02, 0.33), (0.3, 3.3), 10  # of torchvision's RandomErasing
 
@@ -55,18 +57,10 @@ def affine_augment(images: Tensor, shift: float = 0, rotate: float = 0, fill: st
     of its nearest edge.
     """
     with torch.autocast(images.device.type, enabled=False):  # bfloat16 has too few digits for coordinates
-        return _warp(images, shift, rotate, FILLS[fill])
-
-
-def _warp(images: Tensor, shift: float, rotate: float, padding: str) -> Tensor:
-    count, _, height, width = images.shape
-    angle, across, down = torch.rand(3, count, device=images.device).mul_(2).sub_(1)
-    angle = angle * math.radians(rotate)
-    cos, sin = angle.cos(), angle.sin()
-    # affine_grid's unit is half of the image's width or height.
-    rows = [cos, -sin, across * 2 * shift / width, sin, cos, down * 2 * shift / height]
-    grid = F.affine_grid(torch.stack(rows, dim=1).view(count, 2, 3), list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, padding_mode=padding, align_corners=False)
+        count, _, height, width = images.shape
+        angle, across, down = torch.rand(3, count, device=images.device).mul_(2).sub_(1)
+        angle = angle * math.radians(rotate)
+        return warp(images, angle, across * shift / width, down * shift / height, padding=FILLS[fill])
 
 
 def _flip(pixels: Tensor, probability: float) -> Tensor:

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from digitlab.data.layout import as_stored, channels_first
 from digitlab.data.sources import Images, torchvision_mnist
+from digitlab.data.warp import warp
 
 DEGREES = 10.0  # to each side, at most
 
@@ -30,7 +31,5 @@ def _copy(pixels: Tensor, noise: torch.Generator) -> Tensor:
     angle = torch.deg2rad((2 * torch.rand(len(pixels), generator=noise) - 1) * DEGREES)
     side = 1 - 2 * (torch.rand(len(pixels), generator=noise) < 0.5).float()
     nothing = torch.zeros_like(angle)
-    rows = [side * angle.cos(), -angle.sin(), nothing, side * angle.sin(), angle.cos(), nothing]
-    grid = F.affine_grid(torch.stack(rows, 1).view(-1, 2, 3), [len(pixels), 1, *pixels.shape[1:]], align_corners=False)
-    turned = F.grid_sample(pixels[:, None].float(), grid, mode="nearest", padding_mode="border", align_corners=False)
-    return turned[:, 0].byte()
+    turned = warp(channels_first(pixels).float(), angle, nothing, nothing, side, "nearest", "border")
+    return as_stored(turned, pixels).byte()

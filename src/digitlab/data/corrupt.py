@@ -4,8 +4,10 @@ import math
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from digitlab.data.layout import as_stored, channels_first
+from digitlab.data.warp import warp
 
 STRENGTHS = (1, 2, 3, 4, 5)
 
@@ -13,12 +15,12 @@ STRENGTHS = (1, 2, 3, 4, 5)
 def corrupt(pixels: Tensor, kind: str, strength: int, seed: int = 0) -> Tensor:
     """Return uint8 images (N, H, W) or (N, H, W, 3), corrupted; `kind` is one of KINDS, `strength` of STRENGTHS.
 
-    The same seed gives the same images. Lengths are shares of the side, so that images of all sizes suffer alike.
+    The same seed gives the same images. Lengths are shares of the shorter side, so that images of all sizes suffer
+    alike.
     """
-    channels = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
     random = torch.Generator().manual_seed(seed)
-    changed = KINDS[kind](channels / 255, strength, random).clamp(0, 1).mul(255).round().to(torch.uint8)
-    return changed[:, 0] if pixels.ndim == 3 else changed.permute(0, 2, 3, 1).contiguous()
+    changed = KINDS[kind](channels_first(pixels) / 255, strength, random)
+    return as_stored(changed.clamp(0, 1).mul(255).round().to(torch.uint8), pixels)
 
 
 def _noise(images: Tensor, strength: int, random: torch.Generator) -> Tensor:
@@ -30,21 +32,22 @@ def _blur(images: Tensor, strength: int, random: torch.Generator) -> Tensor:
     """Blur by a Gaussian of 1.5 to 7.5 % of the side."""
     from torchvision.transforms.v2.functional import gaussian_blur
 
-    sigma = 0.015 * strength * images.shape[-1]
-    return gaussian_blur(images, [2 * math.ceil(3 * sigma) + 1] * 2, [sigma, sigma])
+    side = min(images.shape[-2:])
+    sigma = 0.015 * strength * side
+    return gaussian_blur(images, [2 * min(math.ceil(3 * sigma), side - 1) + 1] * 2, [sigma, sigma])
 
 
 def _shift(images: Tensor, strength: int, random: torch.Generator) -> Tensor:
-    """Shift by 4 to 20 % of the side, in any direction."""
+    """Shift by 4 to 20 % of the width and the height, in any direction."""
     angle = 2 * math.pi * torch.rand(len(images), generator=random)
-    return _warp(images, torch.zeros(len(images)), 0.04 * strength * angle.cos(), 0.04 * strength * angle.sin())
+    return warp(images, torch.zeros(len(images)), 0.04 * strength * angle.cos(), 0.04 * strength * angle.sin())
 
 
 def _rotation(images: Tensor, strength: int, random: torch.Generator) -> Tensor:
     """Rotate by 10 to 50 degrees to either side."""
     side = 2 * torch.randint(2, (len(images),), generator=random) - 1
     none = torch.zeros(len(images))
-    return _warp(images, side * math.radians(10 * strength), none, none)
+    return warp(images, side * math.radians(10 * strength), none, none)
 
 
 def _contrast(images: Tensor, strength: int, random: torch.Generator) -> Tensor:
@@ -55,19 +58,14 @@ def _contrast(images: Tensor, strength: int, random: torch.Generator) -> Tensor:
 
 def _occlusion(images: Tensor, strength: int, random: torch.Generator) -> Tensor:
     """Cover a square of 12 to 60 % of the side with gray, somewhere."""
-    size = images.shape[-1]
-    side = round(0.12 * strength * size)
-    corners = (torch.rand(2, len(images), 1, generator=random) * (size - side)).round()
-    here = torch.arange(size)
-    rows, columns = ((here >= each) & (here < each + side) for each in corners)
+    size = images.shape[-2:]
+    side = round(0.12 * strength * min(size))
+    inside = []
+    for length, share in zip(size, torch.rand(2, len(images), 1, generator=random), strict=True):
+        start, here = (share * (length - side)).round(), torch.arange(length)
+        inside.append((here >= start) & (here < start + side))
+    rows, columns = inside
     return images.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0.5)
-
-
-def _warp(images: Tensor, angle: Tensor, across: Tensor, down: Tensor) -> Tensor:
-    cos, sin = angle.cos(), angle.sin()
-    theta = torch.stack([cos, -sin, 2 * across, sin, cos, 2 * down], dim=1).view(-1, 2, 3)
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, align_corners=False)
 
 
 KINDS: dict[str, Callable[[Tensor, int, torch.Generator], Tensor]] = {

@@ -86,6 +86,12 @@ class ImageData(pl.LightningDataModule):
             images = self.read()
             warn_of_identical(images)
             self.loaded = self.division.apply(images)
+            self.check()
+
+    def check(self) -> None:
+        """Raise ValueError where what is known of the loaded images does not go with the settings."""
+        shape = self.splits["train"][0].shape
+        self.preprocess.check(shape[3] if len(shape) == 4 else 1)
 
     @property
     def ready(self) -> Splits:
@@ -169,6 +175,8 @@ class ImageData(pl.LightningDataModule):
         for name, value in {"root": self.root, "file": self.file}.items():
             if value and name not in parameters and not takes_any:
                 raise ValueError(f"{name}={value}: the source takes none; allowed: null")
+        if not self.file and "file" in parameters and parameters["file"].default is inspect.Parameter.empty:
+            raise ValueError(f"file={json.dumps(self.file)}: must be the file that the source reads")
         places = {"root": root} | ({"file": Path(self.file).expanduser()} if self.file else {})
         told = {name: value for name, value in (places | self.form).items() if name in parameters or takes_any}
         try:

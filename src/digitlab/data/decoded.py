@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,12 @@ import PIL
 from tqdm import tqdm
 
 from digitlab import REPOSITORY
-from digitlab.data.on_disk import AT_ONCE, OnDisk
+from digitlab.data.on_disk import OnDisk, at_once
 from digitlab.data.pictures import LARGEST, Pictures, Seen, decode, read_pictures, settle, to_gray, usual_size
 
+READING = 2  # raise it with every change of what image files are read as
 LARGEST_IN_MEMORY = 2**28  # bytes of pixels
+ABOUT = {"of", "shape", "remarks", "digest"}
 FOLDER = REPOSITORY / "data" / "decoded"
 
 
@@ -27,12 +29,13 @@ def read_decoded(root: Path, files: Sequence[Path], size: int | None, color: boo
     """Read image files below `root` as `read_pictures` does; where their pixels are many, from a file of them.
 
     It is in a folder of FOLDER, and is written at the first call. A call that was killed is continued by the next one.
-    The file is written again where a name, a size or a time of the image files is another, or its own digest. One of
-    several processes writes it. Raises OSError for an image that cannot be read.
+    The file is written again where a name, a size or a time of the image files is another, or its own digest, or where
+    what is said of it cannot be read. One of several processes writes it. Raises OSError for an image that cannot be
+    read.
     """
     if len(files) * (size or LARGEST) ** 2 * 3 <= LARGEST_IN_MEMORY:
-        return read_pictures(files, size, color)
-    asked = hashlib.sha256(f"{root.resolve()} {size} {color}".encode()).hexdigest()[:12]
+        return read_pictures(files, (size, size) if size else None, color)
+    asked = hashlib.sha256(os.fsencode(f"{root.resolve()} {size} {color}")).hexdigest()[:12]
     folder = FOLDER / f"{root.resolve().name}-{asked}"
     folder.mkdir(parents=True, exist_ok=True)
     with _lock(folder):
@@ -54,17 +57,21 @@ def _lock(folder: Path) -> Iterator[None]:
 
 
 def _signature(root: Path, files: Sequence[Path]) -> str:
-    """Return a hash of what tells whether image files have changed, and of the decoder's version."""
-    content = hashlib.sha256(PIL.__version__.encode())
+    """Return a hash of what tells whether image files have changed, or how they are read."""
+    content = hashlib.sha256(f"{READING} {PIL.__version__}".encode())
     for file in files:
         found = file.stat()
-        content.update(f"{file.relative_to(root)} {found.st_size} {found.st_mtime_ns}\n".encode())
+        content.update(os.fsencode(f"{file.relative_to(root)} {found.st_size} {found.st_mtime_ns}\n"))
     return content.hexdigest()
 
 
 def _read_about(folder: Path) -> dict[str, Any]:
-    about = folder / "about.json"
-    return json.loads(about.read_text()) if about.is_file() and (folder / "pixels").is_file() else {}
+    """Return what is said of the decoded file; nothing where there is none, or that cannot be read."""
+    with suppress(OSError, ValueError):
+        about = json.loads((folder / "about.json").read_text())
+        if isinstance(about, dict) and about.keys() == ABOUT and (folder / "pixels").is_file():
+            return about
+    return {}
 
 
 def _digest(file: Path) -> str:
@@ -76,19 +83,17 @@ def _write(folder: Path, files: Sequence[Path], size: int | None, color: bool | 
     """Decode the files into `folder`; what says that they are whole comes last."""
     part, gray, journal = folder / "pixels.part", folder / "gray.part", folder / "journal.part"
     (folder / "about.json").unlink(missing_ok=True)
-    lines = journal.read_text().splitlines() if journal.is_file() and part.is_file() else []
-    head: dict[str, Any] = json.loads(lines[0]) if lines else {}
-    if head.get("of") != of:
-        head, lines = {"of": of, "size": size or usual_size(files)}, []
-        journal.write_text(json.dumps(head) + "\n")
+    known, seen = _read_journal(journal, part, of)
+    size = known or size or usual_size(files)
+    if not known:
         part.write_bytes(b"")
-    size = int(head["size"])
+    with journal.open("w") as begun:
+        begun.write("".join(f"{json.dumps(each)}\n" for each in ({"of": of, "size": size}, seen)))
     shape = (len(files), size, size, 3)
-    seen = [Seen(*each) for line in lines[1:] for each in json.loads(line)]
     bar = tqdm(total=len(files), initial=len(seen), desc="decoding", unit="image", disable=not sys.stderr.isatty())
     with part.open("r+b") as pixels, journal.open("a") as done, bar:
         pixels.seek(len(seen) * size * size * 3)
-        for some, of_them in decode(files[len(seen) :], size):
+        for some, of_them in decode(files[len(seen) :], (size, size)):
             pixels.write(some.data)
             _sync(pixels)
             done.write(json.dumps(of_them) + "\n")
@@ -100,17 +105,35 @@ def _write(folder: Path, files: Sequence[Path], size: int | None, color: bool | 
     whole.flush()
     if not is_coloured:
         with part.open("rb") as colours, gray.open("wb") as pixels:
-            while some := colours.read(AT_ONCE * size * size * 3):
+            while some := colours.read(at_once(shape[1:]) * size * size * 3):
                 pixels.write(to_gray(np.frombuffer(some, np.uint8).reshape(-1, size, size, 3)).data)
             _sync(pixels)
         shape = shape[:3]
     (part if is_coloured else gray).replace(folder / "pixels")
     about = {"of": of, "shape": shape, "remarks": remarks, "digest": _digest(folder / "pixels")}
-    (folder / "about.part").write_text(json.dumps(about))
+    with (folder / "about.part").open("w") as file:
+        file.write(json.dumps(about))
+        _sync(file)
     (folder / "about.part").replace(folder / "about.json")
     for left in (part, journal):
         left.unlink(missing_ok=True)
     return about
+
+
+def _read_journal(journal: Path, part: Path, of: str) -> tuple[int, list[Seen]]:
+    """Return what a decoding of the same files that was killed had done, up to what cannot be read: size and images.
+
+    The size is 0 where there was none.
+    """
+    size, seen = 0, []
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        head, *lines = journal.read_text().splitlines()
+        told = json.loads(head)
+        size = told["size"] if told["of"] == of and part.is_file() else 0
+        for line in lines if size else ():
+            seen += [Seen(*each) for each in json.loads(line)]
+    whole = part.stat().st_size // (size * size * 3) if size else 0
+    return size, seen[:whole]
 
 
 def _sync(file: Any) -> None:

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from digitlab.data.download import ensure
+from digitlab.data.download import UnavailableError, ensure
 
+UNREADABLE = (gzip.BadGzipFile, EOFError, zlib.error)
 TYPES = {8: np.dtype(np.uint8), 12: np.dtype(">i4")}  # by the third byte of a file
 # The md5 of what is packed in MNIST's and Fashion-MNIST's files, by that of the file: others pack it in other ways.
 CONTENTS = {
@@ -33,13 +34,22 @@ def fetch_idx(file: Path, md5: str, urls: Sequence[str]) -> Tensor:
     `md5` is that of the packed file. One that is packed in another way is taken for its content where that is known.
     An unpacked one whose content is not known is taken as it is, as torchvision does.
 
-    Raises UnavailableError where it is missing and cannot be downloaded, OSError where it is corrupt and cannot be
-    replaced, ValueError for an unpacked file that is not in the format.
+    Where the packed one is there and corrupt, an unpacked one of the known content is read.
+
+    Raises UnavailableError where neither is there and it cannot be downloaded, OSError where one is corrupt and cannot
+    be replaced, ValueError for an unpacked file that is not in the format.
     """
     content, plain = CONTENTS.get(md5), file.with_suffix("")
-    if plain.exists() and not file.exists() and content in (None, _md5_within(plain)):
-        return read_idx(plain)
-    ensure(file, md5, urls, lambda: content is not None and _md5_within(file) == content)
+    if plain.exists():
+        is_known = content is not None and _md5_within(plain) == content
+        if is_known or (content is None and not file.exists()):
+            return read_idx(plain)
+    try:
+        ensure(file, md5, urls, lambda: content is not None and _md5_within(file) == content)
+    except UnavailableError as error:  # nothing to fall back on: somebody has put these images here
+        if plain.exists():
+            raise OSError(f"{plain} is corrupt (what it holds has another md5 than {content}), and {error}") from error
+        raise
     return read_idx(file)
 
 
@@ -53,10 +63,15 @@ def parse_idx(content: bytes, name: str) -> Tensor:
 
     Format: http://yann.lecun.com/exdb/mnist. Raises ValueError, which says `name`, for anything else.
     """
-    content = _unpack(content)
+    try:
+        content = _unpack(content)
+    except UNREADABLE as error:
+        raise ValueError(f"{name} cannot be unpacked: {error}") from error
     if content[:2] != b"\0\0" or len(content) < 4 or content[2] not in TYPES:
         raise ValueError(f"{name} is not an idx file of bytes or integers")
     start = 4 + 4 * content[3]
+    if not content[3] or len(content) < start:
+        raise ValueError(f"{name} has a header of {content[3]} dimensions in {len(content)} bytes")
     shape = np.frombuffer(content[4:start], ">i4").tolist()
     kind = TYPES[content[2]]
     if len(content) - start != math.prod(shape) * kind.itemsize:
@@ -73,5 +88,5 @@ def _md5_within(file: Path) -> str:
     """Return the md5 of what a file holds unpacked; "" where it cannot be unpacked."""
     try:
         return hashlib.md5(_unpack(file.read_bytes()), usedforsecurity=False).hexdigest()
-    except (gzip.BadGzipFile, EOFError, zlib.error):
+    except UNREADABLE:
         return ""

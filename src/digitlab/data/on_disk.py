@@ -1,5 +1,6 @@
 """Images that stay in a file and are read when they are asked for."""
 
+import math
 from collections.abc import Sequence
 from mmap import ACCESS_READ, MADV_DONTNEED, mmap
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-AT_ONCE = 512  # images that are read from a file, or into larger numbers, at once
+AT_ONCE = 2**23  # bytes of images that are read from a file, or into larger numbers, at once
 CPU = torch.device("cpu")
 
 
@@ -64,3 +65,8 @@ Stored = Tensor | OnDisk  # images, uint8 (N, H, W) or (N, H, W, 3)
 def choose(images: Stored, index: Any) -> Stored:
     """Return the images at `index`, without reading those that are on disk."""
     return images.subset(index) if isinstance(images, OnDisk) else images[index]
+
+
+def at_once(shape: Sequence[int]) -> int:
+    """Return how many images of that shape are taken at once."""
+    return max(1, AT_ONCE // max(1, math.prod(shape)))

@@ -3,13 +3,17 @@
 import torch
 from torch import Tensor
 
+from digitlab.data.layout import as_stored, channels_first
 from digitlab.data.on_disk import OnDisk, Stored
 from digitlab.data.pictures import to_gray
 from digitlab.data.sources import Images, StoredPairs
 
 
 def resize(images: Images, size: int | None = None, color: bool | None = None) -> Images:
-    """Return `images` as squares of `size` pixels, in colour or gray; None leaves either as it is."""
+    """Return `images` as squares of `size` pixels, in colour or gray; None leaves either as it is.
+
+    Raises ValueError for images on disk in another form: their source has to see to it.
+    """
 
     def convert(pair: StoredPairs | None) -> StoredPairs | None:
         return pair and (_convert(pair[0], size, color), pair[1])
@@ -19,9 +23,16 @@ def resize(images: Images, size: int | None = None, color: bool | None = None) -
 
 
 def _convert(pixels: Stored, size: int | None, color: bool | None) -> Stored:
-    if isinstance(pixels, OnDisk):  # its source has seen to both
+    if isinstance(pixels, OnDisk):
+        height, width, *channels = pixels.shape[1:]
+        if size not in (None, height) or size not in (None, width) or color not in (None, bool(channels)):
+            found = f"{width} x {height}, {'in colour' if channels else 'gray'}"
+            raise ValueError(
+                f"size={size}, color={color}: its source gave {found}, from a file; "
+                "must take size and color, and hand them to image_folder"
+            )
         return pixels
-    return resize_pixels(recolor(pixels, color), size)
+    return resize_pixels(recolor(pixels, color), (size, size) if size else None)
 
 
 def recolor(pixels: Tensor, color: bool | None) -> Tensor:
@@ -31,12 +42,10 @@ def recolor(pixels: Tensor, color: bool | None) -> Tensor:
     return pixels[..., None].expand(-1, -1, -1, 3).contiguous() if color else torch.from_numpy(to_gray(pixels.numpy()))
 
 
-def resize_pixels(pixels: Tensor, size: int | None) -> Tensor:
-    """Return uint8 pixels (N, H, W) or (N, H, W, 3) as squares of `size` pixels."""
-    if size is None or tuple(pixels.shape[1:3]) == (size, size):
+def resize_pixels(pixels: Tensor, shape: tuple[int, int] | None) -> Tensor:
+    """Return uint8 pixels (N, H, W) or (N, H, W, 3) stretched to the height and the width of `shape`."""
+    if shape is None or tuple(pixels.shape[1:3]) == shape:
         return pixels
     from torchvision.transforms.v2.functional import resize
 
-    channels = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
-    resized = resize(channels, [size, size], antialias=True)
-    return resized[:, 0] if pixels.ndim == 3 else resized.permute(0, 2, 3, 1).contiguous()
+    return as_stored(resize(channels_first(pixels), list(shape), antialias=True), pixels)

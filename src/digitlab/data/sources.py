@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,8 @@ from torch import Tensor
 
 from digitlab.data.download import UnavailableError
 from digitlab.data.idx import fetch_idx
-from digitlab.data.on_disk import AT_ONCE, OnDisk, Stored
+from digitlab.data.layout import is_stored_shape
+from digitlab.data.on_disk import OnDisk, Stored, at_once
 
 IN_MNISTS_FORMAT = ("MNIST", "FashionMNIST", "KMNIST", "QMNIST")
 
@@ -41,9 +43,13 @@ def check_images(found: Any) -> Images:
         raise ValueError(f"its source gave {type(found).__name__}; must give digitlab.data.sources.Images")
     if not isinstance(found.name, str) or not re.fullmatch(r"[^/\n]*[^/\s][^/\n]*", found.name):
         raise ValueError(f"its source gave the name {found.name!r}; must be a line of text without slashes")
-    names = [found.classes] if isinstance(found.classes, str) else list(found.classes)
-    if len(names) < 2 or len(set(names)) < len(names) or not all(isinstance(each, str) for each in names):
+    given = found.classes
+    names = [given] if isinstance(given, str) or not isinstance(given, Iterable) else list(given)
+    if len(names) < 2 or not all(isinstance(each, str) for each in names) or len(set(names)) < len(names):
         raise ValueError(f"its source gave the classes {names}; must be two or more texts, each another")
+    for name in (found.name, *names):
+        if not _is_unicode(name):
+            raise ValueError(f"its source gave the name {name!r}; must be text that UTF-8 has signs for")
     for part, pair in {"train": found.train, "test": found.test, "val": found.val}.items():
         if pair is not None or part == "train":
             try:
@@ -52,18 +58,34 @@ def check_images(found: Any) -> Images:
                 said = str(error) if isinstance(error, ValueError) else f"is a {type(pair).__name__}"
                 wanted = "must be uint8 tensors of (N, H, W) or (N, H, W, 3), and int64 labels of (N,)"
                 raise ValueError(f"its source gave {part} that {said}; {wanted}") from error
+    present = set(found.train[1].unique().tolist())
+    if missing := [name for label, name in enumerate(names) if label not in present]:
+        raise ValueError(f"there is no training image of the class {missing[0]}; each class must have one")
     return found._replace(classes=tuple(names))
+
+
+def _is_unicode(text: str) -> bool:
+    """Say whether text can be written as UTF-8: Python makes text of the names of files, whatever bytes they are."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_pair(pair: Any, classes: int, shape: tuple[int, ...]) -> None:
     """Raise ValueError for what is wrong with images and labels; the images are to have the `shape` of train."""
+    if not isinstance(pair, tuple | list):
+        raise TypeError
+    if len(pair) != 2:
+        raise ValueError(f"has {len(pair)} members")
     images, labels = pair
     for each in (images, labels):
         if not isinstance(each, Tensor | OnDisk):
             raise ValueError(f"has a {type(each).__module__}.{type(each).__name__}")
     if images.dtype != torch.uint8 or labels.dtype != torch.int64:
         raise ValueError(f"is of {images.dtype} and {labels.dtype}")
-    if images.ndim not in (3, 4) or images.shape[3:] not in ((), (3,)) or labels.shape != images.shape[:1]:
+    if not is_stored_shape(images.shape) or labels.shape != images.shape[:1]:
         raise ValueError(f"has the shapes {tuple(images.shape)} and {tuple(labels.shape)}")
     if not images.numel():
         raise ValueError("is empty")
@@ -80,7 +102,7 @@ def warn_of_identical(images: Images) -> None:
     for label, name in enumerate(images.classes):
         rows = (labels == label).nonzero().flatten()
         first = pixels[rows[:1]]
-        if len(rows) > 1 and all(bool((pixels[some] == first).all()) for some in rows.split(AT_ONCE)):
+        if len(rows) > 1 and all(bool((pixels[some] == first).all()) for some in rows.split(at_once(pixels.shape[1:]))):
             same.append(name)
     if len(same) == len(images.classes):
         warnings.warn(f"{images.name}: the images of each class are all the same", stacklevel=2)

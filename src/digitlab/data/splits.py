@@ -9,7 +9,7 @@ from itertools import islice
 import numpy as np
 from torch import Tensor
 
-from digitlab.data.on_disk import AT_ONCE, choose
+from digitlab.data.on_disk import at_once, choose
 from digitlab.data.sources import Images, StoredPairs
 
 SPLITS = ("auto", "first", "last", "random", "stratified", "test")
@@ -42,8 +42,9 @@ class Splits:
         for stage in stages:
             for tensor in self.pairs[stage]:
                 content.update(f"{stage}{tuple(tensor.shape)}".encode())
-                for start in range(0, len(tensor), AT_ONCE):
-                    content.update(tensor[start : start + AT_ONCE].contiguous().numpy().data)
+                step = at_once(tensor.shape[1:])
+                for start in range(0, len(tensor), step):
+                    content.update(tensor[start : start + step].contiguous().numpy().data)
         return content.hexdigest()[:32]
 
 
@@ -76,9 +77,14 @@ class Division:
         assert isinstance(labels, Tensor)
         if not len(labels):
             raise ValueError(f"skip_first={self.skip_first}: leaves none of {len(images.train[1])} images")
+        if self.fold and not self.folds:
+            raise ValueError(f"fold={self.fold}: is one of folds; give data.folds")
+        if self.split == "test" and self.val_fraction != Division.val_fraction:
+            raise ValueError(f"val_fraction={self.val_fraction}: nothing is drawn for validation with split=test")
         rest, test, split = np.arange(len(labels)), images.test, self.split
         if split == "auto":
-            is_sorted = bool((labels.diff() >= 0).all())
+            changes = int((labels.diff() != 0).sum())
+            is_sorted = changes < len(images.classes)  # each class in one block, in whatever order
             split = "stratified" if images.test is None or is_sorted else "last"
         if self.folds:
             rest, held_out = self._fold(rest, self.folds)

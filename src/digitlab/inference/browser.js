@@ -11,7 +11,7 @@ globalThis.reader = (() => {
 
   // Probabilities of one image: its bytes, row by row.
   async function predict(pixels) {
-    const shape = [1, MODEL.size, MODEL.size, ...(MODEL.color ? [3] : [])];
+    const shape = [1, MODEL.height, MODEL.width, ...(MODEL.color ? [3] : [])];
     const found = await (await session).run({images: new ort.Tensor("uint8", Uint8Array.from(pixels), shape)});
     return [...found.probabilities.data];
   }
@@ -89,7 +89,7 @@ globalThis.reader = (() => {
       const clip = (value, length) => Math.min(Math.max(Math.round(SIDE / 2 - value), 0), SIDE - length);
       const x0 = clip(across / mass, wide), y0 = clip(down / mass, tall), out = new Float32Array(SIDE * SIDE);
       small.forEach((value, n) => { out[(y0 + Math.floor(n / wide)) * SIDE + x0 + n % wide] = 255 * value; });
-      return shrink(out, SIDE, SIDE, 1, MODEL.size, MODEL.size);
+      return shrink(out, SIDE, SIDE, 1, MODEL.width, MODEL.height);
     }
   }
   const median = values => values.sort((a, b) => a - b)[values.length >> 1], one = pixels => [{weight: 1, pixels}];
@@ -101,16 +101,16 @@ globalThis.reader = (() => {
     const rgba = context.getImageData(0, 0, width, height).data, count = width * height;
     const gray = Float32Array.from({length: count}, (_, n) => .299 * rgba[4 * n] + .587 * rgba[4 * n + 1] + .114 * rgba[4 * n + 2]);
     if (MODEL.framed) return digits(gray, width, height);
-    if (MODEL.color) return one(shrink(Float32Array.from({length: 3 * count}, (_, n) => rgba[4 * Math.floor(n / 3) + n % 3]), width, height, 3, MODEL.size, MODEL.size));
-    const whole = shrink(gray, width, height, 1, MODEL.size, MODEL.size);
-    const rim = [...whole.slice(0, MODEL.size), ...whole.slice(-MODEL.size)];
+    if (MODEL.color) return one(shrink(Float32Array.from({length: 3 * count}, (_, n) => rgba[4 * Math.floor(n / 3) + n % 3]), width, height, 3, MODEL.width, MODEL.height));
+    const whole = shrink(gray, width, height, 1, MODEL.width, MODEL.height);
+    const rim = [...whole.slice(0, MODEL.width), ...whole.slice(-MODEL.width)];
     return one(MODEL.onBlack && median(rim) > 127 ? whole.map(value => 255 - value) : whole);
   }
   function picture(pixels) {
     const canvas = document.createElement("canvas"), context = canvas.getContext("2d");
-    canvas.width = canvas.height = MODEL.size;
-    const image = context.createImageData(MODEL.size, MODEL.size), channels = MODEL.color ? 3 : 1;
-    for (let n = 0; n < MODEL.size ** 2; n++) {
+    canvas.width = MODEL.width; canvas.height = MODEL.height;
+    const image = context.createImageData(MODEL.width, MODEL.height), channels = MODEL.color ? 3 : 1;
+    for (let n = 0; n < MODEL.width * MODEL.height; n++) {
       for (let c = 0; c < 3; c++) image.data[4 * n + c] = pixels[channels * n + c % channels];
       image.data[4 * n + 3] = 255;
     }

@@ -63,8 +63,9 @@ def _data(store: Store, model: TrackedModel, overrides: Sequence[str]) -> ImageD
         if not equals or key.partition(".")[0] != "data":
             raise UserError(f"{override}: must be data=NAME or data.KEY=VALUE")
         if key in ("data.size", "data.color"):
+            height, width = model.shape
             raise UserError(
-                f"{override}: is the model's: {model.size} pixels, {'in colour' if model.has_color else 'gray'}"
+                f"{override}: is the model's: {width} x {height}, {'in colour' if model.has_color else 'gray'}"
             )
     check_arguments(overrides)
     check_slips(overrides, is_one=True)

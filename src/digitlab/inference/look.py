@@ -9,7 +9,8 @@ from typing import BinaryIO
 import numpy as np
 import torch
 
-from digitlab.data.pictures import measure, read_picture, read_pictures
+from digitlab.data.picture_file import measure
+from digitlab.data.pictures import read_picture, read_pictures
 from digitlab.inference.digits import Digit, find_digits
 from digitlab.inference.model import TrackedModel
 
@@ -63,7 +64,7 @@ class Picture:
 
     def _whole(self, model: TrackedModel) -> Seen:
         """See all of it as `data=image_folder` would; on black where all of the model's are, if it is gray."""
-        images = read_pictures([self.file], model.size, model.has_color).pixels.numpy()
+        images = read_pictures([self.file], model.shape, model.has_color).pixels.numpy()
         rim = np.concatenate([images[0, 0], images[0, -1], images[0, :, 0], images[0, :, -1]])
         if model.is_on_black and not model.has_color and np.median(rim) > 127:
             images = 255 - images

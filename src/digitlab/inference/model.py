@@ -37,8 +37,10 @@ class TrackedModel:
         return re.sub(r"[^\w.=-]+", "_", self.name).strip("._")[:100] or self.run_id
 
     @property
-    def size(self) -> int:
-        return self.examples.shape[1]
+    def shape(self) -> tuple[int, int]:
+        """The height and the width of its images."""
+        height, width = self.examples.shape[1:3]
+        return height, width
 
     @property
     def has_color(self) -> bool:
@@ -52,7 +54,7 @@ class TrackedModel:
 
     def fit(self, pixels: Tensor) -> Tensor:
         """Give uint8 images (N, H, W) or (N, H, W, 3) the size and the channels of the model's."""
-        return resize_pixels(recolor(pixels, self.has_color), self.size)
+        return resize_pixels(recolor(pixels, self.has_color), self.shape)
 
     @cached_property
     def is_framed_like_mnist(self) -> bool:
@@ -60,12 +62,13 @@ class TrackedModel:
 
         All 10,000 test images of MNIST do, and none of Fashion-MNIST's.
         """
-        return all(_is_framed(image * (SIDE / self.size), where) for image, where in self._lit())
+        height, width = self.shape
+        return height == width and all(_is_framed(image * (SIDE / height), where) for image, where in self._lit())
 
     @cached_property
     def is_on_black(self) -> bool:
         """Say whether the rim of its images is black."""
-        rim = np.ones((self.size, self.size), bool)
+        rim = np.ones(self.shape, bool)
         rim[1:-1, 1:-1] = False
         return all(np.quantile(each[rim], 0.9) < DARK for each in self.examples)
 

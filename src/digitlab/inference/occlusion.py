@@ -8,7 +8,7 @@ import torch
 
 from digitlab.inference.model import TrackedModel
 
-PATCH, STRIDES = 1 / 4, 1 / 14  # of the image's side
+PATCH, STRIDES = 1 / 4, 1 / 14  # of the image's shorter side
 
 
 def importance(model: TrackedModel, image: np.ndarray, label: int) -> np.ndarray:
@@ -16,12 +16,12 @@ def importance(model: TrackedModel, image: np.ndarray, label: int) -> np.ndarray
 
     `image` is uint8 (H, W) or (H, W, 3), of the model's size. A negative value is where covering helps the class.
     """
-    side = model.size
+    side = min(model.shape)
     patch, stride = max(round(side * PATCH), 1), max(round(side * STRIDES), 1)
-    starts = range(1 - patch, side, stride)
+    tops, lefts = (range(1 - patch, length, stride) for length in model.shape)
     ground = 0 if model.is_on_black else np.median(image, axis=(0, 1)).astype(np.uint8)
-    covers = np.zeros((len(starts) ** 2, side, side), bool)
-    for index, (top, left) in enumerate((top, left) for top in starts for left in starts):
+    covers = np.zeros((len(tops) * len(lefts), *model.shape), bool)
+    for index, (top, left) in enumerate((top, left) for top in tops for left in lefts):
         covers[index, max(top, 0) : top + patch, max(left, 0) : left + patch] = True
     covered = np.repeat(image[None], len(covers), axis=0)
     covered[covers] = ground

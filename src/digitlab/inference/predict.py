@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from digitlab.config.errors import UserError
 from digitlab.data.folders import images_below
-from digitlab.data.pictures import extensions
+from digitlab.data.picture_file import extensions
 from digitlab.inference.answers import FORMS, Answer
 from digitlab.inference.look import Picture, Seen
 from digitlab.inference.model import TrackedModel, tracked_model

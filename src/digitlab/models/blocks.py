@@ -21,6 +21,11 @@ RISING = ("relu", "sigmoid", "tanh", "elu", "none", "logsigmoid")  # such an act
 SHARE = (lambda value: type(value) in (int, float) and 0 <= value < 1, "a number from 0 and below 1")
 WHOLE_FROM_0 = (lambda value: type(value) is int and value >= 0, "a whole number from 0")
 NORMALIZATION = ("place", "eps", "momentum", "track_running_stats", "weights")
+OF_NORMALIZATION: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "eps": (lambda value: type(value) in (int, float) and 0 <= value < 1, "a number from 0 and below 1"),
+    "momentum": (lambda value: type(value) in (int, float) and 0 <= value <= 1, "a number from 0 to 1"),
+    "track_running_stats": (lambda value: type(value) is bool, "true or false"),
+}
 WHOLE_FROM_1 = (lambda value: type(value) is int and value >= 1, "a whole number from 1")
 ALLOWED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "channels": WHOLE_FROM_1,
@@ -31,7 +36,7 @@ ALLOWED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "pool_kind": (lambda value: value in ("max", "average"), "of max, average"),
     "pool_ceil_mode": (lambda value: type(value) is bool, "true or false"),
     "padding": (lambda value: value == "same" or WHOLE_FROM_0[0](value), "a whole number from 0, or same"),
-    "activation": (lambda value: value in ACTIVATIONS, f"of {', '.join(ACTIVATIONS)}"),
+    "activation": (lambda value: isinstance(value, str) and value in ACTIVATIONS, f"of {', '.join(ACTIVATIONS)}"),
     "dropout": SHARE,
     "spatial_dropout": SHARE,
     "batch_norm": (lambda value: isinstance(value, str | Mapping), f"before, after or of {', '.join(NORMALIZATION)}"),
@@ -60,6 +65,10 @@ def block(
     `pool=1` and `dropout=0` leave out theirs; `spatial_dropout` drops whole channels of what the block gives. Where it
     gives the same, pooling comes before the activation, which then has fewer values to compute: a quarter for `pool=2`.
     """
+    of_pool = {"pool_kind": pool_kind != "max", "pool_stride": pool_stride, "pool_ceil_mode": pool_ceil_mode}
+    if pool == 1 and any(of_pool.values()):
+        name = next(name for name, is_given in of_pool.items() if is_given)
+        raise ValueError(f"{name}: is of pooling, and pool=1 has none; give pool")
     convolution = nn.Conv2d(inputs, channels, kernel, padding=padding)
     pooling, whole = [], [nn.Dropout2d(spatial_dropout)] if spatial_dropout else []
     if pool > 1:
@@ -102,8 +111,10 @@ def normalize(batch_norm: str | Mapping | None, kind: type[nn.Module], features:
     place, weights = told.pop("place", "before"), told.pop("weights", "ones")
     if place not in ("before", "after") or weights not in ("ones", "uniform"):
         raise ValueError(f"batch_norm={batch_norm}: its place must be before or after, its weights ones or uniform")
-    if not all(type(value) in (int, float, bool) for value in told.values()):
-        raise ValueError(f"batch_norm={batch_norm}: its eps and momentum must be numbers")
+    for name, value in told.items():
+        is_valid, words = OF_NORMALIZATION[name]
+        if not is_valid(value):
+            raise ValueError(f"batch_norm.{name}={value}: must be {words}")
     layer: Any = kind(features, **told)
     if weights == "uniform":
         nn.init.uniform_(layer.weight)

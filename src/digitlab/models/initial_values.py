@@ -31,7 +31,7 @@ def initialize(layer: nn.Conv2d | nn.Linear, init: str | Mapping[str, Rule]) -> 
     them}. The normal ones of Keras are cut at 2 standard deviations, PyTorch's xavier and kaiming are not. Raises
     ValueError for what is none of these. Sources: the initializers of Keras 3, and of torch.nn.init.
     """
-    if isinstance(init, str) and init not in WHOLE:
+    if not isinstance(init, Mapping) and init not in WHOLE:
         raise ValueError(f"init={init}: must be keras or torch, or {{weights, biases}}")
     rules = WHOLE[init] if isinstance(init, str) else {**WHOLE["keras"], **init}
     if unknown := set(rules) - {"weights", "biases"}:
@@ -57,10 +57,13 @@ def fill(values: Tensor, rule: Rule, inputs: int, outputs: int) -> None:
             OF_NUMBER[shape](values, math.sqrt(3) * sd if shape == "uniform" else sd)
         return
     numbers: Mapping[str, Any] = rule if isinstance(rule, Mapping) else {"constant": rule}
-    if len(numbers) != 1 or not set(numbers) <= set(OF_NUMBER) or not all(map(_is_number, numbers.values())):
+    names = {"constant"} if numbers is not rule else set(OF_NUMBER) - {"constant"}
+    if len(numbers) != 1 or not set(numbers) <= names or not all(map(_is_number, numbers.values())):
         kinds = ", ".join(f"{{{name}: NUMBER}}" for name in OF_NUMBER if name != "constant")
         raise ValueError(f"init: {rule}: must be a number, {kinds} or of {', '.join(NAMES)}")
     ((name, number),) = numbers.items()
+    if name != "constant" and number < 0:
+        raise ValueError(f"init: {rule}: must be a number from 0")
     OF_NUMBER[name](values, number)
 
 

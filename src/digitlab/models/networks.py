@@ -19,7 +19,7 @@ class ConvNet(nn.Module):
     """Classify images with convolution blocks, then dense layers: float (N, C, H, W) -> logits (N, num_classes).
 
     - `blocks`: for each convolution block the keywords of `blocks.block`: channels, kernel, padding, activation, ...
-    - `hidden`: for each hidden layer the keywords of `blocks.dense`: units, activation, dropout.
+    - `hidden`: for each hidden layer the keywords of `blocks.dense`: units, activation, dropout, batch_norm.
     - `output`: keywords of the layer of the classes: activation, none by default.
     - `dropout`: False leaves out every dropout.
     - `init`: see `initial_values.initialize`; a block, a hidden layer and the output may have an `init` of their own.

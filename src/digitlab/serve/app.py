@@ -71,7 +71,8 @@ class Served:
             "name": self.name,
             "run": self.model.run_id,
             "classes": self.model.classes,
-            "size": self.model.size,
+            "height": self.model.shape[0],
+            "width": self.model.shape[1],
             "color": self.model.has_color,
             "finds_digits": self.model.is_framed_like_mnist,
         }

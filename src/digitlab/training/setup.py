@@ -56,8 +56,9 @@ def identify(cfg: DictConfig) -> tuple[DictConfig, ImageData, str]:
     deciding = OmegaConf.masked_copy(cfg.data, ["_target_", *IN_DIGEST])
     with user_errors("data"):
         data.loaded = _load(OmegaConf.to_yaml(deciding))
+        data.check()
     check_claimed_data(cfg, data.ready.name)
-    return cfg, data, fingerprint(cfg, data.digest)
+    return cfg, data, fingerprint(cfg, data.digest, data.classes)
 
 
 @lru_cache(maxsize=2)

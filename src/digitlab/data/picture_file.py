@@ -1,0 +1,96 @@
+"""Open one image file, of any kind that Pillow reads."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from digitlab.data.depth import Range
+
+ORIENTATION = 0x0112  # the tag of Exif
+
+
+class Opened(NamedTuple):
+    """An image file in its own shape, turned as a viewer shows it."""
+
+    image: Any  # of Pillow: RGBA where it has transparent pixels, else RGB; of one channel where it is deep
+    depth: Range | None  # of its values, where they have more than 8 bits
+    is_transparent: bool
+    is_cut: bool  # colours of 16 bits a channel, of which Pillow reads the upper 8
+    is_turned: bool
+    has_frames: bool
+
+    def on(self, ground: str) -> Any:
+        """Return the image in RGB, with a ground of that colour where it is transparent."""
+        from PIL import Image
+
+        if not self.is_transparent:
+            return self.image
+        return Image.alpha_composite(Image.new("RGBA", self.image.size, ground), self.image).convert("RGB")
+
+
+@contextmanager
+def opened(file: Path | BinaryIO, longest: int | None = None) -> Iterator[Opened]:
+    """Open an image file; JPEG comes scaled by a half, a fourth or an eighth if `longest` pixels are enough.
+
+    Whatever a decoder raises meanwhile, each its own, becomes an OSError that names the file.
+    """
+    from PIL import Image, ImageOps
+
+    with _readable(file), Image.open(file) as image:
+        if longest:
+            image.draft(None, (longest, longest))
+        is_deep = image.mode[0] in "IF"
+        is_cut = not is_deep and any(";16" in str(each.args) for each in image.tile)
+        is_turned = image.getexif().get(ORIENTATION, 1) != 1
+        has_frames = getattr(image, "n_frames", 1) > 1
+        image = ImageOps.exif_transpose(image)
+        values = None
+        if is_deep:
+            values = np.asarray(image, np.float32)
+            image = Image.fromarray(values)
+        is_transparent = not is_deep and image.has_transparency_data
+        if is_transparent:
+            image = image.convert("RGBA")
+            is_transparent = int(np.asarray(image)[..., 3].min()) < 255
+        if not is_deep and not is_transparent:
+            image = image.convert("RGB")
+        depth = None if values is None else Range.of(values)
+        yield Opened(image, depth, is_transparent, is_cut, is_turned, has_frames)
+
+
+def measure(file: Path | BinaryIO) -> tuple[int, int]:
+    """Return the width and the height that an image file says it has; OSError for what is none."""
+    from PIL import Image
+
+    with _readable(file), Image.open(file) as image:
+        return image.size
+
+
+@cache
+def extensions() -> tuple[str, ...]:
+    """Return the extensions of the files that Pillow can read, not only recognize."""
+    from PIL import EpsImagePlugin, Image, ImageFile
+
+    Image.init()
+    stub = ImageFile.StubImageFile  # it only recognizes its format, as MPEG's reader does
+    unread = {name for name, (opener, _) in Image.OPEN.items() if stub in getattr(opener, "__mro__", ())} | {"MPEG"}
+    if not EpsImagePlugin.has_ghostscript():  # a program that reads them for Pillow
+        unread.add("EPS")
+    readable = Image.OPEN.keys() - unread
+    return tuple(sorted(each for each, name in Image.registered_extensions().items() if name in readable))
+
+
+@contextmanager
+def _readable(file: Path | BinaryIO) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(file, Path):
+            raise OSError("is not a readable image") from error  # the rest tells of the object in memory
+        if isinstance(error, OSError) and error.errno:
+            raise OSError(f"{file} cannot be read: {error.strerror}") from error
+        raise OSError(f"{file} is not a readable image: {error}") from error
