@@ -8,7 +8,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import users_networks
 
+from digitlab.data.datamodule import ImageData
+from digitlab.data.sources import mnist5k
 from digitlab.tracking.store import Store
+from digitlab.training.trial import why_not_exported
 
 TINY = ("data=mnist5k", "data.test_fraction=0.6", "data.val_fraction=0.3", "trainer.max_epochs=2", "trainer=cpu")
 TINY += ("data.batch_size=100", "model=mlp")  # 500 images for training: 5 batches
@@ -139,6 +142,17 @@ def test_a_network_that_cannot_be_exported_is_trained_without_a_logged_model(har
     assert "figures" in {each.path for each in harness.client.list_artifacts(run.info.run_id)}
     before_training = said.index("no model is logged") < said.index("epoch 1/1")
     assert before_training == (network == "LooksAtValues")
+
+
+def test_only_a_model_of_any_number_of_images_counts_as_exported():
+    data = ImageData(mnist5k)
+    data.setup()
+    for way in ("view", "zeros", "expand", "int"):
+        reason = why_not_exported(users_networks.Batched(10, (1, 28, 28), way), data)
+        assert reason.startswith("torch.export fixed how many images it takes, and 1 is refused: forward must say "), (
+            way
+        )
+    assert why_not_exported(users_networks.Batched(10, (1, 28, 28), "shape"), data) == ""
 
 
 @pytest.mark.lean

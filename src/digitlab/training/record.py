@@ -87,7 +87,8 @@ def conclude(run: Run, job: Job, epoch: int) -> None:
     if job.cfg.trainer.precision == "bf16-true":
         classifier.network.float()  # the weights as they are, in what every machine and format computes in
     try:
-        run.log_model(model, Predictor(data.preprocess, classifier.network), images[:2], epoch, data.classes)
+        example = np.resize(images, (2, *images.shape[1:]))  # two, where there is one: see export_program
+        run.log_model(model, Predictor(data.preprocess, classifier.network), example, epoch, data.classes)
     except Exception:
         run.without_model = why_not_exported(classifier.network, data)  # what training left can differ from the start
         if not run.without_model:

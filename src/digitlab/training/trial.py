@@ -5,11 +5,9 @@ What is tried is changed by it, and thrown away: the run has its own, built anew
 
 import copy
 import io
-import logging
 import math
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import pytorch_lightning as pl
 import torch
@@ -20,7 +18,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from digitlab.config.errors import UserError, one_line, user_errors
 from digitlab.data.datamodule import ImageData
 from digitlab.models.layers import ReluDropout
-from digitlab.models.predictor import Predictor
+from digitlab.models.predictor import Predictor, check_numbers, export_program
 from digitlab.platform import console
 from digitlab.platform.text import shorten
 from digitlab.training.checkpoint import EpochCheckpoint
@@ -132,20 +130,24 @@ def try_checkpoint(classifier: Classifier, callbacks: Mapping[str, Callback]) ->
 
 
 def why_not_exported(network: nn.Module, data: ImageData) -> str:
-    """Say why torch.export cannot export the model that is logged of `network`; "" where it can.
+    """Say why torch.export cannot export the model that is logged of `network`, for any number of images; "" if it can.
 
     A network of torch's and digitlab's layers can; others are tried, which takes a second.
     """
     if _is_of_known_layers(network):
         return ""
-    with torch.random.fork_rng(), _silent():
+    with torch.random.fork_rng(), console.without_logs():
         predictor = Predictor(data.preprocess, copy.deepcopy(network)).cpu().eval()
         images = data.splits["train"][0][:FEW].cpu()
         try:
-            torch.export.export(predictor, (images,), dynamic_shapes=[{0: torch.export.Dim.AUTO}])
+            exported = export_program(predictor, images).module()
         except Exception as error:  # of whatever kind the network's own code raises
             reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
             return f"torch.export cannot export it ({shorten(reason)})"
+        try:
+            check_numbers(exported, images)
+        except ValueError as error:
+            return str(error)
     return ""
 
 
@@ -153,16 +155,6 @@ def _is_of_known_layers(network: nn.Module) -> bool:
     """Say whether torch or digitlab wrote every forward pass in `network`."""
     forwards = (type(each).forward.__module__ for each in network.modules())
     return all(module.startswith(("torch.nn.modules.", "digitlab.models.")) for module in forwards)
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Keep torch.export from logging in many lines what is said in one."""
-    logging.disable(logging.ERROR)
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 def _some(data: ImageData, size: int, trainer: pl.Trainer) -> tuple[Tensor, Tensor]:
