@@ -143,4 +143,11 @@ class BatchNormed(nn.Sequential):
         return super().forward(images)
 
 
+class AtMost499(BatchNormed):
+    def forward(self, images):
+        if len(images) > 499:
+            raise RuntimeError("at most 499 images")
+        return super().forward(images)
+
+
 SIZES: list[int] = []  # of the batches that a BatchNormed was trained with

@@ -4,7 +4,6 @@ What is tried is changed by it, and thrown away: the run has its own, built anew
 """
 
 import copy
-import io
 import math
 import warnings
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ from digitlab.models.layers import ReluDropout
 from digitlab.models.predictor import Predictor, check_numbers, export_program
 from digitlab.platform import console
 from digitlab.platform.text import shorten
-from digitlab.training.checkpoint import EpochCheckpoint
+from digitlab.training.checkpoint import EpochCheckpoint, check_state
 from digitlab.training.classifier import Classifier
 from digitlab.training.precision import scaler_of_a_trial
 
@@ -44,7 +43,7 @@ def try_network(network: nn.Module, data: ImageData, trainer: pl.Trainer) -> Non
     network.to(device)
     training = {FEW, *data.batch_sizes("train", device)}
     evaluation = {FEW, *data.batch_sizes("val", device), *data.batch_sizes("test", device)}
-    if _is_of_known_layers(network):
+    if are_known := _is_of_known_layers(network):
         training, evaluation = training & {1, FEW}, evaluation & {1, FEW}
     for size in sorted(training, reverse=True):
         try:
@@ -54,6 +53,8 @@ def try_network(network: nn.Module, data: ImageData, trainer: pl.Trainer) -> Non
                 raise
             data.joins_last = True
             console.say(f"the last image of each epoch joins the batch before it: {data.batch_size} + 1 images")
+            if not are_known:
+                _try_batch(network.train(), data, trainer, data.batch_size + 1)
     for size in sorted(evaluation, reverse=True):
         _try_batch(network.eval(), data, trainer, size)
 
@@ -103,6 +104,10 @@ def try_scheduler(classifier: Classifier, epochs: int, steps: int) -> None:
     if scheduler is None:
         return
     is_by_epoch = isinstance(scheduler, ReduceLROnPlateau)
+    if is_by_epoch and scheduler.mode != "min":
+        raise UserError(
+            f"scheduler.mode={scheduler.mode}: allowed: min, for of monitor=val/acc it gets the share of errors"
+        )
     with user_errors(f"scheduler: of {steps:,} steps in {epochs} epochs"), warnings.catch_warnings(action="ignore"):
         for _ in range(epochs if is_by_epoch else steps):
             scheduler.step(0.0) if is_by_epoch else scheduler.step()
@@ -118,15 +123,7 @@ def try_checkpoint(classifier: Classifier, callbacks: Mapping[str, Callback]) ->
             with user_errors(key):
                 states[key] = callback.state_dict()
     for key, state in states.items():
-        content = io.BytesIO()
-        try:
-            torch.save(state, content)
-            content.seek(0)
-            torch.load(content, weights_only=True)
-        except Exception as error:
-            raise UserError(
-                f"{key}: its state must be of tensors, numbers, text, lists and dicts, to be saved"
-            ) from error
+        check_state(key, state)
 
 
 def why_not_exported(network: nn.Module, data: ImageData) -> str:
