@@ -27,6 +27,7 @@ from digitlab.tracking import notes
 from digitlab.tracking.run import Run
 from digitlab.training.classifier import Classifier
 from digitlab.training.setup import Job
+from digitlab.training.steps import RATE
 from digitlab.training.trial import why_not_exported
 
 STAGES = ("train", "val", "test")
@@ -135,7 +136,7 @@ def summarize(run: Run, job: Job, weights: str, directions: str) -> None:
         console.say(f"{run.name}: test accuracy {accuracy}")
         return
     _, seconds = run.history("time/epoch_s")
-    _, rates = run.history("images_per_s")
+    _, rates = run.history(RATE)
     console.show_summary(
         f"\n{run.name}",
         {
