@@ -156,12 +156,20 @@ def measure(file: Path | BinaryIO) -> tuple[int, int]:
         return image.size
 
 
+class TooLargeError(OSError):
+    """A picture has more pixels than Pillow decodes."""
+
+
 @contextmanager
 def _readable(file: Path | BinaryIO) -> Iterator[None]:
     """Turn whatever a decoder raises, each its own, into an OSError that names the file."""
+    from PIL import Image
+
     try:
         yield
     except Exception as error:
+        if isinstance(error, Image.DecompressionBombError):
+            raise TooLargeError(f"{file} is not a readable image: {error}") from error
         if not isinstance(file, Path):
             raise OSError("is not a readable image") from error  # the rest tells of the object in memory
         if isinstance(error, OSError) and error.errno:

@@ -48,11 +48,15 @@ def export(store: Store, reference: str, form: str, int8: bool = False, output: 
     check_extra(f"--format={form}", chosen.packages, "export")
     model = tracked_model(store, reference)
     target = output or Path(f"{model.file_name}{'-int8' if int8 else ''}{chosen.suffix}")
-    is_new = not target.exists() if form == "web" else not target.is_dir()
+    is_new = not os.path.lexists(target) if form == "web" else not target.is_dir()
     if not (is_new and target.absolute().parent.is_dir()):
         kind = "a new folder" if form == "web" else "a file"
         raise UserError(f"--output={target}: must be {kind} in a folder that exists")
-    with tempfile.TemporaryDirectory(dir=target.absolute().parent, prefix=".digitlab-") as folder:
+    try:
+        beside = tempfile.TemporaryDirectory(dir=target.absolute().parent, prefix=".digitlab-")
+    except OSError as error:  # which names the temporary folder
+        raise UserError(f"--output={target}: {error.strerror}") from error
+    with beside as folder:
         file = Path(folder) / f"model{chosen.suffix}"
         with user_errors(f"--format={form}"), warnings.catch_warnings(action="ignore"):  # of exporters, of themselves
             chosen.write(model, file)
