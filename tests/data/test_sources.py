@@ -85,8 +85,8 @@ FIVE = b"\0\0\x08\x01\0\0\0\x05\1\2\3\4\5"
         FIVE[:-3],
         FIVE[:6],
         b"\0\0\x08\0\5",
-        gzip.compress(FIVE)[:-6],
-        gzip.compress(FIVE)[:-9] + b"x" * 9,
+        gzip.compress(FIVE, mtime=0)[:-6],
+        gzip.compress(FIVE, mtime=0)[:-9] + b"x" * 9,
     ],
 )
 def test_a_file_that_is_not_an_idx_file_of_bytes_is_refused(tmp_path, content):

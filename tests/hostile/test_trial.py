@@ -8,7 +8,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import users_networks
 
+from digitlab.data.datamodule import ImageData
+from digitlab.data.sources import mnist5k
 from digitlab.tracking.store import Store
+from digitlab.training.trial import why_not_exported
 
 TINY = ("data=mnist5k", "data.test_fraction=0.6", "data.val_fraction=0.3", "trainer.max_epochs=2", "trainer=cpu")
 TINY += ("data.batch_size=100", "model=mlp")  # 500 images for training: 5 batches
@@ -55,6 +58,7 @@ def callback(text: str) -> list[str]:
         (own("DropsAll"), "model: layers.2: a dropout of 1 lets nothing through"),
         ([*own("OneSize"), "data.batch_size=128"], "model: its output for 116 images has the shape (2, 10)"),
         (own("OneSize"), "model: its output for 92 images has the shape (2, 10)"),  # 1,500 in batches of 128
+        ([*own("AtMost499"), "data.batch_size=499"], "model: fails at a batch of 500 images in training: RuntimeError"),
         (own("FailsInEvaluation"), "model: fails at a batch of 128 images in evaluation: KeyError: 'never tried'"),
         ([*own("BatchNormed"), "data.batch_size=1"], "model: fails at a batch of 1 image in training: ValueError: "),
         (own("SparseGradients"), "optim: Adam does not support sparse gradients"),
@@ -73,6 +77,12 @@ def callback(text: str) -> list[str]:
             "trainer.callbacks.x._target_=torch.nn.Identity: must be a class of Callback",
         ),
         (["scheduler=one_cycle", "scheduler.total_steps=9"], "scheduler: of 10 steps in 2 epochs: Tried to step"),
+        (["scheduler=plateau", "monitor=val/acc", "+scheduler.mode=max"], "scheduler.mode=max: allowed: min, for of "),
+        (["scheduler=inverse_time", "scheduler.gamma=-0.3"], "scheduler: gamma=-0.3: must be a number from 0"),
+        (
+            ["loss={_target_: torch.nn.CrossEntropyLoss, reduction: sum}", "trainer.accumulate_grad_batches=2"],
+            "loss: of a batch it is not the mean of its images' losses, so a step cannot be made of parts; allowed wit",
+        ),
         (callback("EarlyStopping, monitor: val/f1"), "trainer.callbacks.x.monitor=val/f1: is not logged; allowed: tr"),
         (callback("ModelCheckpoint, monitor: lr"), "trainer.callbacks.x.monitor=lr: is not logged"),
         (["model.hidden=[{units: 8, dropout: 1}]"], "model: dropout=1: must be a number from 0 and below 1"),
@@ -118,6 +128,11 @@ def test_the_last_image_joins_the_batch_before_where_a_layer_needs_two(harness, 
     harness.train(*TINY, *own("BatchNormed"), "data.batch_size=499", "trainer.max_epochs=2")
     assert users_networks.SIZES[-2:] == [500, 500]
     assert "the last image of each epoch joins the batch before it: 499 + 1 images" in capsys.readouterr().out
+    users_networks.SIZES.clear()
+    three = ("scheduler=one_cycle", "++trainer.max_steps=3", "trainer.max_epochs=4")
+    harness.train(*TINY, *own("BatchNormed"), "data.batch_size=499", *three)  # an epoch is one step then, and not two
+    assert users_networks.SIZES[-3:] == [500, 500, 500]
+    assert len(harness.history(harness.runs()[0], "train/loss_step")) == 3
 
 
 @pytest.mark.lean
@@ -139,6 +154,17 @@ def test_a_network_that_cannot_be_exported_is_trained_without_a_logged_model(har
     assert "figures" in {each.path for each in harness.client.list_artifacts(run.info.run_id)}
     before_training = said.index("no model is logged") < said.index("epoch 1/1")
     assert before_training == (network == "LooksAtValues")
+
+
+def test_only_a_model_of_any_number_of_images_counts_as_exported():
+    data = ImageData(mnist5k)
+    data.setup()
+    for way in ("view", "zeros", "expand", "int"):
+        reason = why_not_exported(users_networks.Batched(10, (1, 28, 28), way), data)
+        assert reason.startswith("torch.export fixed how many images it takes, and 1 is refused: forward must say "), (
+            way
+        )
+    assert why_not_exported(users_networks.Batched(10, (1, 28, 28), "shape"), data) == ""
 
 
 @pytest.mark.lean

@@ -9,6 +9,7 @@ import torch
 import tracked
 from PIL import Image
 from sklearn.metrics import log_loss, precision_recall_fscore_support
+from torchvision import datasets
 from tracked import command
 
 from digitlab.data.corrupt import KINDS, STRENGTHS, corrupt
@@ -19,8 +20,11 @@ IMAGES, LABELS = mnist5k().train
 
 
 def result(harness, data: str) -> dict:
+    """Return the one result of a run whose folder has that name, or begins with it."""
     (run,) = harness.runs()
-    return json.loads(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/eval/{data}/results.json"))
+    folders = [each.path for each in harness.client.list_artifacts(run.info.run_id, "eval")]
+    (folder,) = [each for each in folders if each.startswith(f"eval/{data}")]
+    return json.loads(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{folder}/results.json"))
 
 
 def test_scores_are_those_of_another_library():
@@ -85,7 +89,12 @@ def test_a_folder_of_other_images_is_matched_by_the_names_of_classes(capsys, tmp
         (["optim=adam"], "optim=adam: must be data=NAME or data.KEY=VALUE"),
         (["data.size=32"], "data.size=32: is the model's: 28 x 28, gray"),
         (["data=mnits"], "data=mnits: not found; allowed: "),
-        (["data.splt=last"], "data: splt: unknown key"),
+        (["data.splt=last"], "data.splt=last: chooses no images; allowed: data, data.source, data.root, "),
+        (["data.batch_size=7"], "data.batch_size=7: chooses no images"),
+        (["data.augment.shift=2"], "data.augment.shift=2: chooses no images"),
+        (["data.split_seed=1"], "data: mlp-"),
+        (["data.split_seed=1", "--all"], "--all: mlp-"),
+        (["data.test_fraction=0.6"], "data: mlp-"),
         (["data=image_folder", "data.root=/nowhere"], "data: "),
     ],
 )
@@ -103,6 +112,40 @@ def test_data_of_other_classes_is_refused(tmp_path):
             Image.fromarray(IMAGES[row].numpy()).save(tmp_path / name / f"{row}.png")
     end = command(tracked.digits(), "evaluate", "latest", "data=image_folder", f"data.root={tmp_path}")
     assert str(end).startswith("error: data: has the class cat, unknown to mlp-")
+
+
+def test_other_images_of_the_same_name_have_a_result_of_their_own(harness, tmp_path):
+    parts = {"train": (0, 400), "test": (400, 500), "more": (450, 500)}
+    for part, (first, last) in parts.items():
+        rows = [500 * digit + row for digit in (3, 7) for row in range(first, last, 10)]
+        np.savez(tmp_path / f"{part}.npz", x=IMAGES[rows].numpy(), y=LABELS[rows].numpy())
+    train, test, more = (dict(np.load(tmp_path / f"{part}.npz")) for part in parts)
+    for folder, held in (("one", test), ("two", more)):
+        (tmp_path / folder).mkdir()
+        both = {"x_train": train["x"], "y_train": train["y"], "x_test": held["x"], "y_test": held["y"]}
+        np.savez(tmp_path / folder / "digits.npz", **both)
+    harness.train(*tracked.TINY[:3], "data=arrays", f"data.file={tmp_path / 'one' / 'digits.npz'}")
+    assert command(harness, "evaluate", "latest") is None
+    assert command(harness, "evaluate", "latest", f"data.file={tmp_path / 'two' / 'digits.npz'}") is None
+    (run,) = harness.runs()
+    folders = sorted(each.path for each in harness.client.list_artifacts(run.info.run_id, "eval"))
+    assert folders[0] == "eval/digits"
+    assert [len(each) for each in folders] == [len("eval/digits"), len("eval/digits-") + 12]
+    assert [result(harness, each.removeprefix("eval/"))["images"] for each in folders[1:]] == [10]
+    np.savez(tmp_path / "digits.npz", x=train["x"], y=train["y"])  # another form of what it was trained on
+    end = command(harness, "evaluate", "latest", "data=arrays", f"data.file={tmp_path / 'digits.npz'}", "--all")
+    assert str(end).startswith("error: --all: mlp-")
+    assert "was trained or chosen on 80 of these 80 images" in str(end)
+
+
+@pytest.mark.filterwarnings("ignore:.*Using the embedded")
+def test_a_run_that_fell_back_is_evaluated_on_its_own_test_images(harness, tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.MNIST, "mirrors", ["http://127.0.0.1:9/"])
+    harness.train(*tracked.TINY[:3], "data=mnist", f"data.root={tmp_path}", "data.skip_first=3000")
+    assert command(harness, "evaluate", "latest") is None
+    found = result(harness, "mnist5k")
+    assert found["of"] == "the images that the run was tested on"
+    assert found["accuracy"] == harness.runs()[0].data.metrics["test/acc"]
 
 
 @pytest.mark.parametrize("kind", KINDS)

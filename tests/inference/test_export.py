@@ -77,6 +77,7 @@ def test_safetensors_holds_the_weights_and_the_classes(monkeypatch, capsys, tmp_
             ["--format", "pt2", "--output", "/nowhere/model.pt2"],
             "--output=/nowhere/model.pt2: must be a file in a folder",
         ),
+        (["--format", "pt2", "--output", "/proc/model.pt2"], "--output=/proc/model.pt2: No such file or directory"),
         (["--format", "keras"], "Invalid value for '--format'"),
         ([], "Missing option '--format'"),
     ],

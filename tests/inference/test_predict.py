@@ -102,6 +102,7 @@ def test_what_cannot_be_read_is_said_and_the_others_go_on(pictures, capsys, tmp_
     [
         (["--run", "nobody"], "run: nobody: no such run"),
         (["--save-inputs", "{picture}"], "--save-inputs="),
+        (["--save-inputs", "{picture}/x"], "--save-inputs="),
         (["--format", "xml"], "Invalid value for '--format'"),
     ],
 )

@@ -1,10 +1,13 @@
 """`digitlab serve`, shown pictures of every kind, and sent what nobody should send."""
 
+import asyncio
 import base64
 import io
 import json
 import os
 import socket
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +21,8 @@ from servers import Server, serving
 from tracked import command
 
 from digitlab.data.sources import mnist5k
+from digitlab.serve.app import Served, make_app
+from digitlab.serve.batching import Batching
 
 BODIES = int(os.environ.get("HOSTILE_BODIES", "300"))
 SEVEN = mnist5k().train[0][3500].numpy()
@@ -93,6 +98,26 @@ def test_what_mattered_is_where_the_digit_is(server):
     assert np.abs(importance[lit]).mean() > 2 * np.abs(importance[~lit]).mean()
 
 
+def test_what_nobody_foresaw_is_answered_as_any_mistake():
+    def fail(images):
+        raise RuntimeError("unforeseen")
+
+    model: Any = SimpleNamespace(examples=np.zeros((2, 1, 1), np.uint8))
+    app, sent = make_app([Served("latest", model, Batching(fail, 9))]), []
+
+    async def receive():
+        return {"type": "http.request", "body": b'{"instances": [[[0]]]}', "more_body": False}
+
+    async def send(message):
+        sent.append(message)
+
+    asked = {"type": "http", "method": "POST", "path": "/invocations", "headers": [], "query_string": b""}
+    with pytest.raises(RuntimeError, match="unforeseen"):  # for the server's terminal
+        asyncio.run(app(asked, receive, send))
+    start, body = sent
+    assert (start["status"], json.loads(body["body"])["error_code"]) == (500, "INTERNAL_SERVER_ERROR")
+
+
 def test_pictures_that_are_none_are_refused(server):
     whole = pictures()["png"]
     bomb = encoded(Image.new("1", (30_000, 30_000)), "png")
@@ -100,7 +125,7 @@ def test_pictures_that_are_none_are_refused(server):
         (b"", 400, "is not a readable image"),
         (b"abc", 400, "is not a readable image"),
         (whole[: len(whole) // 2], 400, "is not a readable image"),
-        (bomb, 400, "is not a readable image"),  # Pillow sees it for what it is
+        (bomb, 413, "too many pixels; allowed: 64 million"),  # Pillow sees it for what it is
         (encoded(Image.new("1", (9_000, 9_000)), "png"), 413, "9,000 x 9,000 pixels; allowed: 64 million"),
     ):
         answer = look(server, body)

@@ -7,6 +7,7 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
+from digitlab.config.errors import UserError
 from digitlab.data import sources
 from digitlab.data.datamodule import ImageData
 from digitlab.training.classifier import Classifier
@@ -37,6 +38,16 @@ def test_four_batches_of_32_are_one_of_128(steps_per_execution):
     for one, other in zip(whole.parameters(), parts.parameters(), strict=True):
         assert torch.allclose(one, other, atol=1e-6)
     assert of_parts == pytest.approx(of_whole, rel=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step`")
+def test_a_loader_that_gives_batches_one_by_one_is_refused():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+    classifier = Classifier(network, torch.optim.SGD(network.parameters(), lr=0.1), accumulate=4)
+    trainer = pl.Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False,
+                         enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
+    with pytest.raises(UserError, match="accumulate=4: needs an ImageData whose batches_per_step says so too"):
+        trainer.fit(classifier, [(torch.rand(8, 1, 28, 28), torch.arange(8))] * 4)
 
 
 def test_callbacks_see_each_backward_pass_and_one_step():

@@ -63,6 +63,21 @@ def loss_of(network: nn.Module) -> float:
         return float(nn.functional.cross_entropy(network.eval()(images[:, None] / 255), labels))
 
 
+@pytest.mark.parametrize("settings", [{"limit_val_batches": 0}, {"val_check_interval": 0.5}])
+def test_an_epoch_counts_once_in_a_mean_however_often_it_is_validated(settings):
+    network = network_of(0)
+    classifier = Classifier(network, torch.optim.SGD(network.parameters(), lr=0.1), average=Average("swa", start=0.5))
+    trainer = pl.Trainer(max_epochs=EPOCHS, accelerator="cpu", logger=False, enable_checkpointing=False,
+                         enable_progress_bar=False, enable_model_summary=False, **settings)  # fmt: skip
+    several = data()
+    several.steps_per_execution = 1
+    trainer.fit(classifier, several)
+    expected, _ = fitted(Average("swa", start=0.5))
+    trainer.validate(classifier, data(), verbose=False)  # of the average, which the network keeps
+    averaged = network.state_dict()
+    assert all(torch.equal(averaged[name], value) for name, value in expected.state_dict().items())
+
+
 def test_an_ema_is_that_of_pytorch_to_the_last_bit():
     network, loss = fitted(Average("ema", decay=0.9))
     plain = network_of(0)

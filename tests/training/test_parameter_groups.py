@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from digitlab.training.parameter_groups import groups
 from digitlab.training.setup import assemble, identify
 
 SMALL = ("data=mnist5k", "data.test_fraction=0.6", "data.val_fraction=0.3", "trainer=cpu", "model=mlp", "optim=sgd")
@@ -24,12 +25,25 @@ def test_biases_have_their_own_rate_and_decay(harness):
         torch.testing.assert_close(now.detach(), before[name] - step)
 
 
+def test_biases_of_recurrent_and_attention_layers_are_biases():
+    network = torch.nn.ModuleList([torch.nn.GRU(3, 2), torch.nn.MultiheadAttention(4, 2), torch.nn.BatchNorm1d(3)])
+    weights, biases = groups(network, {"lr": 0.1})
+    assert [tuple(each.shape) for each in biases["params"]] == [(6,), (6,), (12,), (4,), (3,)]
+    assert [tuple(each.shape) for each in weights["params"]] == [(6, 3), (6, 2), (12, 4), (4, 4), (3,)]
+    with pytest.raises(ValueError, match=r"bias\.lr: this network has no biases"):
+        groups(torch.nn.Linear(3, 2, bias=False), {"lr": 0.1})
+
+
 @pytest.mark.parametrize(
     ("keys", "line"),
     [
         (["optim.bias.momentum=0.9"], "optim.bias.momentum: unknown key; allowed: optim.bias.lr, optim.bias.weight_de"),
         (["optim.bias.lr=0"], "optim.bias.lr=0: must be null or a number above 0"),
         (["~optim", "+optim={_target_: torch.optim.Rprop, _partial_: true, bias: {weight_decay: 0}}"], "optim: bias.w"),
+        (
+            ["optim.bias.lr=0.02", "scheduler=one_cycle"],
+            "scheduler: sets one rate for all, so optim.bias.lr=0.02 has no",
+        ),
     ],
 )
 def test_a_mistake_is_one_line(harness, keys, line):

@@ -1,9 +1,10 @@
 """Code from elsewhere: any Lightning module on our data, users' callbacks and metrics in our runs."""
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, EMAWeightAveraging
+from pytorch_lightning.callbacks import Callback, EMAWeightAveraging, LambdaCallback
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassF1Score
 
@@ -105,6 +106,36 @@ class Gradients(Callback):
         self.calls.append("step")
 
 
+class OfLambdas(LambdaCallback):
+    """Count steps by functions that the object has, and not its class."""
+
+    counts: list[int]
+
+    def __init__(self):
+        super().__init__(on_train_start=self.start, on_train_batch_end=self.count(0), on_after_backward=self.count(1))
+
+    def start(self, *_):
+        OfLambdas.counts = [0, 0]
+
+    def count(self, place):
+        def add(*_):
+            self.counts[place] += 1
+
+        return add
+
+
+class Spoiled(Callback):
+    """Has a state that can be read before training, and not after an epoch of it."""
+
+    best = None
+
+    def on_train_epoch_end(self, trainer, module):
+        self.best = np.float64(0.5)
+
+    def state_dict(self):
+        return {"best": self.best}
+
+
 @pytest.fixture
 def own_callbacks(monkeypatch):
     """Allow this file's callbacks as targets, as a module in src/ would be."""
@@ -173,3 +204,16 @@ def test_an_unsupported_callback_is_refused_by_name_before_a_run_exists(harness,
     said = harness.main(*SMALL, f"+trainer.callbacks.own={node}")
     assert said.startswith(f"error: trainer.callbacks.own: {words}")
     assert not harness.folder.exists()
+
+
+@pytest.mark.lean
+def test_a_callback_made_of_functions_sees_every_step(harness, own_callbacks):
+    harness.train(*SMALL, "+trainer.callbacks.own={_target_: test_strangers.OfLambdas}")
+    assert OfLambdas.counts == [2 * STEPS, 2 * STEPS]
+
+
+@pytest.mark.lean
+def test_a_state_that_cannot_be_read_later_is_named(harness, own_callbacks):
+    end = harness.main(*SMALL, "+trainer.callbacks.own={_target_: test_strangers.Spoiled}")
+    wanted = "must be of tensors, numbers, text, lists and dicts, to be saved"
+    assert end == f"error: trainer.callbacks: Spoiled: its state {wanted}"

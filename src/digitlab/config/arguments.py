@@ -5,7 +5,9 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 
 from digitlab import CONF
@@ -178,3 +180,8 @@ def understood(arguments: Sequence[str]) -> list[str]:
             argument = f"++{argument}"
         found.append(argument)
     return found
+
+
+def parsed(arguments: Sequence[str]) -> dict[str, Any]:
+    """Return by key the values that arguments give, as the command line reads them."""
+    return {each.key_or_group: each.value() for each in OverridesParser.create().parse_overrides(understood(arguments))}

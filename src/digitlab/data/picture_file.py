@@ -84,11 +84,19 @@ def extensions() -> tuple[str, ...]:
     return tuple(sorted(each for each, name in Image.registered_extensions().items() if name in readable))
 
 
+class TooLargeError(OSError):
+    """A picture has more pixels than Pillow decodes."""
+
+
 @contextmanager
 def _readable(file: Path | BinaryIO) -> Iterator[None]:
+    from PIL import Image
+
     try:
         yield
     except Exception as error:
+        if isinstance(error, Image.DecompressionBombError):
+            raise TooLargeError(f"{file} is not a readable image: {error}") from error
         if not isinstance(file, Path):
             raise OSError("is not a readable image") from error  # the rest tells of the object in memory
         if isinstance(error, OSError) and error.errno:

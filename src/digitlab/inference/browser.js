@@ -89,7 +89,8 @@ globalThis.reader = (() => {
       const clip = (value, length) => Math.min(Math.max(Math.round(SIDE / 2 - value), 0), SIDE - length);
       const x0 = clip(across / mass, wide), y0 = clip(down / mass, tall), out = new Float32Array(SIDE * SIDE);
       small.forEach((value, n) => { out[(y0 + Math.floor(n / wide)) * SIDE + x0 + n % wide] = 255 * value; });
-      return shrink(out, SIDE, SIDE, 1, MODEL.width, MODEL.height);
+      const fitted = shrink(out, SIDE, SIDE, 1, MODEL.width, MODEL.height);
+      return MODEL.color ? Float32Array.from({length: 3 * fitted.length}, (_, n) => fitted[Math.floor(n / 3)]) : fitted;
     }
   }
   const median = values => values.sort((a, b) => a - b)[values.length >> 1], one = pixels => [{weight: 1, pixels}];

@@ -17,6 +17,7 @@ from torchmetrics.functional.classification import (
 
 from digitlab.analysis.statistics import wilson
 from digitlab.data.corrupt import KINDS, STRENGTHS, corrupt
+from digitlab.documents.format import interval
 from digitlab.inference import labelled
 from digitlab.inference.labelled import Labelled
 from digitlab.inference.model import TrackedModel, tracked_model
@@ -71,13 +72,16 @@ def score(probabilities: np.ndarray, labels: np.ndarray) -> Scores:
 
 
 def evaluate(store: Store, reference: str, overrides: Sequence[str], whole: bool, corrupted: bool) -> int:
-    """Evaluate a run's model, show the result and write it into the run under eval/<data>/; return the exit code."""
+    """Evaluate a run's model, show the result and write it into the run under eval/; return the exit code.
+
+    The folder has the name of the data, and unless they are the run's own test images what tells them from others.
+    """
     model = tracked_model(store, reference)
     found = labelled.load(store, model, overrides, whole)
     labels = found.labels.numpy()
     probabilities = model.predict(found.images)
     scores = score(probabilities, labels)
-    folder = f"eval/{found.name}"
+    folder = f"eval/{found.name}" if found.is_own else f"eval/{found.name}-{found.digest}"
     _show(model, found, scores)
     curves = _withstand(model, found) if corrupted else {}
     with store.translate_errors():
@@ -90,12 +94,11 @@ def evaluate(store: Store, reference: str, overrides: Sequence[str], whole: bool
 
 
 def _show(model: TrackedModel, found: Labelled, scores: Scores) -> None:
-    low, high = scores.interval
     console.show_summary(
         f"{model.name} (run {model.run_id[:8]})",
         {
             "data": f"{found.name}: {scores.images:,} images, {found.remark}",
-            "accuracy": f"{scores.accuracy:.4f}  (95 % interval {low:.4f} to {high:.4f})",
+            "accuracy": f"{scores.accuracy:.4f}  ({interval(scores.accuracy, scores.images)})",
             "loss": f"{scores.loss:.4f}",
             "calibration": f"{scores.calibration_error:.4f} expected error, of {BINS} bins",
         },
@@ -134,6 +137,7 @@ def _record(model: TrackedModel, found: Labelled, scores: Scores, curves: Mappin
     robustness = {kind: [dict(zip(named, point, strict=True)) for point in points] for kind, points in curves.items()}
     return {
         "data": found.name,
+        "digest": found.digest,
         "images": scores.images,
         "of": found.remark,
         "accuracy": scores.accuracy,

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from digitlab.config.errors import UserError, check_extra
+from digitlab.config.errors import UserError, check_extra, user_errors
 from digitlab.data.corrupt import KINDS, STRENGTHS, corrupt
 from digitlab.inference import labelled
 from digitlab.inference.model import TrackedModel, tracked_model
 from digitlab.inference.web import write_page
+from digitlab.models.predictor import export_program
 from digitlab.platform import console
 from digitlab.tracking.store import Store
 
@@ -47,19 +48,23 @@ def export(store: Store, reference: str, form: str, int8: bool = False, output: 
     check_extra(f"--format={form}", chosen.packages, "export")
     model = tracked_model(store, reference)
     target = output or Path(f"{model.file_name}{'-int8' if int8 else ''}{chosen.suffix}")
-    is_new = not target.exists() if form == "web" else not target.is_dir()
+    is_new = not os.path.lexists(target) if form == "web" else not target.is_dir()
     if not (is_new and target.absolute().parent.is_dir()):
         kind = "a new folder" if form == "web" else "a file"
         raise UserError(f"--output={target}: must be {kind} in a folder that exists")
-    with tempfile.TemporaryDirectory(dir=target.absolute().parent, prefix=".digitlab-") as folder:
+    try:
+        beside = tempfile.TemporaryDirectory(dir=target.absolute().parent, prefix=".digitlab-")
+    except OSError as error:  # which names the temporary folder
+        raise UserError(f"--output={target}: {error.strerror}") from error
+    with beside as folder:
         file = Path(folder) / f"model{chosen.suffix}"
-        with warnings.catch_warnings(action="ignore"):  # of exporters, about themselves
+        with user_errors(f"--format={form}"), warnings.catch_warnings(action="ignore"):  # of exporters, of themselves
             chosen.write(model, file)
             if int8:
                 file = _quantize(file)
-        predict = chosen.read(model, file)
-        images = check_images(model)
-        difference = float(np.abs(predict(images) - model.predict(images)).max())
+            predict = chosen.read(model, file)
+            images = check_images(model)
+            difference = float(np.abs(predict(images) - model.predict(images)).max())
         if not int8 and not difference <= LARGEST:
             raise UserError(
                 f"--format={form}: gives other probabilities, by up to {difference:.2g}; nothing is written"
@@ -98,9 +103,7 @@ def _accuracies(store: Store, model: TrackedModel, predict: Predict) -> str:
 
 
 def _program(model: TrackedModel) -> Any:
-    """Export the module again, for any number of images."""
-    examples = torch.from_numpy(model.examples[:1]).repeat_interleave(2, dim=0)
-    return torch.export.export(model.module, (examples,), dynamic_shapes=[{0: torch.export.Dim.AUTO}])
+    return export_program(model.module, torch.from_numpy(model.examples))
 
 
 def _write_pt2(model: TrackedModel, file: Path) -> None:
@@ -112,9 +115,8 @@ def _read_pt2(model: TrackedModel, file: Path) -> Predict:
 
 
 def _write_torchscript(model: TrackedModel, file: Path) -> None:
-    examples = torch.from_numpy(model.examples[:1]).repeat_interleave(2, dim=0)
     with torch.no_grad():
-        traced: Any = torch.jit.trace(model.module, (examples,), check_trace=False)
+        traced: Any = torch.jit.trace(model.module, (torch.from_numpy(model.examples),), check_trace=False)
     traced.save(str(file))
 
 
@@ -167,16 +169,11 @@ def _read_web(model: TrackedModel, folder: Path) -> Predict:
 
 def _quantize(file: Path) -> Path:
     """Write an ONNX model again with weights of 8 bits; activations are quantized as they come."""
-    import logging
-
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     smaller = file.with_name(f"int8{file.suffix}")
-    logging.disable(logging.WARNING)
-    try:
+    with console.without_logs():
         quantize_dynamic(file, smaller, weight_type=QuantType.QInt8)
-    finally:
-        logging.disable(logging.NOTSET)
     return smaller
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from digitlab.config.errors import UserError, user_errors
 from digitlab.data.resize import recolor, resize_pixels
 from digitlab.inference.digits import BOX, SIDE
+from digitlab.models.predictor import check_numbers
 from digitlab.tracking import queries, references
 from digitlab.tracking.flavor import load_model
 from digitlab.tracking.store import Store
@@ -88,7 +89,10 @@ def _is_framed(places: np.ndarray, light: np.ndarray) -> bool:
 
 
 def tracked_model(store: Store, reference: str) -> TrackedModel:
-    """Load the model of the run that `reference` names; UserError where there is none, OSError where it is damaged."""
+    """Load the model of the run that `reference` names; OSError where it is damaged.
+
+    Raises UserError where there is none, or none that can be used.
+    """
     with user_errors("run"):
         run = references.resolve(store, reference)
     uri = queries.model_uri(store, run.info.run_id)
@@ -99,4 +103,9 @@ def tracked_model(store: Store, reference: str) -> TrackedModel:
     with store.translate_errors():
         module, classes, examples = load_model(uri, store.uri)
     digest = next((each.dataset.digest for each in (run.inputs.dataset_inputs if run.inputs else ())), "none")
-    return TrackedModel(run.info.run_id, name, module, classes, examples, digest)
+    model = TrackedModel(run.info.run_id, name, module, classes, examples, digest)
+    with user_errors(f"run: the logged model of {model.run_id[:8]}"):
+        check_numbers(module, torch.from_numpy(examples))
+        if not np.isfinite(model.predict(torch.from_numpy(examples))).all():
+            raise ValueError("gives no probabilities, for the run diverged")
+    return model

@@ -35,7 +35,7 @@ def predict(
     read, else the largest. What the network saw is written into the folder `inputs`. Raises UserError.
     """
     files = list(_expand(paths))
-    if inputs and inputs.exists() and not inputs.is_dir():
+    if inputs and not next(each for each in (inputs, *inputs.absolute().parents) if each.exists()).is_dir():
         raise UserError(f"--save-inputs={inputs}: must be a folder")
     model = tracked_model(store, reference)
     if many and not model.is_framed_like_mnist:

@@ -58,7 +58,7 @@ def _runtime() -> dict[str, bytes]:
     """Return the files of DIGESTS out of npm's package."""
     npm = shutil.which("npm")
     if npm is None:
-        raise UserError(f"--format=web: needs npm, which brings {PACKAGE}")
+        raise UserError(f"needs npm, which brings {PACKAGE}")
     with tempfile.TemporaryDirectory() as folder:
         packed = subprocess.run(
             [npm, "pack", "--prefer-offline", "--silent", PACKAGE], cwd=folder, capture_output=True, text=True
@@ -66,12 +66,12 @@ def _runtime() -> dict[str, bytes]:
         files = list(Path(folder).glob("*.tgz"))
         if packed.returncode or not files:
             said = " ".join((packed.stderr or packed.stdout).split())
-            raise UserError(f"--format=web: npm pack {PACKAGE} failed: {said[:200]}")
+            raise UserError(f"npm pack {PACKAGE} failed: {said[:200]}")
         with tarfile.open(files[0]) as archive:
             found = {name: _member(archive, f"package/dist/{name}") for name in DIGESTS}
     for name, content in found.items():
         if hashlib.sha256(content).hexdigest() != DIGESTS[name]:
-            raise UserError(f"--format=web: {name} of {PACKAGE} is not what it was when digitlab was made")
+            raise UserError(f"{name} of {PACKAGE} is not what it was when digitlab was made")
     return found
 
 

@@ -1,6 +1,8 @@
 """A network with its preprocessing and softmax: the model that is logged, exported and served."""
 
+import torch
 from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
 
 
 class Predictor(nn.Module):
@@ -12,3 +14,24 @@ class Predictor(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(self.preprocess(images)).softmax(1)
+
+
+def export_program(predictor: nn.Module, images: Tensor) -> ExportedProgram:
+    """Export `predictor` as MLflow does, for any number of images; of `images` it takes two, for one stays one."""
+    return torch.export.export(predictor, (_some(images, 2),), dynamic_shapes=[{0: Dim.AUTO}])
+
+
+def check_numbers(exported: nn.Module, images: Tensor) -> None:
+    """Raise ValueError where `exported` does not take one and three of `images`: torch fixes their number silently."""
+    for count in (1, 3):
+        try:
+            exported(_some(images, count))
+        except Exception as error:  # of whatever kind
+            raise ValueError(
+                f"torch.export fixed how many images it takes, and {count} is refused: forward must say "
+                "images.shape[0], not len(images), nor make an int of it"
+            ) from error
+
+
+def _some(images: Tensor, count: int) -> Tensor:
+    return images[torch.arange(count) % len(images)]

@@ -3,7 +3,8 @@
 import logging
 import sys
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.markup import escape
@@ -59,6 +60,16 @@ def prepare() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     for name in ("callbacks", "profilers"):  # what they are asked to say: tables, and verbose=true
         logging.getLogger(f"pytorch_lightning.{name}").setLevel(logging.INFO)
+
+
+@contextmanager
+def without_logs() -> Iterator[None]:
+    """Keep libraries from logging in many lines what is said in one."""
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def draw_layers(layers: Iterable[tuple[str, str, str, int]]) -> str:

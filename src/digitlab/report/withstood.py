@@ -14,10 +14,10 @@ from digitlab.tracking.store import Store
 
 
 def show_withstood(store: Store, a: Sequence[Result], b: Sequence[Result]) -> None:
-    """Print a table for each data set on which runs of both sides were corrupted: means by kind and strength."""
+    """Print a table for all images that runs of both sides were measured on, corrupted: means by kind and strength."""
     of = [_measured(store, side) for side in (a, b)]
-    for name in of[0].keys() & of[1].keys():
-        sides = {"A": of[0][name], "B": of[1][name]}
+    for each in sorted(of[0].keys() & of[1].keys()):
+        name, sides = each[0], {"A": of[0][each], "B": of[1][each]}
         rows = [
             [kind, f"{side}, n = {len(runs)}", *(f"{value:.4f}" for value in _mean(runs, kind))]
             for kind in sides["A"][0]["corrupted"]
@@ -27,12 +27,12 @@ def show_withstood(store: Store, a: Sequence[Result], b: Sequence[Result]) -> No
         console.show_table((f"{name}, corrupted", "by strength", *strengths), rows, text_columns=2)
 
 
-def _measured(store: Store, side: Sequence[Result]) -> dict[str, list[Mapping[str, Any]]]:
-    """Return by data set what the runs of a side scored on its corrupted images."""
+def _measured(store: Store, side: Sequence[Result]) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
+    """Return by data set, and what tells its images from others, what the runs of a side scored on them, corrupted."""
     found = defaultdict(list)
     for record in (record for run in side for record in _evaluations(store, run.run_id)):
         if "corrupted" in record:
-            found[record["data"]].append(record)
+            found[record["data"], record.get("digest", "")].append(record)
     return found
 
 

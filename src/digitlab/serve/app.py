@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import re
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from PIL import Image
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
+from digitlab.data.picture_file import TooLargeError
 from digitlab.inference import web
 from digitlab.inference.look import Picture
 from digitlab.inference.model import TrackedModel, tracked_model
@@ -80,6 +82,7 @@ class Served:
 
 def serve(store: Store, references: Sequence[str], host: str, port: int) -> int:
     """Serve the models of runs until a signal ends it; return the exit code. Raises UserError."""
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # of pictures that others sent
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // 2))  # the others read requests meanwhile
     models = {each: tracked_model(store, each) for each in dict.fromkeys(references)}
     listening, address = listen(host, port)
@@ -99,6 +102,7 @@ def make_app(served: Sequence[Served]) -> FastAPI:
     app = FastAPI(title="digitlab", docs_url=None, redoc_url=None)  # whose pages load scripts
     app.add_exception_handler(StarletteHTTPException, _say_why)  # FastAPI's are of this kind too
     app.add_exception_handler(RequestValidationError, _say_which)
+    app.add_exception_handler(Exception, _say_failure)
     metrics = Metrics()
     app.add_middleware(metrics.middleware)
     first = served[0]
@@ -173,6 +177,8 @@ def _look(served: Sequence[Served], body: bytes, many: bool, explain: bool) -> l
         if width * height > MEGAPIXELS * 1e6:
             raise HTTPException(413, f"the picture has {width:,} x {height:,} pixels; allowed: {MEGAPIXELS} million")
         return [_see(each, picture, many, explain) for each in served]
+    except TooLargeError:
+        raise HTTPException(413, f"the picture has too many pixels; allowed: {MEGAPIXELS} million") from None
     except OSError as error:
         raise HTTPException(400, f"this {error}") from None
 
@@ -204,6 +210,11 @@ async def _say_why(request: Request, error: Any) -> JSONResponse:
     """Answer a mistake as MLflow's server does."""
     content = {"error_code": HTTPStatus(error.status_code).name, "message": error.detail}
     return JSONResponse(content, error.status_code, error.headers)
+
+
+async def _say_failure(request: Request, error: Exception) -> JSONResponse:
+    """Answer what nobody foresaw as any mistake; the server's terminal has the traceback."""
+    return await _say_why(request, HTTPException(500, "the server failed; its terminal says how"))
 
 
 async def _say_which(request: Request, error: Any) -> JSONResponse:

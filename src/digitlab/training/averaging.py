@@ -22,6 +22,7 @@ class Average:
 
     def __init__(self, kind: str, decay: float = 0.999, start: float = 0.75):
         self.kind, self.decay, self.start = kind, decay, start
+        self.epoch = 0  # that a mean has the weights of, the last one
         self.count = 0  # of the weights in a mean; of an ema it says whether there are any
         self.values: dict[str, Tensor] = {}  # the average, by name
         self.weights: dict[str, Tensor] = {}  # the network's own, in the memory that it trains on
@@ -41,10 +42,11 @@ class Average:
             self._add(1 - self.decay)
 
     @torch.no_grad()
-    def end_epoch(self, progress: float, network: nn.Module, batches: Iterable[Tensor]) -> None:
-        """Take the weights into a mean after the share `progress` of all epochs; `batches` are of training images."""
-        if self.kind == "ema" or progress <= self.start:
+    def end_epoch(self, epoch: int, epochs: int, network: nn.Module, batches: Iterable[Tensor]) -> None:
+        """Take the weights after `epoch` of all `epochs` into a mean, once; `batches` are of training images."""
+        if self.kind == "ema" or epoch / epochs <= self.start or epoch == self.epoch:
             return
+        self.epoch = epoch
         self._add(1 / (self.count + 1))
         if any(isinstance(layer, _BatchNorm) for layer in network.modules()):
             self.lend()

@@ -41,7 +41,8 @@ def sees_steps(callback: Callback) -> bool:
 
     A callback that can also take a chunk of steps as one batch has a true attribute `takes_chunks`.
     """
-    has_hook = any(getattr(type(callback), hook) is not getattr(Callback, hook) for hook in STEP_HOOKS)
+    hooks = {hook: getattr(callback, hook) for hook in STEP_HOOKS}  # of the object: LambdaCallback sets its own there
+    has_hook = any(getattr(each, "__func__", None) is not getattr(Callback, name) for name, each in hooks.items())
     return has_hook and not getattr(callback, "takes_chunks", False)
 
 

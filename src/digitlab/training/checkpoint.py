@@ -17,6 +17,7 @@ import torch
 from lightning_fabric.plugins.io import TorchCheckpointIO
 from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint
 
+from digitlab.config.errors import UserError
 from digitlab.training.lightning_internals import callbacks_of, write_epoch_metrics
 from digitlab.training.monitor import loss_of
 from digitlab.training.user_checkpoints import follow
@@ -92,7 +93,8 @@ class DurableCheckpointIO(TorchCheckpointIO):
 
     Lightning writes in $TMPDIR without fsync, then moves the file onto the old checkpoint; across file systems that is
     a copy, so a full disk destroys the old checkpoint. This class writes beside the target, syncs, reads back, then
-    replaces. Any failure raises an OSError that names the file, which is unchanged, and removes the temporary file.
+    replaces. Any failure raises an OSError that names the file, which is unchanged, and removes the temporary file; a
+    callback whose state has become unreadable, a UserError.
     """
 
     def save_checkpoint(self, checkpoint: dict, path: str | os.PathLike, storage_options=None) -> None:
@@ -112,8 +114,21 @@ class DurableCheckpointIO(TorchCheckpointIO):
         except (OSError, DamagedError) as error:
             with suppress(OSError):
                 temporary.unlink()
+            for key, state in checkpoint.get("callbacks", {}).items() if isinstance(error, DamagedError) else ():
+                check_state(f"trainer.callbacks: {key}", state)
             number, reason = (error.errno, error.strerror) if isinstance(error, OSError) else (errno.EIO, str(error))
             raise OSError(number, reason, str(path)) from error
+
+
+def check_state(key: str, state: Any) -> None:
+    """Raise UserError for a state of `key` that a checkpoint could hold, and could not be read from it."""
+    content = io.BytesIO()
+    try:
+        torch.save(state, content)
+        content.seek(0)
+        torch.load(content, weights_only=True)
+    except Exception as error:
+        raise UserError(f"{key}: its state must be of tensors, numbers, text, lists and dicts, to be saved") from error
 
 
 class DamagedError(Exception):

@@ -17,20 +17,18 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import MeanMetric, Metric
 
 from digitlab.config.errors import UserError
-from digitlab.data.batches import Batches, Chunk, images_of
+from digitlab.data.batches import Chunk, images_of
 from digitlab.data.sources import Pairs
 from digitlab.training.averaging import Average
 from digitlab.training.callbacks import sees_steps
 from digitlab.training.cuda_graph import Graph, make_capturable
 from digitlab.training.distributed import Team
-from digitlab.training.handover import hand_over, take_over
+from digitlab.training.handover import hand_over
 from digitlab.training.lightning_internals import callbacks_of, count_optimizer_steps, datamodule_of
 from digitlab.training.losses import LOSSES
 from digitlab.training.monitor import loss_of
 from digitlab.training.precision import OFF, scaler_of, take_step
-from digitlab.training.steps import Steps
-
-LAST_POINT = "images_per_s"  # the last metric that an epoch writes: where it is stored, so are the others
+from digitlab.training.steps import RATE, Steps
 
 
 class Classifier(pl.LightningModule):
@@ -39,13 +37,14 @@ class Classifier(pl.LightningModule):
     `loss` is a name of LOSSES, or a module of logits (B, C) and labels (B,) whose value is a mean over the batch.
 
     Batches are float (B, C, H, W) and int64 (B,), of any loader; each is one optimizer step, or `accumulate` of them
-    are. A `Chunk` of them is taken as one Lightning batch, which changes no number. Norms of gradients above `clip` are
-    cut to it. On a GPU the steps replay a CUDA graph, unless a callback has hooks around steps: those are called as in
-    automatic optimization. `scheduler` steps with the optimizer, a ReduceLROnPlateau by `monitor` each epoch.
-    `max_steps` end the training. In validation, checkpoints and after training the weights are their `average`, if
-    there is one. Of `metrics` each is called with probabilities (N, C) and labels (N,), and gives one number. All go to
-    the logger with step = finished epochs (0 = untrained), `train/loss_step` with step = optimizer steps. After a test,
-    `probabilities` (N, C) and `labels` (N,) hold what was predicted of what.
+    are, of an ImageData with as many `batches_per_step`. A `Chunk` of them is taken as one Lightning batch, which
+    changes no number. Norms of gradients above `clip` are cut to it. On a GPU the steps replay a CUDA graph, unless a
+    callback has hooks around steps: those are called as in automatic optimization. `scheduler` steps with the
+    optimizer, a ReduceLROnPlateau by `monitor` each epoch. `max_steps` end the training. In validation, checkpoints and
+    after training the weights are their `average`, if there is one. Of `metrics` each is called with probabilities (N,
+    C) and labels (N,), and gives one number. All go to the logger with step = finished epochs (0 = untrained),
+    `train/loss_step` with step = optimizer steps. After a test, `probabilities` (N, C) and `labels` (N,) hold what was
+    predicted of what.
     """
 
     def __init__(
@@ -78,11 +77,16 @@ class Classifier(pl.LightningModule):
         self.returns_results = True  # from trainer.test and validate; a run records them itself, in double precision
 
     @property
+    def left(self) -> int:
+        """How many optimizer steps there may still be."""
+        return self.max_steps - self.global_step if self.max_steps else sys.maxsize
+
+    @property
     def logged(self) -> list[str]:
         """The names of what every epoch logs."""
         rate = ["lr"] if self.scheduler else []
         measured = [f"val/{name}" for name in self.metrics]
-        return ["train/loss", "train/acc", "val/loss", "val/acc", *measured, "time/epoch_s", LAST_POINT, *rate]
+        return ["train/loss", "train/acc", "val/loss", "val/acc", *measured, "time/epoch_s", RATE, *rate]
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images)
@@ -106,16 +110,17 @@ class Classifier(pl.LightningModule):
             self.graph = Graph(self._step, self.optimizer)
 
     def training_step(self, batch: Pairs | Chunk, index: int) -> dict[str, Tensor]:
+        if self.accumulate > 1 and not isinstance(batch, Chunk):
+            raise UserError(f"accumulate={self.accumulate}: needs an ImageData whose batches_per_step says so too")
         batches = batch if isinstance(batch, Chunk) else [batch]
-        left = self.max_steps - self.global_step if self.max_steps else sys.maxsize
-        count = min(left, -(-len(batches) // self.accumulate))
+        count = min(self.left, -(-len(batches) // self.accumulate))
         results, sizes = torch.empty(count, 3 if self.team else 2, device=self.device), []
         step, batches = self.graph or self._step, iter(batches)
         for result in results:
             sizes.append(self._take(step, batches, result))
         self.steps.add(results, sizes)
         count_optimizer_steps(self.trainer, count)
-        if count == left:
+        if not self.left:
             self.trainer.should_stop = True  # which ends the epoch here, validated as any
         return {"loss": results[-1, 0]}
 
@@ -162,15 +167,6 @@ class Classifier(pl.LightningModule):
             self.scaler.scale(loss).backward()
         return torch.stack((loss.detach().float(), (logits.detach().argmax(1) == labels).sum().float()))
 
-    def follow(self, epoch: Mapping[str, Any], batches: Batches) -> None:
-        """Take the steps of an epoch that the first process of the team has handed over."""
-        take_over(epoch, self, self.optimizer, self.scheduler, self.scaler)
-        if batches.sampler:
-            batches.sampler.set_epoch(epoch["number"])
-        some, result = iter(batches), torch.empty(3, device=self.device)
-        for _ in range(epoch["steps"]):
-            self._take(self._step, some, result)
-
     def _tell(self, hook: str, *arguments: Any) -> None:
         for callback in self.observers:
             getattr(callback, hook)(self.trainer, self, *arguments)
@@ -204,13 +200,13 @@ class Classifier(pl.LightningModule):
         self.seconds: float | None = None
         self.started = time.perf_counter()
         if self.team:
-            left = self.max_steps - self.global_step if self.max_steps else sys.maxsize
-            self.shared = min(left, datamodule_of(self.trainer).steps_per_epoch)
+            self.shared = min(self.left, datamodule_of(self.trainer).steps_per_epoch)
             handed = hand_over(self, self.optimizer, self.scheduler, self.scaler)
             self.team.tell({"number": self.current_epoch, "steps": self.shared, **handed})
 
     def on_train_epoch_end(self) -> None:
         seconds = self.seconds or self._stop_clock()  # which validation stops, where there is one
+        self._end_average()  # which validation does, where there is one
         losses, _, sizes = self.steps.stack()
         if self.team and len(losses) != self.shared:  # the others wait within a step for this process
             raise UserError(f"trainer.callbacks: an epoch ended after {len(losses)} of {self.shared} steps; "
@@ -219,9 +215,16 @@ class Classifier(pl.LightningModule):
             for step, loss in enumerate(losses.tolist(), self.global_step - len(losses) + 1):
                 self.logger.log_metrics({"train/loss_step": loss}, step)
         loss, acc = self.steps.means()
-        rates = {"time/epoch_s": seconds, LAST_POINT: float(sizes.sum()) / seconds}
+        rates = {"time/epoch_s": seconds, RATE: float(sizes.sum()) / seconds}
         lr = {"lr": self.optimizer.param_groups[0]["lr"]} if self.scheduler else {}
         self._publish({"train/loss": loss, "train/acc": acc, **lr, **rates}, self.current_epoch + 1)
+
+    def _end_average(self) -> None:
+        """Take the weights of this epoch into its mean, where the epoch is over."""
+        if self.average and (self.trainer.is_last_batch or self.trainer.should_stop):
+            images = images_of(self.trainer.train_dataloader or (), self.device)
+            with self.trainer.precision_plugin.forward_context():
+                self.average.end_epoch(self.current_epoch + 1, self.trainer.max_epochs or 1, self.network, images)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         self._evaluate(batch)
@@ -230,17 +233,14 @@ class Classifier(pl.LightningModule):
         if self.steps:
             self._stop_clock()
         if self.average and self.is_fitting:
-            progress = (self.current_epoch + 1) / (self.trainer.max_epochs or 1)
-            images = images_of(self.trainer.train_dataloader or (), self.device)
-            with self.trainer.precision_plugin.forward_context():
-                self.average.end_epoch(progress, self.network, images)
+            self._end_average()
             self.average.lend()
 
     def on_validation_epoch_end(self) -> None:
         values = self._means("val")
         if self.trainer.sanity_checking:  # of some batches, for Lightning's sake
             return
-        if self.average:
+        if self.average and self.is_fitting:
             self.average.take_back()
         if self.is_fitting and isinstance(self.scheduler, ReduceLROnPlateau):
             self.scheduler.step(loss_of(values, self.monitor))  # pyright: ignore[reportArgumentType]  its stub

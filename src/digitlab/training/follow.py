@@ -7,16 +7,22 @@ import json
 import math
 import sys
 import warnings
+from collections.abc import Mapping
+from typing import Any
 
+import torch
 from omegaconf import DictConfig
 
 from digitlab.config.allowed import allow
 from digitlab.config.errors import one_line_errors
+from digitlab.data.batches import Batches
 from digitlab.platform import console, machine
 from digitlab.platform.environment import shielded
 from digitlab.platform.signals import end_with_parent, exit_on_signals
 from digitlab.platform.startup import fast_exit
 from digitlab.training.checkpoint import reseed
+from digitlab.training.classifier import Classifier
+from digitlab.training.handover import take_over
 from digitlab.training.precision import scaler_of
 from digitlab.training.setup import set_up
 
@@ -37,8 +43,18 @@ def follow(cfg: DictConfig) -> float:
         while epoch := team.hear():
             reseed(job.cfg.seed, epoch["number"], team.place.rank)
             with job.trainer.precision_plugin.train_step_context():
-                job.classifier.follow(epoch, batches)
+                _take_epoch(job.classifier, epoch, batches)
     return math.nan
+
+
+def _take_epoch(classifier: Classifier, epoch: Mapping[str, Any], batches: Batches) -> None:
+    """Take the steps of an epoch that the first process has handed over."""
+    take_over(epoch, classifier, classifier.optimizer, classifier.scheduler, classifier.scaler)
+    if batches.sampler:
+        batches.sampler.set_epoch(epoch["number"])
+    some, result = iter(batches), torch.empty(3, device=classifier.device)
+    for _ in range(epoch["steps"]):
+        classifier._take(classifier._step, some, result)
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from rich.progress import Progress as Bar
 
 from digitlab.platform import console
 from digitlab.training.classifier import Classifier
+from digitlab.training.steps import RATE
 
 REFRESH = 4  # Lightning batches between two updates of the bar, because reading the loss waits for the device
 
@@ -76,7 +77,7 @@ class Progress(Callback):
             f"{self.label}epoch {self.reported:>{len(str(trainer.max_epochs))}}/{trainer.max_epochs}"
             f"  train loss {of['train/loss']:.4f} acc {of['train/acc']:.4f}"
             f"  val loss {of['val/loss']:.4f} acc {of['val/acc']:.4f}"
-            f"  {of['time/epoch_s']:.1f} s, {of['images_per_s']:,.0f} images/s"
+            f"  {of['time/epoch_s']:.1f} s, {of[RATE]:,.0f} images/s"
         )
 
     def _stop(self) -> None:

@@ -27,6 +27,7 @@ from digitlab.tracking import notes
 from digitlab.tracking.run import Run
 from digitlab.training.classifier import Classifier
 from digitlab.training.setup import Job
+from digitlab.training.steps import RATE
 from digitlab.training.trial import why_not_exported
 
 STAGES = ("train", "val", "test")
@@ -87,7 +88,8 @@ def conclude(run: Run, job: Job, epoch: int) -> None:
     if job.cfg.trainer.precision == "bf16-true":
         classifier.network.float()  # the weights as they are, in what every machine and format computes in
     try:
-        run.log_model(model, Predictor(data.preprocess, classifier.network), images[:2], epoch, data.classes)
+        example = np.resize(images, (2, *images.shape[1:]))  # two, where there is one: see export_program
+        run.log_model(model, Predictor(data.preprocess, classifier.network), example, epoch, data.classes)
     except Exception:
         run.without_model = why_not_exported(classifier.network, data)  # what training left can differ from the start
         if not run.without_model:
@@ -134,7 +136,7 @@ def summarize(run: Run, job: Job, weights: str, directions: str) -> None:
         console.say(f"{run.name}: test accuracy {accuracy}")
         return
     _, seconds = run.history("time/epoch_s")
-    _, rates = run.history("images_per_s")
+    _, rates = run.history(RATE)
     console.show_summary(
         f"\n{run.name}",
         {

@@ -12,10 +12,10 @@ from digitlab.tracking.store import Store
 from digitlab.tracking.turn import find_or_begin
 from digitlab.training import record
 from digitlab.training.checkpoint import EpochCheckpoint, load_tested, resume_from
-from digitlab.training.classifier import LAST_POINT
 from digitlab.training.lightning_internals import callbacks_of, step_of_metrics
 from digitlab.training.progress import Progress
 from digitlab.training.setup import Job, name_run, set_up
+from digitlab.training.steps import RATE
 from digitlab.training.trial import why_not_exported
 from digitlab.training.user_checkpoints import move_checkpoints
 
@@ -80,7 +80,7 @@ def fit(run: Run, job: Job) -> int:
         if isinstance(callback, Progress) and job.is_cell:
             callback.label = f"{run.name}: "
     stored = run.logger.stored
-    newest = resume_from(run.checkpoints, run.id, job.tested_weights, recorded=stored.get(LAST_POINT, 0))
+    newest = resume_from(run.checkpoints, run.id, job.tested_weights, recorded=stored.get(RATE, 0))
     if newest:
         console.say(f"after epoch {newest.epoch} of {trainer.max_epochs}")
     else:

@@ -37,9 +37,9 @@ from digitlab.training.classifier import Classifier
 from digitlab.training.distributed import ALONE, Place, Team
 from digitlab.training.metrics import check_metric, named_metric
 from digitlab.training.monitor import MODES
-from digitlab.training.parameter_groups import check_keys
+from digitlab.training.parameter_groups import check_keys, check_rates
 from digitlab.training.parameter_groups import groups as groups_of
-from digitlab.training.sharing import check_callbacks, check_devices, check_parts
+from digitlab.training.sharing import check_callbacks, check_devices, check_layers, check_loss
 from digitlab.training.user_checkpoints import place_checkpoints
 
 
@@ -148,20 +148,23 @@ def assemble(cfg: DictConfig, data: ImageData, place: Place = ALONE) -> tuple[Cl
     fixed["accumulate_grad_batches"] = 1  # that too: in manual optimization Lightning does not
     data.batches_per_step = cfg.trainer.get("accumulate_grad_batches") or 1
     fixed["max_steps"] = -1  # the classifier's work too: Lightning would end the last epoch without validation
-    steps = total_steps(cfg, data)
-    fixed["max_epochs"] = -(-steps // data.steps_per_epoch)
     trainer = build(cfg, "trainer", callbacks=list(callbacks.values()), **fixed)
 
     trial.try_network(network, data, trainer)
+    steps = total_steps(cfg, data)  # of an epoch as the network lets it be
+    epochs = trainer.fit_loop.max_epochs = -(-steps // data.steps_per_epoch)
     classifier = _classifier(cfg, data, network)
     check_monitors(callbacks, classifier.logged)
     if classifier.average:
         check_one_average(callbacks)
     if is_shared:
         check_callbacks(callbacks)
-        check_parts(network, classifier.loss, data.num_classes)
+        check_layers(network)
+    if is_shared or data.batches_per_step > 1:
+        key = "devices" if is_shared else "accumulate_grad_batches"
+        check_loss(classifier.loss, data.num_classes, f"trainer.{key}=1")
     trial.try_step(classifier, data, trainer)
-    trial.try_scheduler(classifier, fixed["max_epochs"], steps)
+    trial.try_scheduler(classifier, epochs, steps)
     trial.try_checkpoint(classifier, callbacks)
     return _classifier(cfg, data, _network(cfg, data)), trainer
 
@@ -188,6 +191,8 @@ def _classifier(cfg: DictConfig, data: ImageData, network: nn.Module) -> Classif
         for key in OmegaConf.missing_keys(cfg):
             OmegaConf.update(cfg, key, total_steps(cfg, data))
         scheduler = build(cfg, "scheduler", optimizer)
+        with user_errors("scheduler"):
+            check_rates(optimizer, (cfg.optim.get("bias") or {}).get("lr"))
     ends = {
         "accumulate": data.batches_per_step,
         "clip": cfg.trainer.get("gradient_clip_val"),
@@ -206,7 +211,9 @@ def _classifier(cfg: DictConfig, data: ImageData, network: nn.Module) -> Classif
 def _optimizer(cfg: DictConfig, network: nn.Module) -> Optimizer:
     told = cfg.copy()
     bias = {key: value for key, value in (told.optim.pop("bias", None) or {}).items() if value is not None}
-    optimizer = build(told, "optim", groups_of(network, bias))
+    with user_errors("optim"):
+        groups = groups_of(network, bias)
+    optimizer = build(told, "optim", groups)
     with user_errors("optim"):
         check_keys(optimizer, bias)
     return optimizer

@@ -26,19 +26,23 @@ def check_devices(cfg: DictConfig) -> None:
         )
 
 
-def check_parts(network: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], classes: int) -> None:
-    """Raise UserError where what is computed of a batch is not the mean of what is computed of its images."""
+def check_layers(network: nn.Module) -> None:
+    """Raise UserError for a layer that looks at a whole batch."""
     for name, layer in network.named_modules():
         if isinstance(layer, _BatchNorm) or getattr(layer, "running_mean", None) is not None:
             raise UserError(f"model: {name}: {type(layer).__name__} would see the rows of one process, not the batch; "
                             "allowed with trainer.devices=1")  # fmt: skip
+
+
+def check_loss(loss: Callable[[Tensor, Tensor], Tensor], classes: int, alone: str) -> None:
+    """Raise UserError where the loss of a batch is not the mean of its images'; with the key `alone` it need not be."""
     logits, labels = torch.randn(classes, classes, generator=torch.Generator().manual_seed(0)), torch.arange(classes)
     with user_errors("loss"):
         whole = loss(logits, labels)
         parts = torch.stack([loss(logits[[place]], labels[[place]]) for place in range(classes)])
     if not torch.allclose(whole, parts.mean(), rtol=1e-4):
-        raise UserError("loss: of a batch it is not the mean of its images' losses, so processes cannot share a batch; "
-                        "allowed with trainer.devices=1")  # fmt: skip
+        raise UserError("loss: of a batch it is not the mean of its images' losses, so a step cannot be made of parts; "
+                        f"allowed with {alone}")  # fmt: skip
 
 
 def check_callbacks(callbacks: Mapping[str, Callback]) -> None:

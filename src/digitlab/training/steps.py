@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+RATE = "images_per_s"  # the last metric that an epoch writes: where it is stored, so are the others
+
 
 class Steps:
     """Loss, number correct and images of each optimizer step of an epoch, on the device until they are asked for.

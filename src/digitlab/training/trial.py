@@ -4,12 +4,9 @@ What is tried is changed by it, and thrown away: the run has its own, built anew
 """
 
 import copy
-import io
-import logging
 import math
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import pytorch_lightning as pl
 import torch
@@ -20,10 +17,10 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from digitlab.config.errors import UserError, one_line, user_errors
 from digitlab.data.datamodule import ImageData
 from digitlab.models.layers import ReluDropout
-from digitlab.models.predictor import Predictor
+from digitlab.models.predictor import Predictor, check_numbers, export_program
 from digitlab.platform import console
 from digitlab.platform.text import shorten
-from digitlab.training.checkpoint import EpochCheckpoint
+from digitlab.training.checkpoint import EpochCheckpoint, check_state
 from digitlab.training.classifier import Classifier
 from digitlab.training.precision import scaler_of_a_trial
 
@@ -46,7 +43,7 @@ def try_network(network: nn.Module, data: ImageData, trainer: pl.Trainer) -> Non
     network.to(device)
     training = {FEW, *data.batch_sizes("train", device)}
     evaluation = {FEW, *data.batch_sizes("val", device), *data.batch_sizes("test", device)}
-    if _is_of_known_layers(network):
+    if are_known := _is_of_known_layers(network):
         training, evaluation = training & {1, FEW}, evaluation & {1, FEW}
     for size in sorted(training, reverse=True):
         try:
@@ -56,6 +53,8 @@ def try_network(network: nn.Module, data: ImageData, trainer: pl.Trainer) -> Non
                 raise
             data.joins_last = True
             console.say(f"the last image of each epoch joins the batch before it: {data.batch_size} + 1 images")
+            if not are_known:
+                _try_batch(network.train(), data, trainer, data.batch_size + 1)
     for size in sorted(evaluation, reverse=True):
         _try_batch(network.eval(), data, trainer, size)
 
@@ -105,6 +104,10 @@ def try_scheduler(classifier: Classifier, epochs: int, steps: int) -> None:
     if scheduler is None:
         return
     is_by_epoch = isinstance(scheduler, ReduceLROnPlateau)
+    if is_by_epoch and scheduler.mode != "min":
+        raise UserError(
+            f"scheduler.mode={scheduler.mode}: allowed: min, for of monitor=val/acc it gets the share of errors"
+        )
     with user_errors(f"scheduler: of {steps:,} steps in {epochs} epochs"), warnings.catch_warnings(action="ignore"):
         for _ in range(epochs if is_by_epoch else steps):
             scheduler.step(0.0) if is_by_epoch else scheduler.step()
@@ -120,32 +123,28 @@ def try_checkpoint(classifier: Classifier, callbacks: Mapping[str, Callback]) ->
             with user_errors(key):
                 states[key] = callback.state_dict()
     for key, state in states.items():
-        content = io.BytesIO()
-        try:
-            torch.save(state, content)
-            content.seek(0)
-            torch.load(content, weights_only=True)
-        except Exception as error:
-            raise UserError(
-                f"{key}: its state must be of tensors, numbers, text, lists and dicts, to be saved"
-            ) from error
+        check_state(key, state)
 
 
 def why_not_exported(network: nn.Module, data: ImageData) -> str:
-    """Say why torch.export cannot export the model that is logged of `network`; "" where it can.
+    """Say why torch.export cannot export the model that is logged of `network`, for any number of images; "" if it can.
 
     A network of torch's and digitlab's layers can; others are tried, which takes a second.
     """
     if _is_of_known_layers(network):
         return ""
-    with torch.random.fork_rng(), _silent():
+    with torch.random.fork_rng(), console.without_logs():
         predictor = Predictor(data.preprocess, copy.deepcopy(network)).cpu().eval()
         images = data.splits["train"][0][:FEW].cpu()
         try:
-            torch.export.export(predictor, (images,), dynamic_shapes=[{0: torch.export.Dim.AUTO}])
+            exported = export_program(predictor, images).module()
         except Exception as error:  # of whatever kind the network's own code raises
             reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
             return f"torch.export cannot export it ({shorten(reason)})"
+        try:
+            check_numbers(exported, images)
+        except ValueError as error:
+            return str(error)
     return ""
 
 
@@ -153,16 +152,6 @@ def _is_of_known_layers(network: nn.Module) -> bool:
     """Say whether torch or digitlab wrote every forward pass in `network`."""
     forwards = (type(each).forward.__module__ for each in network.modules())
     return all(module.startswith(("torch.nn.modules.", "digitlab.models.")) for module in forwards)
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Keep torch.export from logging in many lines what is said in one."""
-    logging.disable(logging.ERROR)
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 def _some(data: ImageData, size: int, trainer: pl.Trainer) -> tuple[Tensor, Tensor]:
