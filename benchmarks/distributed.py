@@ -12,6 +12,7 @@ import torch
 from measure import configure, in_turn, seconds, show, verdict
 
 from digitlab.platform import console, machine
+from digitlab.training.follow import take_epoch
 from digitlab.training.handover import hand_over
 from digitlab.training.setup import Job, set_up
 
@@ -33,7 +34,7 @@ def stepper(job: Job, is_shared: bool):
         epoch = {"number": next(epochs), "steps": steps, **handed}
         if is_shared:
             job.team.tell(epoch)
-        return seconds(lambda: job.classifier.follow(epoch, batches)) / steps
+        return seconds(lambda: take_epoch(trained, epoch, batches)) / steps
 
     return measure
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from digitlab.data.datamodule import ImageData
 from digitlab.data.sources import torchvision_mnist
-from digitlab.models import layers, networks
+from digitlab.models import blocks, layers, networks
 from digitlab.platform import machine
 from digitlab.training.checkpoint import ReseedEveryEpoch
 from digitlab.training.classifier import Classifier
@@ -34,7 +34,7 @@ class StockDropout(nn.Sequential):
 
 def accuracy(data: ImageData, layer: type[nn.Module], seed: int) -> float:
     """Return the test accuracy of a small network with three kinds of dropout."""
-    networks.ReluDropout = layer
+    blocks.ReluDropout = layer
     pl.seed_everything(seed, verbose=False)
     network = networks.ConvNet(BLOCKS, [{"units": 64, "dropout": 0.5}])
     classifier = Classifier(network, torch.optim.Adam(network.parameters(), fused=True))

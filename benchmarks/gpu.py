@@ -266,7 +266,7 @@ def measure_times(data: ImageData) -> list[list[str]]:
             usual = datasets.MNIST(folder, transform=transforms.ToTensor())
         else:
             pixels, labels = data.splits["train"]
-            usual = TensorDataset(pixels.unsqueeze(1) / 255, labels)
+            usual = TensorDataset(torch.as_tensor(pixels).unsqueeze(1) / 255, labels)
         cases = {
             "ours": lambda: fit(classifier(NETWORK), data),
             "by hand": lambda: by_hand(data, NETWORK),

@@ -43,11 +43,11 @@ def follow(cfg: DictConfig) -> float:
         while epoch := team.hear():
             reseed(job.cfg.seed, epoch["number"], team.place.rank)
             with job.trainer.precision_plugin.train_step_context():
-                _take_epoch(job.classifier, epoch, batches)
+                take_epoch(job.classifier, epoch, batches)
     return math.nan
 
 
-def _take_epoch(classifier: Classifier, epoch: Mapping[str, Any], batches: Batches) -> None:
+def take_epoch(classifier: Classifier, epoch: Mapping[str, Any], batches: Batches) -> None:
     """Take the steps of an epoch that the first process has handed over."""
     take_over(epoch, classifier, classifier.optimizer, classifier.scheduler, classifier.scaler)
     if batches.sampler:
