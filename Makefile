@@ -32,8 +32,8 @@ claims: NAMED = $(patsubst claims=%,%,$(filter claims=%,$(ARGS)))
 claims: DRY = $(addprefix sweep.dry_run=,true True TRUE)
 claims: setup  ## run the tutorials' claims over five seeds, what is not done yet, and say which hold (hours; ARGS="claims=fashion")
 	@$(if $(NAMED),names=claim=$$(PYTHONPATH=src $(BIN)/python -m digitlab claims list $(NAMED) --names) || exit;) \
-	$(BIN)/python src/train.py sweep=claims $$names $(filter-out claims=%,$(ARGS)) || exit; \
-	$(if $(filter $(DRY),$(ARGS)),,$(BIN)/python src/report.py report.sweep=claims)
+	$(BIN)/python src/train.py sweep=claims $$names $(filter-out claims=%,$(ARGS)); swept=$$?; \
+	$(if $(filter $(DRY),$(ARGS)),,$(BIN)/python src/report.py report.sweep=claims || exit;) exit $$swept
 
 report: setup  ## say which differences in the latest sweep are real, in reports/ (ARGS="report.sweep=smoke")
 	$(BIN)/python src/report.py $(ARGS)

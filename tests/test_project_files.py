@@ -100,26 +100,3 @@ def test_files_that_a_page_names_exist(page):
     )
     missing = {name for name in named if "NAME" not in name and not (REPOSITORY / name).exists()}
     assert not missing
-
-
-@pytest.mark.parametrize(
-    ("arguments", "fails", "asked", "code"),
-    [
-        ("", "", ["train.py sweep=claims", "report.py report.sweep=claims"], 0),
-        ("claims=tutorial seed=0", "", ["claims list tutorial", "claim=a,b seed=0", "report.py"], 0),
-        ("sweep.dry_run=True", "", ["train.py sweep=claims sweep.dry_run=True"], 0),
-        ("claims=zzz", "list", ["claims list zzz --names"], 2),
-        ("", "train.py", ["train.py sweep=claims"], 2),
-    ],
-)
-def test_make_claims_reports_on_what_was_run_and_on_nothing_else(tmp_path, arguments, fails, asked, code):
-    """A Python that says what it is asked for stands in for ours."""
-    python, log = tmp_path / "python", tmp_path / "log"
-    refuses = f'case "$*" in *{fails}*) exit 1;; esac; ' if fails else ""
-    python.write_text(f'#!/bin/sh\necho "$*" >> {log}\n{refuses}case "$*" in *list*) echo a,b;; esac\n')
-    python.chmod(0o755)
-    command = ["make", "-s", "-o", "setup", "-o", ".venv/ready", "claims", f"ARGS={arguments}", f"BIN={tmp_path}"]
-    assert subprocess.run(command, cwd=REPOSITORY, capture_output=True).returncode == code
-    lines = log.read_text().splitlines()
-    assert len(lines) == len(asked)
-    assert all(words in line for words, line in zip(asked, lines, strict=True))

@@ -178,10 +178,10 @@ def test_confounders_within_a_claim_are_named(fake_store, capsys):
 def make_claims(repository, tmp_path):
     """Run `make claims` with a python whose train.py exits with `code`; return the commands it got, and the result."""
 
-    def make(arguments: str, code: int = 0) -> tuple[list[str], subprocess.CompletedProcess]:
+    def make(arguments: str, code: int = 0, names: str = "echo a,b") -> tuple[list[str], subprocess.CompletedProcess]:
         python, asked = tmp_path / "python", tmp_path / "asked"
         python.write_text(
-            f'#!/bin/sh\necho "$@" >> {asked}\n[ "$1" != -m ] || echo a,b\n[ "$1" != src/train.py ] || exit {code}\n'
+            f'#!/bin/sh\necho "$@" >> {asked}\n[ "$1" != -m ] || {names}\n[ "$1" != src/train.py ] || exit {code}\n'
         )
         python.chmod(0o755)
         command = ["make", "-o", "setup", "claims", f"BIN={tmp_path}", f"ARGS={arguments}"]
@@ -202,10 +202,17 @@ def test_make_claims_takes_some_of_them_by_a_word(make_claims):
     assert asked[:2] == ["-m digitlab claims list fashion --names", "src/train.py sweep=claims claim=a,b sweep.seeds=2"]
 
 
-def test_make_claims_with_dry_run_does_not_report(make_claims):
-    asked, ended = make_claims("sweep.dry_run=true")
-    assert asked == ["src/train.py sweep=claims sweep.dry_run=true"]
+@pytest.mark.parametrize("word", ["true", "True"])
+def test_make_claims_with_dry_run_does_not_report(make_claims, word):
+    asked, ended = make_claims(f"sweep.dry_run={word}")
+    assert asked == [f"src/train.py sweep=claims sweep.dry_run={word}"]
     assert ended.returncode == 0
+
+
+def test_make_claims_of_a_word_that_names_none_runs_nothing(make_claims):
+    asked, ended = make_claims("claims=zzz", names="exit 2")
+    assert asked == ["-m digitlab claims list zzz --names"]
+    assert ended.returncode
 
 
 @pytest.mark.slow
@@ -228,6 +235,17 @@ def test_divergence_to_one_class_is_read_from_the_stored_predictions(fake_store,
     fake_store.sweep("two", *two, overrides=two)
     assert fake_store.report() is None
     assert "one class predicted in 0 of 5 runs" in rows_of(fake_store.folder)[0]["reason"]
+
+
+def test_failed_runs_of_a_changed_recipe_are_in_no_mean_though_the_claim_is_that_all_fail(fake_store):
+    claim = "claim=dense1000_raw_002"
+    own = recorded(fake_store, (0.1, 0.1, 0.1), claim, same=True, loss=14.5)
+    failed = recorded(fake_store, (0.098, 0.098), claim, "loss=cross_entropy", loss=float("nan"), counterpart="logits")
+    trained = recorded(fake_store, (0.8655,), claim, "loss=cross_entropy", loss=0.4, seed=2, counterpart="logits")
+    runs = own | failed | trained
+    fake_store.sweep("claims", *runs, overrides=runs)
+    assert fake_store.report() is None
+    assert "| loss=cross_entropy | 2 of 3 failed; others 0.8655 | 3 |" in (fake_store.folder / "report.md").read_text()
 
 
 def test_a_run_at_chance_reproduces_nothing(fake_store, capsys):

@@ -66,9 +66,14 @@ class Outcome:
         return Cell(self.claim.model, self.claim.optim, "", self.runs)
 
     @property
+    def is_to_fail(self) -> bool:
+        """Say whether the claim is of this recipe, and that it fails."""
+        return self.claim.diverges and self.is_own
+
+    @property
     def accuracies(self) -> list[float]:
         """The accuracies of the runs that did not fail; of all runs where the claim is that they do."""
-        return [run.accuracy for run in self.runs if self.claim.diverges or not run.has_failed]
+        return [run.accuracy for run in self.runs if self.is_to_fail or not run.has_failed]
 
     @property
     def losses(self) -> list[float]:
@@ -118,7 +123,7 @@ class Outcome:
     def _place(self) -> tuple[int, int]:
         """How many runs are above the claim, and how many equal to it."""
         claimed, rounding = self.claim.accuracy or 0.0, self.claim.rounding + 1e-9 if self.is_comparable else 0.0
-        values = [nan if run.has_failed and not self.claim.diverges else run.accuracy for run in self.runs]
+        values = [nan if run.has_failed and not self.is_to_fail else run.accuracy for run in self.runs]
         return sum(v > claimed + rounding for v in values), sum(abs(v - claimed) <= rounding for v in values)
 
     @property
