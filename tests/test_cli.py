@@ -229,7 +229,7 @@ def test_a_value_that_points_elsewhere_is_in_the_name_as_it_was_written(harness)
         (["model=mlp,cnn_pool"], {}, "Ambiguous value for argument 'model=mlp,cnn_pool'"),
         (["sweep=grid"], {}, "sweep=grid: is many runs, and this trains one"),
         ([], {"seed": -1}, "seed=-1: must be a whole number"),
-        ([], {"seed": "1"}, "seed=1: must be a whole number"),
+        ([], {"seed": "1"}, "seed='1': must be a whole number"),
         ([], {"config_dir": "/nowhere"}, "config_dir=/nowhere: there is no such folder"),
         (["data.skip_first=${nothing}"], {}, "nothing: is missing, and data.skip_first takes its value"),
         (["hydra.run.dir=x"], {}, "hydra.run.dir: not to be changed from here"),

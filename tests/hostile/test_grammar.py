@@ -208,7 +208,7 @@ def test_what_a_terminal_would_act_on_is_shown_escaped(text, shown):
 @pytest.mark.lean
 def test_escapes_in_a_value_reach_neither_screen_nor_store(harness, capsys):
     harness.main("model=mlp", "optim=adam", "data=mnist5k", "data.test_fraction=0.6", "data.val_fraction=0.3",
-                 "trainer=smoke", "model.hidden=[]", "+names.note='\x1b[31mred'", "+optim.foreach=null")  # fmt: skip
+                 "trainer=smoke", "model.hidden=[]", "data.root='\x1b[31mred'", "+optim.foreach=null")  # fmt: skip
     (run,) = harness.runs()
     everything = "".join([*capsys.readouterr(), run.info.run_name, *run.data.params.values(), *run.data.tags.values()])
     assert "\x1b" not in everything

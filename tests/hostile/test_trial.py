@@ -92,7 +92,7 @@ def callback(text: str) -> list[str]:
         (["model.blocks=[{channels: 2, kernel: 0}]"], "model: kernel=0: must be a whole number from 1"),
         (["model.blocks=[{channels: 2, kernel: 29}]"], "model: Calculated padded input size per channel: (28 x 28)"),
         (["model.blocks=[{channels: 2, pool: 27}]"], "model: Given input size: (2x26x26)"),
-        (["+trainer.gradient_clip_val=abc"], "trainer.gradient_clip_val=abc: must be null or a number from 0"),
+        (["+trainer.gradient_clip_val=abc"], "trainer.gradient_clip_val=abc: must be null or a number above 0"),
     ],
 )  # fmt: skip
 def test_what_a_trial_shows_is_one_line_before_a_run_exists(harness, overrides, words):

@@ -74,7 +74,7 @@ def test_dropout_comes_after_it():
         ({"batch_norm": "behind"}, "batch_norm=behind: its place must be before or after"),
         ({"batch_norm": True}, "batch_norm=True: must be before, after or of place, eps"),
         ({"batch_norm": {"epsilon": 1}}, "batch_norm.epsilon: unknown key; allowed: place, eps, momentum"),
-        ({"batch_norm": {"momentum": None}}, "its eps and momentum must be numbers"),
+        ({"batch_norm": {"momentum": None}}, "batch_norm.momentum=None: must be a number from 0 to 1"),
     ],
 )
 def test_a_mistake_is_one_line(keys, words):

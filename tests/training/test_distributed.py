@@ -19,9 +19,7 @@ from digitlab.config.check import check
 from digitlab.config.fingerprint import fingerprint
 from digitlab.data.batches import Batches, EpochOrder
 from digitlab.data.preprocess import Preprocess
-from digitlab.training import launch
 from digitlab.training.checkpoint import reseed
-from digitlab.training.classifier import Classifier
 from digitlab.training.distributed import Team
 
 # 497 images: 16 batches of 31, and one of a single image, of which the second process has no row at all.
@@ -214,27 +212,6 @@ def test_where_one_of_the_others_is_killed_the_run_ends_and_is_continued_exactly
     assert points(harness, run) == undisturbed[0]
     mine = weights(harness, run)
     assert all(torch.equal(mine[name], tensor) for name, tensor in undisturbed[1].items())
-
-
-@pytest.mark.slow
-@pytest.mark.lean
-def test_where_one_of_the_others_is_killed_during_a_long_validation_the_run_is_not_left_running(harness, monkeypatch):
-    validate = Classifier.on_validation_epoch_start
-
-    def validate_for_long(trained: Classifier) -> None:
-        validate(trained)
-        if found := others(os.getpid()):
-            found[0].kill()
-            time.sleep(60)
-
-    monkeypatch.setattr(launch, "NOTICE", 2)
-    monkeypatch.setattr(Classifier, "on_validation_epoch_start", validate_for_long)
-    began = time.monotonic()
-    assert harness.main(*SMALL, TWO) == "error: process 2 of 2 ended: SIGKILL"
-    assert time.monotonic() - began < 60
-    (run,) = harness.runs()
-    assert (run.info.status, run.data.tags["error"].partition(":")[0]) == ("FAILED", "ProcessEndedError")
-    assert signal.getsignal(launch.TOLD) == signal.SIG_DFL
 
 
 @pytest.mark.slow

@@ -24,7 +24,6 @@ from digitlab.sweep.plan import (
     announce,
     duration,
     estimate_seconds,
-    find,
     look_past,
     look_up,
     paces_of,
@@ -34,7 +33,7 @@ from digitlab.sweep.race import Race
 from digitlab.sweep.rounds import Rounds
 from digitlab.sweep.settle import Settling
 from digitlab.sweep.tune import Tuning
-from digitlab.tracking import locks, notes
+from digitlab.tracking import locks, notes, queries
 from digitlab.tracking.begin import open_parent
 from digitlab.tracking.run import Run
 from digitlab.tracking.store import Store
@@ -269,7 +268,7 @@ def _interrupted(store: Store, cells: Sequence[SweepCell]) -> tuple[list[SweepCe
     """Return those of `cells` that were running when the launcher failed, and those that had not started."""
     running, not_started = [], []
     for cell in cells:
-        done, broken = find(store, cell)
+        done, broken = queries.find(store, cell.fingerprint, cell.older)
         if broken and broken.info.status == "RUNNING" and locks.mark_dead_run(store, broken) == "KILLED":
             running.append(cell)
         elif not done:

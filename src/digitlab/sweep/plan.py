@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from hashlib import sha256
 from statistics import fmean
 
-from mlflow import entities
 from omegaconf import DictConfig
 
 from digitlab.analysis.records import has_diverged
@@ -80,16 +79,10 @@ def look_past(store: Store, cells: Sequence[SweepCell]) -> None:
         cell.older = done and done.info.run_id
 
 
-def find(store: Store, cell: SweepCell) -> tuple[entities.Run | None, entities.Run | None]:
-    """Return the run of a cell that is done, and a newer one that is not; None where there is none that counts."""
-    done, broken = queries.find(store, cell.fingerprint)
-    return (None if done and done.info.run_id == cell.older else done), broken
-
-
 def look_up(store: Store, cells: Sequence[SweepCell], is_over: bool = False, is_dry: bool = False) -> None:
     """Set the status of each cell by the store: what is to be done or, if the sweep `is_over`, the result."""
     for cell in cells:
-        done, broken = find(store, cell)
+        done, broken = queries.find(store, cell.fingerprint, cell.older)
         has_failed = is_over and (broken or cell.status == "failed")  # even if an older run is done
         if done and not has_failed:
             metrics = done.data.metrics

@@ -30,13 +30,17 @@ BULK_ENDPOINT = "/ajax-api/2.0/mlflow/metrics/get-history-bulk"
 Span = tuple[str, int, float]  # host, start and end of a run in ms
 
 
-def find(store: Store, fingerprint: str) -> tuple[entities.Run | None, entities.Run | None]:
-    """Return the newest done run of `fingerprint`, and a newer run that is not done; None where there is none."""
+def find(store: Store, fingerprint: str, older: str | None = None) -> tuple[entities.Run | None, entities.Run | None]:
+    """Return the newest done run of `fingerprint`, and a newer run that is not done; None where there is none.
+
+    A done run with the id `older` counts as none.
+    """
     runs = store.client.search_runs(
         [store.experiment_id], f"tags.fingerprint = '{fingerprint}'", order_by=["attributes.start_time DESC"]
     )
     done = next((run for run in runs if is_done(run)), None)
-    return done, runs[0] if runs and runs[0] is not done else None
+    broken = runs[0] if runs and runs[0] is not done else None
+    return (None if done and done.info.run_id == older else done), broken
 
 
 def search(store: Store, filter_string: str) -> Iterator[entities.Run]:
