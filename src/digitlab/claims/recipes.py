@@ -49,12 +49,7 @@ def _followed(cells: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Recipe 
 def _recipe_or_reason(overrides: tuple[str, ...]) -> Recipe | str | None:
     try:
         return _recipe(overrides)
-    except (
-        UserError,
-        HydraException,
-        OmegaConfBaseException,
-        OSError,
-    ) as error:  # a file that was elsewhere, or is gone
+    except (UserError, HydraException, OmegaConfBaseException, OSError) as error:  # of a file from elsewhere, or gone
         return one_line(error)
 
 

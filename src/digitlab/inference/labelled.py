@@ -65,9 +65,8 @@ def load(store: Store, model: TrackedModel, overrides: Sequence[str], whole: boo
     is_own = not whole and data.digest.startswith(model.data_digest)
     remark = "the images that the run was tested on" if is_own else "other images than the run was tested on"
     if not is_own and own:
-        tested = set(
-            _hashes(own.splits["test"][0])
-        )  # of which the run is judged itself, though one be twice in the data
+        # The run is judged itself by those that were tested, though one be twice in the data.
+        tested = set(_hashes(own.splits["test"][0]))
         seen = {each for part in ("train", "val") for each in _hashes(own.splits[part][0])} - tested
         if count := sum(each in seen for each in _hashes(images)):
             raise UserError(f"{'--all' if whole else 'data'}: {model.name} was trained or chosen on {count:,} of these "
@@ -84,9 +83,8 @@ def _check(model: TrackedModel, overrides: Sequence[str]) -> None:
             raise UserError(f"{override}: must be data=NAME or data.KEY=VALUE")
         if key in ("data.size", "data.color"):
             height, width = model.shape
-            raise UserError(
-                f"{override}: is the model's: {width} x {height}, {'in colour' if model.has_color else 'gray'}"
-            )
+            kind = "in colour" if model.has_color else "gray"
+            raise UserError(f"{override}: is the model's: {width} x {height}, {kind}")
         if key not in CHOOSING and not key.startswith("data.source."):
             raise UserError(f"{override}: chooses no images; allowed: {', '.join(CHOOSING)}")
     check_arguments(overrides)
