@@ -216,7 +216,7 @@ def _check_claim(content: Mapping[str, Any]) -> None:
         raise UserError(f"claim={as_text(said)}: must be a mapping; a claim's file says claim.document at least")
     if isinstance(said, Mapping) and "claim" in said:
         raise UserError("claim.claim: unknown key; a claim's file has # @package _global_ as its first line")
-    if isinstance(said, Mapping) and not chosen:
+    if isinstance(said, Mapping) and not chosen and "document" not in said:  # one may be given whole
         raise UserError(f"claim.{next(iter(said))}: is of a claim; give claim=NAME")
 
 
