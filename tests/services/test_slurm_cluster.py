@@ -75,8 +75,9 @@ def test_a_sweep_is_one_array(harness, cluster, short, rows):
     assert driver.wait(300) == 0, driver.output()
     assert "Traceback" not in driver.output()
     print(driver.output())
-    (array,) = {job.partition("_")[0] for job in cluster.jobs()}
-    assert set(cluster.jobs()) >= {f"{array}_{number}" for number in range(4)}
+    jobs = {run.data.tags["job"] for run in harness.runs() if "job" in run.data.tags}
+    (array,) = {job.partition("_")[0] for job in jobs}
+    assert jobs == {f"{array}_{number}" for number in range(4)}
     check(rows, "a sweep of four cells", swept.outcome(0, short, count=4))
 
 
