@@ -4,7 +4,6 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
-from fake_store import empty_tables
 from hydra.core.utils import JobReturn, JobStatus
 from mlflow.exceptions import MlflowException
 
@@ -18,7 +17,6 @@ from digitlab.tracking.store import Store
 
 @pytest.fixture
 def store(tmp_path) -> Store:
-    (tmp_path / "mlflow.db").write_bytes(empty_tables())
     store = Store(f"sqlite:///{tmp_path / 'mlflow.db'}", "digitlab")
     store.open()
     return store

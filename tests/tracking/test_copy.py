@@ -147,7 +147,6 @@ def stores(tmp_path) -> tuple[Store, Store]:
     """Two stores without runs."""
     made = []
     for name in "ab":
-        (tmp_path / f"{name}.db").write_bytes(empty_tables())
         made.append(Store(f"sqlite:///{tmp_path / name}.db", "digitlab"))
         made[-1].open()
     return made[0], made[1]

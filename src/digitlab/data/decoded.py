@@ -18,6 +18,7 @@ from tqdm import tqdm
 from digitlab import REPOSITORY
 from digitlab.data.on_disk import OnDisk, at_once
 from digitlab.data.pictures import LARGEST, Pictures, Seen, decode, read_pictures, settle, to_gray, usual_size
+from digitlab.platform.disk import write_whole
 
 READING = 2  # raise it with every change of what image files are read as
 LARGEST_IN_MEMORY = 2**28  # bytes of pixels
@@ -111,10 +112,7 @@ def _write(folder: Path, files: Sequence[Path], size: int | None, color: bool | 
         shape = shape[:3]
     (part if is_coloured else gray).replace(folder / "pixels")
     about = {"of": of, "shape": shape, "remarks": remarks, "digest": _digest(folder / "pixels")}
-    with (folder / "about.part").open("w") as file:
-        file.write(json.dumps(about))
-        _sync(file)
-    (folder / "about.part").replace(folder / "about.json")
+    write_whole(folder / "about.json", json.dumps(about).encode())
     for left in (part, journal):
         left.unlink(missing_ok=True)
     return about

@@ -1,8 +1,6 @@
 """A folder of pages on published claims, which keeps the runs of every store that it was written from."""
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from digitlab.claims import index
@@ -11,6 +9,7 @@ from digitlab.claims.schema import Claim
 from digitlab.claims.verdict import Outcome
 from digitlab.config.errors import user_errors
 from digitlab.documents.document import Document, Picture, to_html, to_markdown
+from digitlab.platform.disk import write_whole
 
 INDEX, SORTABLE, RUNS = "index.md", "index.html", "runs.jsonl"
 
@@ -27,33 +26,20 @@ def write(folder: Path, runs: Sequence[Followed], outcomes: Sequence[Outcome], c
     """Write the runs, the index of `claims` and the page of each that was run. Raises UserError where it cannot be."""
     with user_errors(str(folder)):
         (folder / "figures").mkdir(parents=True, exist_ok=True)
-        _replace(folder / RUNS, "".join(f"{to_line(each)}\n" for each in runs).encode())
+        # Whole or not at all: the runs of other machines are in no other place.
+        write_whole(folder / RUNS, "".join(f"{to_line(each)}\n" for each in runs).encode())
         listed = index.index(outcomes, claims)
         _write(folder / INDEX, listed)
-        _replace(folder / SORTABLE, to_html(listed.title, listed.lead, listed.sections).encode())
+        write_whole(folder / SORTABLE, to_html(listed.title, listed.lead, listed.sections).encode())
         for outcome in outcomes:
             if outcome.is_own and outcome.is_comparable:
                 _write(folder / f"{outcome.claim.name}.md", index.page_of(outcome, outcomes))
 
 
 def _write(file: Path, document: Document) -> None:
-    _replace(file, to_markdown(document.title, document.lead, document.sections).encode())
+    write_whole(file, to_markdown(document.title, document.lead, document.sections).encode())
     for picture in (block for section in document.sections for block in section.blocks if isinstance(block, Picture)):
-        _replace(file.parent / "figures" / picture.file, picture.content)
-
-
-def _replace(file: Path, content: bytes) -> None:
-    """Write a file whole or not at all: the runs of other machines are in no other place."""
-    part = file.with_name(f".{file.name}.part")
-    try:
-        with part.open("wb") as written:
-            written.write(content)
-            written.flush()
-            os.fsync(written.fileno())
-        part.replace(file)
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
+        write_whole(file.parent / "figures" / picture.file, picture.content)
 
 
 def _read(file: Path) -> Iterator[Followed]:
