@@ -50,11 +50,16 @@ def hosts(tmp_path, server, request) -> tuple[Host, Host]:
     return Host(tmp_path / "a", server, request.node.name), Host(tmp_path / "b", server, request.node.name)
 
 
+def end_all(hosts: tuple[Host, Host], processes: list) -> None:
+    codes = [host.end(process) for host, process in zip(hosts, processes, strict=True)]
+    assert codes == [0, 0], "\n".join(host.output for host in hosts)
+
+
 def runs(host: Host) -> list:
     """Every run of the test's experiment but sweeps themselves, deleted ones too."""
     client = MlflowClient(host.uri)
     found = client.search_runs([client.get_experiment_by_name(host.experiment).experiment_id], "", ViewType.ALL)
-    return [run for run in found if not run.data.tags["fingerprint"].startswith("sweep-")]
+    return [run for run in found if not run.data.tags.get("fingerprint", "").startswith("sweep-")]
 
 
 def check_made_once(host: Host, count: int = 1) -> list:
@@ -80,7 +85,7 @@ def check_made_once(host: Host, count: int = 1) -> list:
 
 def test_of_hosts_that_begin_together_one_makes_the_run(hosts):
     processes = [host.start() for host in hosts]
-    assert [host.end(process) for host, process in zip(hosts, processes, strict=True)] == [0, 0], hosts[0].output
+    end_all(hosts, processes)
     check_made_once(hosts[0])
     assert sum("is done already" in host.output for host in hosts) == 1
 
@@ -110,7 +115,7 @@ def test_a_host_that_wakes_up_leaves_its_run_to_the_one_that_took_it_over(hosts)
 def test_hosts_share_the_cells_of_a_sweep(hosts):
     cells = ("-m", "seed=range(4)", "sweep.name=shared")
     processes = [host.start("", *cells) for host in hosts]
-    assert [host.end(process) for host, process in zip(hosts, processes, strict=True)] == [0, 0], hosts[0].output
+    end_all(hosts, processes)
     assert {run.data.tags["owner"][0] for run in check_made_once(hosts[0], 4)} == {"a", "b"}
     assert all("4 of 4 cells are done" in host.output for host in hosts)
     client = MlflowClient(hosts[0].uri)

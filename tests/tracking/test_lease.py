@@ -57,6 +57,28 @@ def test_of_runs_that_are_created_together_the_earliest_is_made(store, quick, ha
         assert lease.is_first(store.client, store.experiment_id, a, "f")
 
 
+def test_a_run_that_is_left_to_another_host_is_never_found_as_one_that_broke_off(store, quick, monkeypatch):
+    a, b = (
+        store.client.create_run(store.experiment_id, start_time=at, tags={"fingerprint": "f"}).info.run_id
+        for at in (3, 5)
+    )
+    seen = []
+
+    def then_look(call):
+        def made(*args, **kwargs):
+            call(*args, **kwargs)
+            found = store.client.search_runs([store.experiment_id], "tags.fingerprint = 'f'")
+            seen.append([(run.info.run_id, run.info.status) for run in found])
+
+        return made
+
+    for name in ("set_tag", "delete_tag", "set_terminated", "update_run", "delete_run"):
+        monkeypatch.setattr(store.client, name, then_look(getattr(store.client, name)))
+    assert not lease.is_first(store.client, store.experiment_id, b, "f")
+    assert {status for runs in seen for _, status in runs} == {"RUNNING"}
+    assert seen[-1] == [(a, "RUNNING")]
+
+
 def test_a_run_whose_creation_was_not_answered_is_the_one_that_is_made(store, quick, monkeypatch):
     create = store.client.create_run
 

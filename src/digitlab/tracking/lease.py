@@ -60,6 +60,7 @@ def is_first(client: MlflowClient, experiment_id: str, run_id: str, fingerprint:
         client.set_tag(run_id, WON, f"{time():.0f}")
         if not any(map(is_begun, found())):  # by a host that was slow to say so
             return True
+    remove_tag(client, run_id, "fingerprint")  # or another host would find a run that broke off, and continue it
     client.set_terminated(run_id, "KILLED")
     client.delete_run(run_id)
     return False
