@@ -3,6 +3,8 @@
 import importlib
 import sys
 from importlib.util import find_spec
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from digitlab.config.check import check
 from digitlab.config.fingerprint import own_code
 from digitlab.data.sources import Images, check_images
 from digitlab.models.gray import take_gray
+from digitlab.training import setup
 
 MODULE = """
 import torch
@@ -91,6 +94,8 @@ def test_a_run_on_a_source_with_a_network_and_an_optimizer_made_by_functions(har
         (["model._target_=torchvision.models.resnet17", *NETWORK], "did you mean: torchvision.models.resnet1"),
         (["model._target_=torchvision.models.resnet18", *NETWORK, "+model.deep=1"], "model: deep: unknown key"),
         (["model._target_=torchvision.io.write_png", *NETWORK], "must be a class of Module"),
+        (["model._target_=torchvision.models.get_model", *NETWORK], "one kind of image classifier, such as torchv"),
+        (["model._target_=torchvision.models.segmentation.fcn_resnet50", *NETWORK], "a function that makes one"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_one_line_and_nothing_is_made(harness, overrides, words):
@@ -119,6 +124,15 @@ def test_networks_of_torchvision_get_the_number_of_classes(harness, name):
     cfg = harness.compose(f"model._target_=torchvision.models.{name}", *NETWORK)
     network = build.build(cfg, "model", num_classes=7, input_shape=(3, 64, 64))
     assert network(torch.rand(2, 3, 64, 64)).shape == (2, 7)
+
+
+@pytest.mark.parametrize("overrides", [[], ["+model.image_size=64"]])
+def test_networks_for_one_size_of_image_get_that_of_the_data(harness, overrides):
+    cfg = harness.compose("model._target_=torchvision.models.vit_b_16", *NETWORK, *overrides)
+    size = 64 if overrides else 32
+    data: Any = SimpleNamespace(num_classes=7, input_shape=(3, 32, 32))
+    network = setup._network(check(cfg), data)
+    assert network(torch.rand(2, 3, size, size)).shape == (2, 7)
 
 
 @pytest.mark.slow

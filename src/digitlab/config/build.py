@@ -50,6 +50,9 @@ TAKEN_OVER = (
     "precision",
 )  # a run reads them itself
 NETWORKS = ("torchvision.models.", "timm.models.")  # whose functions make networks for colour images
+OTHER_TASKS = tuple(f"torchvision.models.{task}." for task in ("detection", "optical_flow", "quantization",
+                                                               "segmentation", "video"))  # fmt: skip
+SIZES = ("image_size", "img_size", "input_size")  # what networks of theirs that are made for one size call it
 IMAGE_SOURCES = ("data.source", "data.fallback")
 
 
@@ -136,7 +139,9 @@ def _check_object(key: str, target: str, is_outermost: bool) -> None:
     """
     wanted = _kind(key) if is_outermost else None
     if not _is_allowed(key, target, _find(key, target, wanted), wanted):
-        if key in IMAGE_SOURCES:
+        if target.startswith(NETWORKS) and inspect.isfunction(_find(key, target, wanted)):
+            allowed = "a function that makes one kind of image classifier, such as torchvision.models.resnet18"
+        elif key in IMAGE_SOURCES:
             allowed = "a function that reads images, of digitlab.data or of a module that lies in src/ or here"
         else:
             allowed = f"a class of {', '.join(kind.__name__ for kind in ([wanted] if wanted else _kinds().values()))}"
@@ -162,7 +167,9 @@ def _is_factory(key: str, function: Any) -> bool:
     if key in IMAGE_SOURCES:
         return module.startswith("digitlab.data.") and getattr(returned, "__name__", "") == "Images"
     is_network = inspect.isclass(returned) and issubclass(returned, _kinds()["model"])
-    return key == "model" and module.startswith(NETWORKS) and is_network
+    is_general = returned is _kinds()["model"]  # get_model, whose keys and classes depend on a name
+    is_for_images = module.startswith(NETWORKS) and not f"{module}.".startswith(OTHER_TASKS)
+    return key == "model" and is_for_images and is_network and not is_general
 
 
 def _kinds() -> dict[str, type]:
@@ -235,7 +242,7 @@ def _keywords_of(target: str) -> list[inspect.Parameter]:
         return list(signature.parameters.values())
     own = [each for each in signature.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
     inner = inspect.signature(signature.return_annotation).parameters.values()
-    return own + [each for each in inner if each.default is not inspect.Parameter.empty]
+    return own + [each for each in inner if each.default is not inspect.Parameter.empty or each.name in SIZES]
 
 
 def _check_source(node: DictConfig, key: str) -> None:

@@ -15,7 +15,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torchmetrics import Metric
 
-from digitlab.config.build import NETWORKS, build
+from digitlab.config.build import NETWORKS, SIZES, build
 from digitlab.config.check import check, check_claimed_data
 from digitlab.config.environment import from_environment
 from digitlab.config.errors import UserError, user_errors
@@ -176,8 +176,13 @@ def total_steps(cfg: DictConfig, data: ImageData) -> int:
 
 def _network(cfg: DictConfig, data: ImageData) -> nn.Module:
     pl.seed_everything(cfg.seed, verbose=False)
-    network = build(cfg, "model", num_classes=data.num_classes, input_shape=data.input_shape)
-    if cfg.model._target_.startswith(NETWORKS) and data.input_shape[0] == 1:
+    channels, *size = data.input_shape
+    told = {"num_classes": data.num_classes, "input_shape": data.input_shape}
+    is_foreign = cfg.model._target_.startswith(NETWORKS)
+    if is_foreign and len(set(size)) == 1:
+        told |= {name: size if name == "input_size" else size[0] for name in SIZES if name not in cfg.model}
+    network = build(cfg, "model", **told)
+    if is_foreign and channels == 1:
         take_gray(network)
     if cfg.trainer.precision == "bf16-true":
         compute_in_bfloat16(network)
