@@ -83,12 +83,31 @@ def test_blocks_of_classes_are_split_stratified_in_whatever_order(order):
     ("settings", "error"),
     [
         ({"fold": 3}, "fold=3: is one of folds; give data.folds"),
-        ({"split": "test", "val_fraction": 0.5}, "val_fraction=0.5: nothing is drawn for validation with split=test"),
+        (
+            {"split": "test", "val_fraction": 0.5},
+            "val_fraction=0.5: no validation set is drawn: with split=test it is the test set",
+        ),
     ],
 )
 def test_what_would_be_ignored_of_a_split_is_refused(settings, error):
     with pytest.raises(ValueError, match=error):
         embedded(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [
+        ({"val_fraction": 0.5}, "val_fraction=0.5: no validation set is drawn: the data has its own"),
+        ({"test_fraction": 0.5}, "test_fraction=0.5: no test set is drawn: the data has its own"),
+        ({"split_seed": 5}, "split_seed=5: no image is drawn of this data set with split=auto"),
+    ],
+)
+def test_shares_of_data_that_is_divided_already_are_refused(settings, error):
+    images = torch.arange(90, dtype=torch.uint8)[:, None, None].expand(90, 4, 4)
+    pair = images, torch.arange(90) % 3
+    data = ImageData(lambda: sources.Images("divided", ("a", "b", "c"), pair, pair, pair), **settings)
+    with pytest.raises(ValueError, match=error):
+        data.setup()
 
 
 def test_validation_on_the_first_images_and_on_a_plain_draw(mnist, everything):

@@ -6,6 +6,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from importlib import import_module
 from types import SimpleNamespace
 
 import pytest
@@ -100,6 +101,12 @@ def test_a_database_without_a_place_for_artifacts_is_refused(monkeypatch):
     empty = SimpleNamespace(get_experiment_by_name=lambda _: None)
     monkeypatch.setattr("digitlab.tracking.store.MlflowClient", lambda _: empty)
     with pytest.raises(ValueError, match=r"uri=postgresql://\*\*\*@host/db: a database keeps no artifacts; give the"):
+        Store("postgresql://me:word@host/db", "digitlab").open()
+
+
+def test_a_database_whose_package_is_not_installed_is_said(monkeypatch):
+    monkeypatch.setattr("digitlab.tracking.store.MlflowClient", lambda _: import_module("of_a_database"))
+    with pytest.raises(ValueError, match=r"uri=postgresql://\*\*\*@host/db: needs the package of_a_database, which is"):
         Store("postgresql://me:word@host/db", "digitlab").open()
 
 

@@ -45,7 +45,9 @@ def test_a_module_of_torch_is_a_loss_too(harness):
         ("cross", "loss=cross: must be cross_entropy or clipped_cross_entropy or a mapping with a _target_"),
         ("{_target_: torch.optim.SGD}", "loss._target_=torch.optim.SGD: must be a class of Module"),
         ("{_target_: torch.nn.CrossEntropyLoss, smoothing: 1}", "loss: smoothing: unknown key; allowed: weight,"),
-        ("{_target_: torch.nn.CrossEntropyLoss, reduction: none}", "model: cannot be trained: "),
+        ("{_target_: torch.nn.CrossEntropyLoss, reduction: none}", "loss: makes a tensor (11,) of logits (11, 10) and"),
+        ("{_target_: torch.nn.MSELoss}", "loss: fails at logits (11, 10) and labels (11), one number each: "),
+        ("{_target_: torch.nn.BCEWithLogitsLoss}", "loss: fails at logits (11, 10) and labels (11), one number each: "),
     ],
 )
 def test_a_mistake_is_one_line(harness, loss, line):

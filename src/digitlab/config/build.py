@@ -10,7 +10,7 @@ from pkgutil import iter_modules
 from typing import Any
 
 from hydra.utils import get_object, instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from digitlab import SOURCES
 from digitlab.config.allowed import KEY, PACKAGES, allowed
@@ -272,3 +272,17 @@ def _check_keywords(node: DictConfig, key: str, positional: int, given: Iterable
     unknown = [name for name in map(str, node) if name not in allowed and not name.startswith("_")]
     if unknown and (not takes_any or unknown[0] in ours):
         raise UserError(f"{key}: {unknown[0]}: unknown key; allowed: {', '.join(allowed)}")
+    if key == "optim":
+        for parameter in parameters:
+            _check_tuple(node, key, parameter)
+
+
+def _check_tuple(node: DictConfig, key: str, parameter: inspect.Parameter) -> None:
+    """Raise UserError where a parameter's default is some numbers, such as Adam's betas, and what is given is not."""
+    default, value = parameter.default, node.get(parameter.name)
+    if isinstance(default, tuple) and value is not None:
+        are_numbers = isinstance(value, ListConfig) and all(isinstance(each, int | float) for each in value)
+        if not are_numbers or len(value) != len(default):
+            raise UserError(
+                f"{key}.{parameter.name}={as_text(value)}: must be {len(default)} numbers, such as {list(default)}"
+            )

@@ -1,5 +1,8 @@
 """Give stored images another size, or the other number of channels."""
 
+import math
+
+import psutil
 import torch
 from torch import Tensor
 
@@ -48,4 +51,10 @@ def resize_pixels(pixels: Tensor, shape: tuple[int, int] | None) -> Tensor:
         return pixels
     from torchvision.transforms.v2.functional import resize
 
+    needed, there = len(pixels) * math.prod((*shape, *pixels.shape[3:])), psutil.virtual_memory().total
+    if needed > there:
+        raise ValueError(
+            f"size={shape[0]}: {len(pixels):,} images take {needed / 1e9:,.0f} GB of memory then; "
+            f"this machine has {there / 1e9:,.0f} GB"
+        )
     return as_stored(resize(channels_first(pixels), list(shape), antialias=True), pixels)

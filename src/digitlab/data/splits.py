@@ -71,21 +71,19 @@ class Division:
 
     def apply(self, images: Images) -> Splits:
         """Split `images`; raise ValueError where a part would be empty, or a class too small to be divided."""
-        if self.split not in SPLITS:
-            raise ValueError(f"split={self.split}: must be one of {', '.join(SPLITS)}")
+        self._check(images)
         pixels, labels = (choose(each, slice(self.skip_first, None)) for each in images.train)
         assert isinstance(labels, Tensor)
         if not len(labels):
             raise ValueError(f"skip_first={self.skip_first}: leaves none of {len(images.train[1])} images")
-        if self.fold and not self.folds:
-            raise ValueError(f"fold={self.fold}: is one of folds; give data.folds")
-        if self.split == "test" and self.val_fraction != Division.val_fraction:
-            raise ValueError(f"val_fraction={self.val_fraction}: nothing is drawn for validation with split=test")
         rest, test, split = np.arange(len(labels)), images.test, self.split
         if split == "auto":
             changes = int((labels.diff() != 0).sum())
             is_sorted = changes < len(images.classes)  # each class in one block, in whatever order
             split = "stratified" if images.test is None or is_sorted else "last"
+        is_drawn = self.folds or test is None or (images.val is None and split in ("random", "stratified"))
+        if self.seed != Division.seed and not is_drawn:
+            raise ValueError(f"split_seed={self.seed}: no image is drawn of this data set with split={self.split}")
         if self.folds:
             rest, held_out = self._fold(rest, self.folds)
             test = choose(pixels, held_out), labels[held_out]
@@ -97,8 +95,6 @@ class Division:
                 )
             rest, held_out = self._stratify(images, labels, rest, "test_fraction", count)
             test = choose(pixels, held_out), labels[held_out]
-        if images.val is not None and self.split != "auto":
-            raise ValueError(f"split={self.split}: the data has its own validation set; only auto is possible")
         if images.val is not None:
             val = images.val
         elif split == "test":
@@ -119,6 +115,21 @@ class Division:
             val = choose(pixels, held_out), labels[held_out]
         pairs = {"train": (choose(pixels, rest), labels[rest]), "val": val, "test": test}
         return Splits(images.name, images.classes, pairs)
+
+    def _check(self, images: Images) -> None:
+        """Raise ValueError for a value that cannot be, or that nothing would read."""
+        if self.split not in SPLITS:
+            raise ValueError(f"split={self.split}: must be one of {', '.join(SPLITS)}")
+        if self.fold and not self.folds:
+            raise ValueError(f"fold={self.fold}: is one of folds; give data.folds")
+        if images.val is not None and self.split != "auto":
+            raise ValueError(f"split={self.split}: the data has its own validation set; only auto is possible")
+        is_given = "the data has its own" if images.val is not None else "with split=test it is the test set"
+        if self.val_fraction != Division.val_fraction and (images.val is not None or self.split == "test"):
+            raise ValueError(f"val_fraction={self.val_fraction}: no validation set is drawn: {is_given}")
+        is_given = "a fold is the test set" if self.folds else "the data has its own"
+        if self.test_fraction != Division.test_fraction and (images.test is not None or self.folds):
+            raise ValueError(f"test_fraction={self.test_fraction}: no test set is drawn: {is_given}")
 
     def _fold(self, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows outside the fold and those in it, each in order."""

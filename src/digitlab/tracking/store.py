@@ -230,6 +230,9 @@ class Store:
                 raise OSError(f"{self.file} is damaged; {integrity.remedy(self.file)}") from error
             reason = redact(shorten(root_of(error)))
             raise OSError(f"uri={redact(self.uri)}: the store does not answer ({reason})") from error
+        except ModuleNotFoundError as error:  # of a database, whose packages are not among ours
+            needed = f"needs the package {error.name}, which is not installed"
+            raise ValueError(f"uri={redact(self.uri)}: {needed}") from error
 
 
 def _quieten() -> None:

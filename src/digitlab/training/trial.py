@@ -81,6 +81,7 @@ def try_step(classifier: Classifier, data: ImageData, trainer: pl.Trainer) -> No
     """Take one optimizer step; raise UserError where it fails, gives no number, or reaches no parameter."""
     classifier.to(trainer.strategy.root_device).train()
     network, classifier.scaler = classifier.network, scaler_of_a_trial(trainer)
+    _try_loss(classifier, data.num_classes)
     images, labels = _some(data, FEW, trainer)
     try:
         with trainer.precision_plugin.train_step_context():
@@ -96,6 +97,21 @@ def try_step(classifier: Classifier, data: ImageData, trainer: pl.Trainer) -> No
     if untouched:
         more = f" and {len(untouched) - 1} more" if len(untouched) > 1 else ""
         console.warn(f"model: no gradient reaches {untouched[0]}{more}, so training leaves it as it is")
+
+
+def _try_loss(classifier: Classifier, classes: int) -> None:
+    """Raise UserError where the loss does not make one number of logits and labels."""
+    count = classes + 1  # with as many images as classes the one would be taken for the other
+    logits, labels = torch.zeros(count, classes, device=classifier.device), torch.arange(count) % classes
+    told = f"logits ({count}, {classes}) and labels ({count})"
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            value = classifier.loss(logits, labels.to(classifier.device))
+    except Exception as error:
+        raise UserError(f"loss: fails at {told}, one number each: {shorten(one_line(error))}") from error
+    if not isinstance(value, Tensor) or value.shape != ():
+        got = f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        raise UserError(f"loss: makes {got} of {told}; must make a tensor of one number")
 
 
 def try_scheduler(classifier: Classifier, epochs: int, steps: int) -> None:
