@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy
 
+BINS = 15  # of confidence, as calibration errors are usually given
 MOST_RUNS = 1000  # that are computed to be needed for an answer: more are called too many
 
 

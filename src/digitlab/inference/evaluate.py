@@ -9,13 +9,12 @@ import numpy as np
 import torch
 from torchmetrics.functional.classification import (
     multiclass_calibration_error,
-    multiclass_confusion_matrix,
     multiclass_f1_score,
     multiclass_precision,
     multiclass_recall,
 )
 
-from digitlab.analysis.statistics import wilson
+from digitlab.analysis.statistics import BINS, wilson
 from digitlab.data.corrupt import KINDS, STRENGTHS, corrupt
 from digitlab.documents.format import interval
 from digitlab.inference import labelled
@@ -23,7 +22,6 @@ from digitlab.inference.labelled import Labelled
 from digitlab.inference.model import TrackedModel, tracked_model
 from digitlab.platform import console
 from digitlab.plots import evaluation_figures, run_figures
-from digitlab.plots.evaluation_figures import BINS
 from digitlab.tracking.run import Run
 from digitlab.tracking.store import Store
 
@@ -152,17 +150,11 @@ def _record(model: TrackedModel, found: Labelled, scores: Scores, curves: Mappin
 def _figures(
     model: TrackedModel, found: Labelled, probabilities: np.ndarray, scores: Scores, curves: Mapping[str, Any]
 ) -> dict[str, Any]:
-    labels, predicted = found.labels.numpy(), probabilities.argmax(1)
-    on = f"{model.name} on {found.name}"
-    matrix = multiclass_confusion_matrix(torch.from_numpy(predicted), found.labels, len(model.classes))
-    counted = f"{on}: {scores.images:,} images, accuracy {scores.accuracy:.4f}"
-    legend = f"{on}, most confident mistakes: predicted, not true: probability"
+    labels, on = found.labels.numpy(), f"{model.name} on {found.name}"
+    figures = run_figures.predictions(found.images.numpy(), labels, probabilities, model.classes, on, "images")
+    confidence, correct = probabilities.max(axis=1), probabilities.argmax(1) == labels
     believed = f"{on}: expected calibration error {scores.calibration_error:.4f}"
-    figures = {
-        "confusion": run_figures.confusion(matrix.numpy(), model.classes, counted),
-        "mistakes": run_figures.mistakes(found.images.numpy(), labels, probabilities, model.classes, legend),
-        "reliability": evaluation_figures.reliability(probabilities.max(axis=1), predicted == labels, believed),
-    }
+    figures["reliability"] = evaluation_figures.reliability(confidence, correct, BINS, believed)
     if curves:
         figures["corrupted"] = evaluation_figures.robustness(curves, STRENGTHS, scores.accuracy, f"{on}, corrupted")
     return figures

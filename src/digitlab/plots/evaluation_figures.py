@@ -6,26 +6,24 @@ import numpy as np
 
 from digitlab.plots.style import Figure, line_styles, set_title, styled
 
-BINS = 15
-
 
 @styled
-def reliability(confidence: np.ndarray, correct: np.ndarray, title: str) -> Figure:
-    """Draw accuracy against confidence in BINS bins, and how many images each has; both arrays are (N,)."""
+def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int, title: str) -> Figure:
+    """Draw accuracy against confidence in so many bins, and how many images each has; both arrays are (N,)."""
     fig = Figure(figsize=(4.6, 5), layout="constrained")
     set_title(fig, title)
     upper, lower = fig.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    edges = np.linspace(0, 1, BINS + 1)
-    bins = np.clip(np.digitize(confidence, edges, right=True) - 1, 0, BINS - 1)
-    counts = np.bincount(bins, minlength=BINS)
+    edges = np.linspace(0, 1, bins + 1)
+    places = np.clip(np.digitize(confidence, edges, right=True) - 1, 0, bins - 1)
+    counts = np.bincount(places, minlength=bins)
     filled = counts > 0
-    means, shares = (np.bincount(bins, each, BINS)[filled] / counts[filled] for each in (confidence, correct))
+    means, shares = (np.bincount(places, each, bins)[filled] / counts[filled] for each in (confidence, correct))
     upper.plot([0, 1], [0, 1], color="0.6", linestyle="--", label="as sure as right")
     upper.plot(means, shares, marker="o", color="#0072B2", label="this model")
     upper.set(ylabel="accuracy", ylim=(0, 1.02), xlim=(0, 1))
     upper.grid()
     upper.legend(loc="upper left")
-    lower.bar(edges[:-1], counts, width=1 / BINS, align="edge", color="#56B4E9")
+    lower.bar(edges[:-1], counts, width=1 / bins, align="edge", color="#56B4E9")
     lower.set(xlabel="probability of the predicted class", ylabel="images", yscale="symlog")
     return fig
 

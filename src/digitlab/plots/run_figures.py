@@ -91,9 +91,26 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
     return fig
 
 
+def predictions(
+    images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], on: str, of: str
+) -> dict[str, Figure]:
+    """Draw what was predicted of labelled images, by name: the confusion matrix and the most confident mistakes.
+
+    `on` names the model and the data; `of` says what the images are, in the plural. Probabilities are (N, C).
+    """
+    predicted, counts = probabilities.argmax(1), np.zeros((len(classes), len(classes)), int)
+    np.add.at(counts, (labels, predicted), 1)
+    counted = f"{on}: {len(labels):,} {of}, accuracy {np.mean(predicted == labels):.4f}"
+    legend = f"{on}, most confident mistakes: predicted, not true: probability"
+    return {
+        "confusion": confusion(counts, classes, counted),
+        "mistakes": mistakes(images, labels, probabilities, classes, legend),
+    }
+
+
 @styled
 def mistakes(
-    images: np.ndarray, labels: Sequence[int], probabilities: np.ndarray, classes: Sequence[str], title: str
+    images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], title: str
 ) -> Figure:
     """Draw the up to 24 mistakes with the most probable wrong class; probabilities are (N, C)."""
     truth, predicted, confidence = np.asarray(labels), probabilities.argmax(axis=1), probabilities.max(axis=1)

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torchmetrics import Metric, classification
 
+from digitlab.analysis.statistics import BINS
 from digitlab.config.errors import one_line
 
-BINS = 15  # of confidence, as calibration errors are usually given
 # Of classes with their share of the images: averages over classes are "macro", each class counts alike.
 NAMED: Mapping[str, partial[Metric]] = {
     "f1_macro": partial(classification.MulticlassF1Score, average="macro"),

@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.model_summary.model_summary import ModelSummary
-from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from digitlab import REPOSITORY
 from digitlab.config.allowed import as_word
@@ -76,15 +74,14 @@ def conclude(run: Run, job: Job, epoch: int) -> None:
     shown = {"misclassified": misclassified, "misclassified_images": images[misclassified]}
     run.log_arrays("predictions.npz", probabilities=probabilities, labels=labels, classes=classes, **shown)
 
-    matrix = multiclass_confusion_matrix(torch.from_numpy(predicted), torch.from_numpy(labels), data.num_classes)
     # The name of a LoggedModel may hold no other characters.
     model = re.sub(r"[^\w-]", "_", "{model}-{optim}-s{seed}".format_map(job.names))
-    title = f"{model} on {data.ready.name}: {len(labels):,} test images, accuracy {classifier.results['test/acc']:.4f}"
+    on = f"{model} on {data.ready.name}"
     curves = {f"{stage}/{name}": run.history(f"{stage}/{name}") for name in ("loss", "acc") for stage in STAGES}
-    legend = f"{model} on {data.ready.name}, most confident mistakes: predicted, not true: probability"
-    run.log_figure(run_figures.curves(curves, f"{model} on {data.ready.name}"), "figures/curves.png")
-    run.log_figure(run_figures.confusion(matrix.numpy(), data.classes, title), "figures/confusion.png")
-    run.log_figure(run_figures.mistakes(images, labels, probabilities, data.classes, legend), "figures/mistakes.png")
+    figures = {"curves": run_figures.curves(curves, on)}
+    figures |= run_figures.predictions(images, labels, probabilities, data.classes, on, "test images")
+    for name, figure in figures.items():
+        run.log_figure(figure, f"figures/{name}.png")
     if job.cfg.trainer.precision == "bf16-true":
         classifier.network.float()  # the weights as they are, in what every machine and format computes in
     try:
