@@ -7,7 +7,7 @@ import pytest
 from hydra.core.utils import JobReturn, JobStatus
 from mlflow.exceptions import MlflowException
 
-from digitlab.sweep import execute, jobs, plan, squeue
+from digitlab.sweep import jobs, plan, runner, squeue
 from digitlab.sweep.plan import SweepCell
 from digitlab.sweep.rounds import Rounds
 from digitlab.tracking import queries
@@ -50,7 +50,7 @@ def test_cells_that_are_made_again_are_launched_again_though_their_workers_died(
         make(store, "1")
         return [JobReturn(status=JobStatus.COMPLETED) for _ in overrides]
 
-    execute._launch(store, again, launch, "p", 0)
+    runner.launch_all(store, again, launch, "p", 0)
     assert tried == [["seed=0", "seed=1"], ["seed=1"]]
     plan.look_up(store, again, is_over=True)
     assert [cell.status for cell in again] == ["done", "done"]
@@ -92,8 +92,8 @@ def test_no_more_cells_are_launched_than_a_budget_has_time_for(store, at_once, l
         return [JobReturn(status=JobStatus.COMPLETED) for _ in overrides]
 
     with open_parent(store, "s") as parent:
-        runner = execute._Runner(store, launch, parent, at_once, Timed(), False, None)
-        refused = runner.run(several)
+        one = runner.Runner(store, launch, parent, at_once, Timed(), False, None)
+        refused = one.run(several)
     assert sizes == launched
     assert [cell.name for cell in refused] == [cell.name for cell in several[sum(launched) :]]
 

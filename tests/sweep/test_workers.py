@@ -11,7 +11,7 @@ from program import Program, wait_until_gone
 from test_parallel import TWO_AT_ONCE, cells, workers
 
 from digitlab.config.errors import UserError
-from digitlab.sweep import execute
+from digitlab.sweep import runner
 from digitlab.sweep.plan import SweepCell
 
 
@@ -60,7 +60,7 @@ def test_new_workers_are_started_three_times(monkeypatch, deaths, starts, is_run
         running = [cell for cell in cells if is_running and cell.name == "0"]
         return running, [cell for cell in cells if cell not in running]
 
-    monkeypatch.setattr(execute, "_interrupted", interrupted)
+    monkeypatch.setattr(runner, "_interrupted", interrupted)
 
     def launch(overrides, number):
         tried.append([each[0] for each in overrides])
@@ -70,10 +70,10 @@ def test_new_workers_are_started_three_times(monkeypatch, deaths, starts, is_run
 
     if deaths > 3 and not is_running:
         with pytest.raises(UserError, match="no cell can be run: A worker process was killed"):
-            execute._launch(None, cells, launch, "p", 0)
+            runner.launch_all(None, cells, launch, "p", 0)
         assert len(tried) == 4
         return
-    execute._launch(None, cells, launch, "p", 0)
+    runner.launch_all(None, cells, launch, "p", 0)
     given_up = deaths > 3
     assert len(tried) == starts + given_up
     assert tried[-1] == (["seed=1"] if given_up else ["seed=1", "seed=0"] if is_running else ["seed=0", "seed=1"])

@@ -23,12 +23,12 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # pyr
 
 from digitlab.config.errors import UserError, one_line
 from digitlab.platform import console
-from digitlab.sweep.execute import DEATHS
 from digitlab.sweep.plan import duration
 from digitlab.sweep.ray_cell import failed, unpack
 from digitlab.sweep.ray_folder import Folder
 from digitlab.sweep.ray_internals import connect
 from digitlab.sweep.ray_task import make_task, origin
+from digitlab.sweep.runner import DEATHS
 
 ANSWER = 15  # seconds that a cluster may take to answer
 GRACE = 4  # seconds that cells may take to close their runs
