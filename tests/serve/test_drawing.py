@@ -119,6 +119,17 @@ def test_a_photograph_of_several_digits_is_read(page, tmp_path):
     assert page.locator("#file").input_value() == ""
 
 
+def test_a_page_that_did_not_learn_of_the_models_asks_again(browser, server):
+    page = browser.new_page()
+    page.route("**/models", lambda route: route.abort())
+    page.goto(server.uri)
+    page.get_by_text("The server does not answer.").wait_for()
+    page.unroute("**/models")
+    draw(page, SEVEN)
+    reads(page, "7")
+    page.close()
+
+
 def test_it_is_accessible(page, browser, server):
     viewport = page.viewport_size
     context = browser.new_context(viewport=viewport, bypass_csp=True)  # its policy allows no script, and axe is one
