@@ -2,7 +2,10 @@
 
 import shutil
 import struct
+import subprocess
+import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +14,8 @@ from PIL import Image
 
 from digitlab.data.folders import image_folder
 from digitlab.data.picture_file import extensions
+
+SOURCES = Path(__file__).parents[2] / "src"
 
 LOSSLESS = (".gif", ".png", ".webp", ".bmp")
 
@@ -157,3 +162,14 @@ def test_postscript_is_read_where_ghostscript_is(tmp_path, capsys):
 def test_what_pillow_only_recognizes_is_no_image():
     assert {".png", ".jpg", ".gif", ".webp", ".tif", ".avif", ".bmp"} <= set(extensions())
     assert not {".mpg", ".h5", ".pdf", ".txt"} & set(extensions())
+
+
+def test_what_pillow_says_of_a_picture_that_it_reads_is_not_repeated_without_a_name(tmp_path):
+    exif = b"Exif\x00\x00II*\x00\x08\x00\x00\x00\x02\x00\x12\x01\x03\x00\x99\x00\x00\x00\xff\xff\xff\xff\x0f"  # cut
+    Image.new("L", (16, 16)).save(tmp_path / "a.jpg", exif=exif)
+    file = str(tmp_path / "a.jpg")
+    code = f"from digitlab.data.picture_file import opened\nwith opened({file!r}) as it: print(it.image)"
+    command = [sys.executable, "-W", "error", "-c", code]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=SOURCES)
+    assert "size=16x16" in told.stdout
+    assert told.stderr == ""

@@ -1,5 +1,6 @@
 """Open one image file, of any kind that Pillow reads."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -10,6 +11,8 @@ import numpy as np
 
 from digitlab.data.depth import Range
 
+# Pillow's, of files that it reads all the same: they name none. What it cannot read it raises.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 ORIENTATION = 0x0112  # the tag of Exif
 
 
