@@ -23,6 +23,7 @@ from sqlalchemy.orm import Session
 from digitlab import REPOSITORY
 from digitlab.config.check import check
 from digitlab.config.leaves import flatten
+from digitlab.tracking import queries
 from digitlab.tracking.store import Store
 
 MODELS, OPTIMS = (sorted(file.stem for file in (REPOSITORY / "conf" / group).iterdir()) for group in ("model", "optim"))
@@ -83,6 +84,7 @@ def fill(
                     final = 1 - error + draw.normal(0, 0.0006)
                     pace = 1.2 if optim == "sgd" else 0.7
                     curve = final - 0.3 * np.exp(-pace * np.arange(1, epochs + 1)) + draw.normal(0, 0.0005, epochs)
+                    tags[queries.BEST] = np.format_float_positional(np.round(curve, 4).max())
                     points = {
                         "val/acc": [0.1, *np.round(curve, 4)],
                         "val/loss": [2.3, *(4 * (1 - curve))],

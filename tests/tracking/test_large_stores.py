@@ -2,6 +2,7 @@
 
 import pytest
 from mlflow.entities import Metric, Param, RunTag, ViewType
+from mlflow.exceptions import INVALID_PARAMETER_VALUE, MlflowException
 
 from digitlab.tracking import queries, references
 from digitlab.tracking.store import Store
@@ -15,7 +16,8 @@ BESIDE = "host0", 50 * MINUTE + MINUTE // 2, 55 * MINUTE
 def store(tmp_path_factory):
     """A store of forty runs, ten minutes apart and of a minute each; every third one validated on its test images.
 
-    The second one is deleted, and one of another sort began while the fifth was running.
+    Every thirteenth is of an older digitlab. The second one is deleted, and one of another sort began while the fifth
+    was running.
     """
     store = Store(f"sqlite:///{tmp_path_factory.mktemp('large') / 'mlflow.db'}", "digitlab")
     store.open()
@@ -23,7 +25,7 @@ def store(tmp_path_factory):
         run = store.client.create_run(store.experiment_id, 10 * MINUTE * (n + 1), run_name=f"mlp-s{n}").info.run_id
         params = {"model": "mlp", "data": ("mnist", "mnist5k")[n % 2], "data.split": ("random", "test")[n % 3 == 0]}
         metrics = [Metric("val/acc", 0.9 + n / 1000, 1, epoch) for epoch in range(3)] + [Metric("test/acc", 0.9, 1, 0)]
-        tags = {"done": "true", "owner": f"host{n % 4}:1:1"}
+        tags = {"done": "true", "owner": f"host{n % 4}:1:1"} | ({queries.BEST: f"{0.9 + n / 1000}"} if n % 13 else {})
         store.client.log_batch(
             run, metrics, [Param(*each) for each in params.items()], [RunTag(*each) for each in tags.items()]
         )
@@ -77,11 +79,25 @@ def test_finds_a_run_without_reading_the_others(store, read):
         read.clear()
         assert references.resolve(store, reference).info.run_id == last
         assert len(read) <= 10
-    read.clear()
-    assert references.resolve(store, "best:data=mnist").info.run_name == "mlp-s38"
-    assert len(read) == COUNT / 2
+    for reference, best in {"best:data=mnist": 38, "best:data=mnist5k": 39, "best": 39}.items():
+        read.clear()
+        assert references.resolve(store, reference).info.run_name == f"mlp-s{best}"
+        assert len(read) <= 10 + COUNT / 13 + 1
     with pytest.raises(ValueError, match="has data=kmnist; there are: mnist, mnist5k"):
         references.resolve(store, "best:data=kmnist")
+
+
+@pytest.mark.usefixtures("read")
+def test_a_server_that_cannot_be_asked_for_a_missing_tag_has_the_same_best(store, monkeypatch):
+    search = store.client.search_runs
+
+    def older(experiments, filter_string, *args, **kwargs):
+        if "IS NULL" in filter_string:
+            raise MlflowException("Invalid clause(s) in filter string", INVALID_PARAMETER_VALUE)
+        return search(experiments, filter_string, *args, **kwargs)
+
+    monkeypatch.setattr(store.client, "search_runs", older)
+    assert references.resolve(store, "best").info.run_name == "mlp-s39"
 
 
 def test_reads_of_other_runs_only_those_that_shared_a_host_at_a_time(store, read):

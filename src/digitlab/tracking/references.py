@@ -3,6 +3,8 @@
 import math
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
 
 from mlflow import entities
 from mlflow.exceptions import MlflowException
@@ -102,30 +104,51 @@ def _best(store: Store, reference: str) -> entities.Run:
         if key == "sweep":
             if cells is not None:
                 raise ValueError(f"{reference}: sweep stands there twice")
-            cells = {cell["run_id"] for cell in queries.cells_of(store, queries.sweep(store, value))}
+            found = queries.cells_of(store, queries.sweep(store, value))
+            cells = {cell["run_id"] for cell in found if cell["run_id"]}
         else:
             conditions.append((key, value))
-    done = _measured(store, conditions)
-    chosen = done if cells is None else [run for run in done if run.info.run_id in cells]
+    chosen = list(filter(_is_measured, _candidates(store, conditions, cells)))
     if not chosen:
         raise _none_of(store, reference, conditions, cells)
-    curves = queries.histories(store, [run.info.run_id for run in chosen], "val/acc")
-    finite = {run_id: [value for value in curve.values() if math.isfinite(value)] for run_id, curve in curves.items()}
-    return min(chosen, key=lambda run: (-max(finite[run.info.run_id], default=-1.0), run.info.start_time))
+    highest = {run.info.run_id: float(run.data.tags.get(queries.BEST, "nan")) for run in chosen}
+    older = [run_id for run_id, accuracy in highest.items() if math.isnan(accuracy)]
+    for run_id, curve in queries.histories(store, older, "val/acc").items():
+        highest[run_id] = max(filter(math.isfinite, curve.values()), default=-1.0)
+    return min(chosen, key=lambda run: (-highest[run.info.run_id], run.info.start_time))
 
 
-def _measured(store: Store, conditions: Sequence[tuple[str, str]]) -> list[entities.Run]:
-    """Return the runs that are done, validated and tested, and whose parameters meet the conditions."""
-    filters = [DONE, *(f"params.`{_safe(key)}` = '{_safe(value)}'" for key, value in conditions)]
-    found = _done(queries.search(store, " and ".join(filters)))
-    return [run for run in found if {"val/acc", "test/acc"} <= run.data.metrics.keys()]
+def _candidates(
+    store: Store, conditions: Sequence[tuple[str, str]], cells: Collection[str] | None
+) -> Iterator[entities.Run]:
+    """Yield runs that are done and meet the conditions, the best among them: few, whatever the size of the store."""
+    where = _where(conditions)
+    if cells is not None:
+        found = queries.fetch(store, list(cells))
+        yield from _done(run for run in found if all(run.data.params.get(key) == value for key, value in conditions))
+        return
+    ranked = _done(queries.most_accurate(store, where))
+    yield from islice(filter(_is_measured, ranked), 1)
+    with suppress(ValueError):  # a server of an older MLflow does not know IS NULL
+        yield from _done(queries.search(store, f"{where} and tags.{queries.BEST} IS NULL"))
+        return
+    yield from _done(queries.search(store, where))
+
+
+def _is_measured(run: entities.Run) -> bool:
+    return {"val/acc", "test/acc"} <= run.data.metrics.keys()
+
+
+def _where(conditions: Sequence[tuple[str, str]]) -> str:
+    return " and ".join([DONE, *(f"params.`{_safe(key)}` = '{_safe(value)}'" for key, value in conditions)])
 
 
 def _none_of(
     store: Store, reference: str, conditions: Sequence[tuple[str, str]], cells: Collection[str] | None
 ) -> ValueError:
     """Return an error that names the first condition that no run meets, and what there is in its place."""
-    chosen = [run for run in _measured(store, ()) if cells is None or run.info.run_id in cells]
+    measured = filter(_is_measured, _done(queries.search(store, DONE)))
+    chosen = [run for run in measured if cells is None or run.info.run_id in cells]
     for key, value in conditions:
         there = sorted({run.data.params[key] for run in chosen if key in run.data.params})
         chosen = [run for run in chosen if run.data.params.get(key) == value]

@@ -21,7 +21,7 @@ from digitlab.platform import console, git, machine
 from digitlab.platform.secrets import redact
 from digitlab.platform.text import printable, shorten
 from digitlab.plots import run_figures
-from digitlab.tracking import notes
+from digitlab.tracking import notes, queries
 from digitlab.tracking.run import Run
 from digitlab.training.classifier import Classifier
 from digitlab.training.setup import Job
@@ -103,12 +103,11 @@ def _say_without_model(run: Run) -> None:
 
 def write_note(run: Run, job: Job, weights: str) -> None:
     """Describe the run in MLflow: its result, tested with `weights`, the command, and how to load the model."""
-    if weights:
-        result = f"Test accuracy {_accuracy(job)}, {weights}"
-    else:
-        result = f"Best val/acc {best_accuracy(run):.4f}, not tested"
+    best = best_accuracy(run)
+    result = f"Test accuracy {_accuracy(job)}, {weights}" if weights else f"Best val/acc {best:.4f}, not tested"
     model = f"runs:/{run.id}/{run.model}" if weights and not run.without_model else ""
-    run.log_tags({notes.TAG: notes.of_run(result, command_line(), model)})
+    digits = np.format_float_positional(best)  # never as 1e-05
+    run.log_tags({notes.TAG: notes.of_run(result, command_line(), model), queries.BEST: digits})
 
 
 def show_done(done: Any, directions: str) -> None:
@@ -158,6 +157,8 @@ def _accuracy(job: Job) -> str:
 
 def best_accuracy(run: Run) -> float:
     """Return the highest val/acc of any epoch."""
+    if known := run.run.data.tags.get(queries.BEST):
+        return float(known)
     _, accuracies = run.history("val/acc")
     return max(accuracies[1:])
 
