@@ -1,5 +1,6 @@
 """The rule of verdicts, on made-up results, with quantiles from scipy."""
 
+import re
 from dataclasses import replace
 from math import log, nan
 
@@ -91,6 +92,14 @@ def test_a_wide_interval_reproduces_nothing_and_says_how_many_runs_would_do():
     enough = next(n for n, half in halves.items() if half <= resolution)
     assert (verdict, of.verdict.needed) == ("CANNOT TELL", enough)
     assert f"about {enough} runs would do" in reason
+
+
+def test_widths_that_differ_by_little_are_told_apart():
+    told_apart = 1.96 * np.sqrt(0.9908 * (1 - 0.9908) / 10_000) * 1.0005 / HALF  # a hair wider than the images tell
+    word, reason = judged(outcome(claim(0.9908), [0.9908 + (each - 0.9908) * told_apart for each in FIVE]))
+    width, least = map(float, re.findall(r"± ([\d.]+)", reason))
+    assert word == "CANNOT TELL"
+    assert width > least
 
 
 def test_where_single_runs_differ_by_more_than_the_images_tell_no_number_of_runs_would_do():

@@ -243,7 +243,9 @@ def _decide(outcome: Outcome, p: float, p_holm: float) -> Verdict:
     if half <= resolution:
         return verdict(REPRODUCED, reasons[0])
     needed = interval.runs_needed(resolution)
-    reasons.append(f"that is ± {half:.4f}, wider than the ± {resolution:.4f} of {images:,} {claim.images} images")
+    digits = next((n for n in range(4, 16) if f"{half:.{n}f}" != f"{resolution:.{n}f}"), 16)  # that tell them apart
+    width, least = f"{half:.{digits}f}", f"{resolution:.{digits}f}"
+    reasons.append(f"that is ± {width}, wider than the ± {least} of {images:,} {claim.images} images")
     return verdict(CANNOT_TELL, "; ".join([*reasons, _say_needed(needed)]), needed=needed)
 
 
