@@ -10,7 +10,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from digitlab.analysis.records import Predictions, Result
-from digitlab.claims.schema import Claim, Layers, Statement
+from digitlab.claims.schema import Claim
 from digitlab.claims.verdict import Outcome, judge, may_be_settled, names_one_class
 from digitlab.config import claimed
 
@@ -294,15 +294,3 @@ def test_looking_again_calls_few_true_claims_wrong(off):
     else:
         assert any_wrong / repetitions <= at_most(0.055, repetitions)
         assert np.mean(used) <= 0.4 * 9 * 20
-
-
-@pytest.mark.parametrize(("ratio", "word"), [(7.93, "true"), (7.4, "FALSE")])
-def test_statements_are_checked(ratio, word):
-    assert word in str(Statement("over 7.5 times", "one", "other", ratio, 7.5, float("inf")))
-
-
-@pytest.mark.parametrize(("ours", "word"), [([320, 18496], ": the same"), ([320, 18497], "NOT the same")])
-def test_parameters_of_layers_are_compared(ours, word):
-    said = str(Layers([320, 18496], ours))
-    assert f"320 and 18,496 parameters printed of the first layers, 320 and {ours[1]:,} counted" in said
-    assert word in said
