@@ -87,7 +87,6 @@ def test_finds_a_run_without_reading_the_others(store, read):
         references.resolve(store, "best:data=kmnist")
 
 
-@pytest.mark.usefixtures("read")
 def test_a_server_that_cannot_be_asked_for_a_missing_tag_has_the_same_best(store, monkeypatch):
     search = store.client.search_runs
 

@@ -138,8 +138,9 @@ def _check_object(key: str, target: str, is_outermost: bool) -> None:
     digitlab.data.sources.os.system begins well too, and torch.load and torch.hub.load run what they are given.
     """
     wanted = _kind(key) if is_outermost else None
-    if not _is_allowed(key, target, _find(key, target, wanted), wanted):
-        if target.startswith(NETWORKS) and inspect.isfunction(_find(key, target, wanted)):
+    found = _find(key, target, wanted)
+    if not _is_allowed(key, target, found, wanted):
+        if target.startswith(NETWORKS) and inspect.isfunction(found):
             allowed = "a function that makes one kind of image classifier, such as torchvision.models.resnet18"
         elif key in IMAGE_SOURCES:
             allowed = "a function that reads images, of digitlab.data or of a module that lies in src/ or here"

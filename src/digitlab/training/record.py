@@ -101,9 +101,11 @@ def _say_without_model(run: Run) -> None:
         console.warn(f"no model is logged, all else is: {run.without_model}")
 
 
-def write_note(run: Run, job: Job, weights: str) -> None:
-    """Describe the run in MLflow: its result, tested with `weights`, the command, and how to load the model."""
-    best = best_accuracy(run)
+def write_note(run: Run, job: Job, weights: str, best: float) -> None:
+    """Describe the run in MLflow: its result, tested with `weights`, the command, how to load the model; and its best.
+
+    `best` is the highest val/acc, by which runs are found.
+    """
     result = f"Test accuracy {_accuracy(job)}, {weights}" if weights else f"Best val/acc {best:.4f}, not tested"
     model = f"runs:/{run.id}/{run.model}" if weights and not run.without_model else ""
     digits = np.format_float_positional(best)  # never as 1e-05

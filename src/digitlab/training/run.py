@@ -53,16 +53,18 @@ def make(cfg: DictConfig, job: Job) -> float:
             epochs = fit(run, job)
             job.team.end()
             tested = evaluate(run, job) if job.is_tested else None
-            record.write_note(run, job, "" if tested is None else f"epoch {tested} of {epochs} ({job.cfg.evaluate_on})")
+            best = record.best_accuracy(run)
+            weights = "" if tested is None else f"epoch {tested} of {epochs} ({job.cfg.evaluate_on})"
+            record.write_note(run, job, weights, best)
             run.keep_only(job.tested_checkpoint)
             store.check()
         if tested is None:
-            result = f"best val/acc {record.best_accuracy(run):.4f}, not tested"
+            result = f"best val/acc {best:.4f}, not tested"
             console.say(f"{run.name}: {result}; see it: {store.directions(run.id)}")
         else:
             record.summarize(run, job, f"epoch {tested} of {epochs}", store.directions(run.id))
         machine.trim_malloc()
-        return record.best_accuracy(run)
+        return best
 
 
 def fit(run: Run, job: Job) -> int:
