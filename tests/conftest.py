@@ -147,6 +147,19 @@ class Harness:
         experiment = self.client.get_experiment_by_name("digitlab")
         return self.client.search_runs([experiment.experiment_id]) if experiment else []
 
+    def cells(self) -> list:
+        """Return the runs that train, newest first."""
+        return [run for run in self.runs() if not _is_parent(run)]
+
+    def parent(self):
+        """Return the run of the one sweep itself."""
+        (run,) = filter(_is_parent, self.runs())
+        return run
+
+
+def _is_parent(run) -> bool:
+    return run.data.tags["fingerprint"].startswith("sweep-")
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items) -> None:

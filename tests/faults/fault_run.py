@@ -89,6 +89,7 @@ class FaultRun:
         """Copy an empty store into `folder`; mount one of `disks` at the subfolder `place`."""
         self.folder, self.changes = folder, list(changes)
         self.environment: dict[str, str] = {}
+        self.experiment = ""
         self.disks = disks
         for name in ("tmp", "artifacts", "store"):
             (folder / name).mkdir(parents=True)
@@ -115,7 +116,8 @@ class FaultRun:
         places = {"TMPDIR": f"{self.folder}/tmp", "DIGITLAB_JOURNAL": f"{self.folder}/journal"}
         environment = {"MLFLOW_TRACKING_URI": self.uri, **places, **self.environment}
         keeper = self.disks and self.disks.keeper.pid
-        arguments = (self.folder, fault, [*SETTINGS, *overrides], self.changes, environment, keeper)
+        experiment = [f"tracking.experiment={self.experiment}"] if self.experiment else []
+        arguments = (self.folder, fault, [*SETTINGS, *overrides, *experiment], self.changes, environment, keeper)
         process = self.context.Process(target=_child, args=arguments)
         with self.reading:
             process.start()

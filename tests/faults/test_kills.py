@@ -62,7 +62,7 @@ def test_cells_run_in_parallel_on_a_new_store(harness):
     )
     assert program.wait(timeout=300) == 0
     assert "6 of 6 cells are done" in program.output()
-    runs = [run for run in harness.runs() if "model" in run.data.tags]
+    runs = harness.cells()
     assert len(runs) == 6
     assert {len(harness.client.get_metric_history(run.info.run_id, "train/loss_step")) for run in runs} == {32}
 
@@ -82,7 +82,7 @@ def test_a_sweep_killed_repeatedly_runs_every_cell_once(harness):
     program = Program(harness, *cells)
     assert program.wait() == 0
     assert "6 of 6 cells are done" in program.output()
-    runs = [run for run in harness.runs() if "model" in run.data.tags]
+    runs = harness.cells()
     assert len(runs) == 6
     assert finished < {run.info.run_id for run in runs}
     for run in runs:

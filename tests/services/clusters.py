@@ -11,7 +11,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
-from conftest import Harness
 from program import Program
 from servers import free_port
 from services import wait_until
@@ -39,15 +38,6 @@ def wait_for_cells(count: int, *roots: int, program: Program) -> list[psutil.Pro
 
     wait_until(are_there)
     return found
-
-
-def cells(harness: Harness) -> list:
-    return [run for run in harness.runs() if "model" in run.data.tags]
-
-
-def parent(harness: Harness):
-    (run,) = [run for run in harness.runs() if "model" not in run.data.tags]
-    return run
 
 
 class RayCluster:

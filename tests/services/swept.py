@@ -28,9 +28,6 @@ class Swept:
     def start(self, *more: str) -> Program:
         return Program(self.harness, *self.arguments, *more)
 
-    def cells(self) -> list:
-        return [run for run in self.harness.runs() if "model" in run.data.tags]
-
     def wait_for(self, condition: Callable[[], object], driver: Program | None = None, seconds: float = 120) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
@@ -39,7 +36,9 @@ class Swept:
 
     def trained(self) -> list[str]:
         """Return the jobs of the runs that have trained some epochs."""
-        runs = [run for run in self.cells() if run.info.status == "RUNNING" and run.data.metrics.get("val/loss")]
+        runs = [
+            run for run in self.harness.cells() if run.info.status == "RUNNING" and run.data.metrics.get("val/loss")
+        ]
         return sorted(run.data.tags["job"] for run in runs if len(self.harness.history(run, "val/loss")) > 3)
 
     def hold(self, count: int = 1) -> dict[str, psutil.Process]:

@@ -13,7 +13,7 @@ from secrets import token_hex
 
 import psutil
 import pytest
-from clusters import RayCluster, cells, named, parent, ray_cluster, wait_for_cells
+from clusters import RayCluster, named, ray_cluster, wait_for_cells
 from conftest import REPOSITORY, Harness
 from program import Program, wait_until_gone
 from servers import free_port, tracking_server
@@ -46,7 +46,7 @@ def folders() -> set[Path]:
 
 
 def check_all_done(harness: Harness, count: int, epochs: int) -> None:
-    runs = cells(harness)
+    runs = harness.cells()
     assert len(runs) == count
     for run in runs:
         assert (run.info.status, run.data.tags["done"]) == ("FINISHED", "true")
@@ -60,14 +60,14 @@ def test_the_cell_of_a_killed_worker_goes_on_in_the_same_run(harness):
     assert program.wait_for("epoch  3/10")
     workers = wait_for_cells(2, program.process.pid, program=program)
     started = psutil.Process(program.process.pid).children(recursive=True)
-    begun = {run.info.run_id for run in cells(harness)}
+    begun = {run.info.run_id for run in harness.cells()}
     workers[0].kill()
     assert program.wait(300) == 0
     said = program.output()
     assert said.count("its worker process died (WorkerCrashedError); another one goes on with it") == 1
     assert said.count("continuing mlp-sgd-") == 1
     assert "2 of 2 cells have ended\n" in said
-    assert begun <= {run.info.run_id for run in cells(harness)}
+    assert begun <= {run.info.run_id for run in harness.cells()}
     check_all_done(harness, 2, 10)
     wait_until_gone(started, 5)
     assert folders() <= before
@@ -86,8 +86,8 @@ def test_a_cell_whose_workers_die_again_and_again_is_given_up(harness, monkeypat
     assert "its worker process died (WorkerCrashedError), 4 times" in said
     assert "error: 1 of 2 cells failed; the same command tries them again" in said
     assert "Traceback" not in said
-    assert sorted(run.info.status for run in cells(harness)) == ["FINISHED", "KILLED"]
-    assert parent(harness).info.status == "FAILED"
+    assert sorted(run.info.status for run in harness.cells()) == ["FINISHED", "KILLED"]
+    assert harness.parent().info.status == "FAILED"
     monkeypatch.delenv("DIES")
     program = Program(harness, *TWO, *own)
     assert program.wait(300) == 0
@@ -113,8 +113,8 @@ def test_a_signal_ends_workers_and_cluster_and_the_same_command_continues(harnes
     assert "SIGTERM received" not in program.output()  # a page of Ray's
     assert "Traceback" not in program.output()
     assert folders() <= before
-    assert parent(harness).info.status == "KILLED"
-    assert {run.info.status for run in cells(harness)} == {"KILLED"}
+    assert harness.parent().info.status == "KILLED"
+    assert {run.info.status for run in harness.cells()} == {"KILLED"}
     if whole_group:
         program = Program(harness, *TWO)
         assert program.wait(300) == 0

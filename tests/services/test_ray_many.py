@@ -6,7 +6,7 @@ from collections import Counter
 from importlib.util import find_spec
 
 import pytest
-from clusters import cells, ray_cluster, wait_for_cells
+from clusters import ray_cluster, wait_for_cells
 from program import Program
 
 pytestmark = [
@@ -42,7 +42,7 @@ def test_every_cell_is_run_once_though_workers_are_killed_and_one_comes_late(har
     said = program.output()
     assert said.count("another one goes on with it") == 2
     assert "Traceback" not in said
-    runs = cells(harness)
+    runs = harness.cells()
     assert sorted(int(run.data.tags["seed"]) for run in runs) == list(range(CELLS))
     assert Counter((run.info.status, run.data.tags["done"]) for run in runs) == {("FINISHED", "true"): CELLS}
     for run in runs:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
-from outages import SCENARIOS, OnServer, Outcome, Scenario, play, points_differ, table
+from outages import SCENARIOS, OnServer, Outcome, Scenario, check, play, points_differ, printed
 from services import BUCKET, PASSWORD, Bucket, Postgres, missing, mlflow_server
 
 from digitlab.tracking.maintenance import BY_A_SERVER
@@ -42,16 +42,8 @@ def bucket() -> Iterator[Bucket]:
 
 @pytest.fixture(scope="module")
 def rows() -> Iterator[dict[str, Outcome]]:
-    """What each scenario came to; at the end they are printed as the table of docs/reliability.md."""
-    rows: dict[str, Outcome] = {}
-    yield rows
-    print(f"\n{table(rows)}")
-
-
-def check(rows: dict[str, Outcome], name: str, outcome: Outcome) -> None:
-    rows[name] = outcome
-    assert outcome.wrong == ()
-    assert (outcome.lost, outcome.twice, outcome.running) == (0, 0, 0)
+    with printed() as rows:
+        yield rows
 
 
 @pytest.mark.parametrize("kind", SERVERS)

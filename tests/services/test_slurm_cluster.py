@@ -15,7 +15,7 @@ import pytest
 from cluster import NODES, Cluster, missing_slurm
 from conftest import REPOSITORY
 from fault_run import SETTINGS, Oracle
-from outages import Outcome, table
+from outages import Outcome, check, printed
 from program import Program
 from swept import SHORT, Swept
 
@@ -46,10 +46,8 @@ def short(tmp_path_factory) -> Oracle:
 
 @pytest.fixture(scope="module")
 def rows() -> Iterator[dict[str, Outcome]]:
-    """What each scenario came to; at the end they are printed as the table of docs/reliability.md."""
-    rows: dict[str, Outcome] = {}
-    yield rows
-    print(f"\n{table(rows, 'what is done')}")
+    with printed("what is done") as rows:
+        yield rows
 
 
 @pytest.fixture(autouse=True)
@@ -61,12 +59,6 @@ def _no_jobs_left(cluster) -> Iterator[None]:
 @pytest.fixture
 def swept(harness, cluster) -> Swept:
     return Swept(harness, cluster, TWO)
-
-
-def check(rows: dict[str, Outcome], name: str, outcome: Outcome) -> None:
-    rows[name] = outcome
-    assert outcome.wrong == ()
-    assert (outcome.lost, outcome.twice, outcome.running) == (0, 0, 0)
 
 
 def test_a_sweep_is_one_array(harness, cluster, short, rows):
@@ -108,7 +100,7 @@ def test_a_job_that_its_time_limit_ends_continues_its_run(harness, cluster, shor
     swept.wait_for(lambda: is_stopped(process), driver)
     swept.wait_for(lambda: not is_stopped(process), driver, 200)
     assert swept.wait(driver) == 0, driver.output()
-    (run,) = swept.cells()
+    (run,) = swept.harness.cells()
     log = swept.log(run.data.tags["job"])
     ended = log.count("this job is timed-out")
     wrong = "" if ended and "continuing " in log and "Traceback" not in log else log
@@ -152,7 +144,7 @@ def check_one_failed(rows, name: str, swept: Swept, driver: Program, oracle: Ora
     code, said = driver.wait(300), driver.output()
     told = re.search(rf"job {job} ended: {state}; its output: (\S+)", said)
     wrong = [] if told and "1 of 2 cells failed; the same command tries them again" in said else [said]
-    wrong += ["RUNNING" for run in swept.cells() if run.info.status == "RUNNING"]
+    wrong += ["RUNNING" for run in swept.harness.cells() if run.info.status == "RUNNING"]
     wrong += [] if told and (Path(told[1]).exists() or "pending" in name) else ["no output"]
     seconds = time.monotonic() - swept.began
     again = swept.start()
@@ -210,7 +202,7 @@ def test_a_sweep_that_detaches_says_how_it_stands(swept, cluster, short, rows):
     code, said = tell("sweep.detach=true")
     wrong = [] if (code, len(said.splitlines())) == (0, 1) and "2 jobs submitted" in said else [said]
     jobs = cluster.jobs()
-    wrong += [] if [run.info.status for run in parents(swept)] == ["SCHEDULED"] else ["status of the sweep"]
+    wrong += [] if swept.harness.parent().info.status == "SCHEDULED" else ["status of the sweep"]
     (held,) = swept.hold().values()
     code, said = tell("sweep.detach=true")
     wrong += [] if code == 0 and "0 of 2 cells are done, 1 pending (JobArrayTaskLimit), 1 running" in said else [said]
@@ -227,10 +219,6 @@ def test_a_sweep_that_detaches_says_how_it_stands(swept, cluster, short, rows):
     code, said = tell()
     wrong += [] if code == 0 and "2 of 2 cells are done" in said else [said]
     check(rows, "sweep.detach=true, a job cancelled, then waited for", swept.outcome(code, short, *wrong))
-
-
-def parents(swept: Swept) -> list:
-    return [run for run in swept.harness.runs() if "model" not in run.data.tags]
 
 
 @pytest.mark.usefixtures("cluster")

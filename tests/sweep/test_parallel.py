@@ -37,15 +37,6 @@ def workers(program: Program) -> list[psutil.Process]:
     return found
 
 
-def cells(harness: Harness) -> list:
-    return [run for run in harness.runs() if not run.data.tags["fingerprint"].startswith("sweep-")]
-
-
-def parent(harness: Harness):
-    (run,) = [run for run in harness.runs() if run.data.tags["fingerprint"].startswith("sweep-")]
-    return run
-
-
 def is_intact(harness: Harness) -> bool:
     return sqlite3.connect(harness.folder / "mlflow.db").execute("pragma integrity_check").fetchone() == ("ok",)
 
@@ -91,20 +82,20 @@ def test_a_signal_stops_all_workers_and_the_same_command_continues(harness, numb
     assert program.wait(timeout=20) == code
     wait_until_gone(running, 5)
     assert "Traceback" not in program.output()
-    assert parent(harness).info.status == "KILLED"
-    assert {run.info.status for run in cells(harness)} == {"KILLED"}
-    before = {run.info.run_id for run in cells(harness)}
+    assert harness.parent().info.status == "KILLED"
+    assert {run.info.status for run in harness.cells()} == {"KILLED"}
+    before = {run.info.run_id for run in harness.cells()}
     assert 1 <= len(before) <= 2
 
     program = Program(harness, *command)
     assert program.wait(timeout=400) == 0  # a minute of work for two idle cores, four beside other tests
     assert f"3 cells: 0 done, {len(before)} to resume, {3 - len(before)} to run" in program.output()
     assert "Done   3 out of   3" in program.output() or "Done 3 out of 3" in program.output()
-    after = cells(harness)
+    after = harness.cells()
     assert before < {run.info.run_id for run in after}
     assert {run.data.tags["done"] for run in after} == {"true"}
     assert len(after) == 3
-    assert parent(harness).info.status == "FINISHED"
+    assert harness.parent().info.status == "FINISHED"
     assert is_intact(harness)
 
 
@@ -122,7 +113,7 @@ def test_workers_do_not_outlive_a_sweep_that_is_killed(harness):
     assert program.wait(timeout=400) == 0
     assert "another process runs the same" not in program.output()  # the locks of dead workers are free at once
     assert "3 of 3 cells are done" in program.output()
-    assert len(cells(harness)) == 3
+    assert len(harness.cells()) == 3
 
 
 @pytest.mark.slow
@@ -136,7 +127,7 @@ def test_a_parallel_sweep_killed_at_each_quarter_runs_every_cell_once(harness):
         program.process.kill()
         program.wait()
         wait_until_gone(running, 5)
-        ends = {run.info.run_id: run.info.end_time for run in cells(harness) if run.data.tags.get("done")}
+        ends = {run.info.run_id: run.info.end_time for run in harness.cells() if run.data.tags.get("done")}
         assert done.items() <= ends.items()  # none of them run again
         assert len(ends) >= count
         done = ends
@@ -154,14 +145,14 @@ def test_a_parallel_sweep_killed_at_each_quarter_runs_every_cell_once(harness):
     assert "7 of 8 cells are done" in program.output()
     assert "error: 1 of 8 cells failed; the same command tries them again" in program.output()
     assert "can't allocate memory" in program.output()
-    runs = cells(harness)
+    runs = harness.cells()
     assert len(runs) == 7
     ends = {run.info.run_id: run.info.end_time for run in runs}
     assert done.items() <= ends.items()
     for run in runs:
         steps = [point.step for point in harness.client.get_metric_history(run.info.run_id, "train/loss")]
         assert (steps, run.info.status, run.data.tags["done"]) == ([1, 2], "FINISHED", "true")
-    assert parent(harness).info.status == "FAILED"
+    assert harness.parent().info.status == "FAILED"
     assert is_intact(harness)
 
 

@@ -18,17 +18,12 @@ RACE = ("-m", "model=mlp", "optim=adam,sgd,adadelta", "data=mnist5k", "data.test
         "sweep.name=race", "sweep.seeds=auto", "sweep.max_seeds=10")  # fmt: skip
 
 
-def children_and_parent(harness):
-    parent = next(run for run in harness.runs() if run.data.tags["fingerprint"].startswith("sweep-"))
-    return [run for run in harness.runs() if run is not parent and "optim" in run.data.tags], parent
-
-
 def counts(harness) -> Counter:
-    return Counter(run.data.tags["optim"] for run in children_and_parent(harness)[0])
+    return Counter(run.data.tags["optim"] for run in harness.cells())
 
 
 def race_json(harness) -> dict:
-    _, parent = children_and_parent(harness)
+    parent = harness.parent()
     return json.loads(mlflow.artifacts.load_text(f"{parent.info.artifact_uri}/race.json"))
 
 
@@ -50,7 +45,7 @@ def test_only_cells_that_may_be_the_best_get_more_seeds(harness, made, capsys):
     p = min(1, 2 * stats.ttest_ind(values[best], values[other], equal_var=False, alternative="greater").pvalue)
     at_5 = {each["name"].split("-")[1]: each for each in found["looks"]["5"]}
     assert (at_5[best]["p"], at_5[other]["p"]) == (None, pytest.approx(p, rel=1e-6))
-    _, parent = children_and_parent(harness)
+    parent = harness.parent()
     assert (parent.data.tags["race.looks"], parent.data.tags["done"]) == ("3, 5, 10", "true")
     said = capsys.readouterr().out
     assert "sweep race: 9 cells: 0 done, 0 to resume, 9 to run" in said
@@ -75,7 +70,7 @@ def test_an_interrupted_race_comes_to_the_same_looks(harness, made, tmp_path):
     assert harness.main(*RACE) == 130
     assert list(race_json(harness)["looks"]) == ["3"]
     assert harness.main(*RACE) is None
-    names = Counter(run.info.run_name for run in children_and_parent(harness)[0])
+    names = Counter(run.info.run_name for run in harness.cells())
     assert set(names.values()) == {1}
     broken = race_json(harness)
     made.interrupt_at = 0

@@ -21,16 +21,12 @@ def told(made):
     return made
 
 
-def parent_of(harness):
-    return next(run for run in harness.runs() if run.data.tags["fingerprint"] == "sweep-some")
-
-
 def counts(harness) -> Counter:
     return Counter(run.data.tags["claim"] for run in harness.runs() if "claim" in run.data.tags)
 
 
 def looks(harness) -> dict:
-    return json.loads(mlflow.artifacts.load_text(f"{parent_of(harness).info.artifact_uri}/claims.json"))
+    return json.loads(mlflow.artifacts.load_text(f"{harness.parent().info.artifact_uri}/claims.json"))
 
 
 @pytest.mark.slow

@@ -68,17 +68,13 @@ def cluster(tmp_path):
     return folder
 
 
-def children(harness: Harness) -> list:
-    return [run for run in harness.runs() if "model" in run.data.tags]
-
-
 def check_one_done_one_failed(harness: Harness, result) -> None:
     """Check that one cell is done and the other failed with a reason, in the output, parent run and exit code."""
     assert result.returncode == 1
     assert "1 of 2 cells are done" in result.stdout
     assert "error: 1 of 2 cells failed; the same command tries them again" in result.stderr
-    (child,) = children(harness)
-    (parent,) = [run for run in harness.runs() if "model" not in run.data.tags]
+    (child,) = harness.cells()
+    parent = harness.parent()
     assert child.data.tags["done"] == "true"
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert parent.info.status == "FAILED"
@@ -125,19 +121,19 @@ def test_a_job_that_slurm_ends_stays_with_its_run_closed_and_continues_it_when_i
         patch.setenv("PATH", f"{cluster}:/usr/bin:/bin")
         driver = Program(harness, *slow, *jobs)
         deadline = time.monotonic() + 120
-        while not (points := [len(harness.history(run, "val/loss")) for run in children(harness)]) or points[0] < 3:
+        while not (points := [len(harness.history(run, "val/loss")) for run in harness.cells()]) or points[0] < 3:
             assert time.monotonic() < deadline, driver.output()
             time.sleep(0.5)
         (job,) = processes(lambda each: f"_submit {tmp_path}/jobs" in " ".join(each.cmdline()))
         job.send_signal(signal.SIGTERM)
-        while children(harness)[0].info.status == "RUNNING":
+        while harness.cells()[0].info.status == "RUNNING":
             assert time.monotonic() < deadline
             time.sleep(0.2)
-        assert children(harness)[0].info.status == "KILLED"
+        assert harness.cells()[0].info.status == "KILLED"
         time.sleep(2)
         job.kill()  # the end of SLURM's patience
         assert driver.wait(300) == 0
-    (run,) = children(harness)
+    (run,) = harness.cells()
     assert run.data.tags["done"] == "true"
     assert [step for step, _ in harness.history(run, "val/loss")] == list(range(101))
 

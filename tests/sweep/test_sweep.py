@@ -23,13 +23,6 @@ CELLS = ("-m", "model=mlp", "optim=adam,sgd", "data=mnist5k", "data.test_fractio
 NAMES = {f"mlp-{optim}-s{seed}-mnist5k-data.test_fraction=0.8-smoke" for optim in ("adam", "sgd") for seed in (0, 1)}
 
 
-def cells_and_parent(harness):
-    runs = harness.runs()
-    parents = [run for run in runs if run.data.tags["fingerprint"].startswith("sweep-")]
-    assert len(parents) == 1
-    return [run for run in runs if run is not parents[0]], parents[0]
-
-
 def sweep_json(parent) -> dict[str, dict]:
     return {
         cell["name"]: cell for cell in json.loads(mlflow.artifacts.load_text(f"{parent.info.artifact_uri}/sweep.json"))
@@ -76,7 +69,7 @@ def swept(tmp_path_factory):
 
 
 def test_every_cell_is_run_once_under_one_parent_except_one_that_was_done_before(swept):
-    children, parent = cells_and_parent(swept)
+    children, parent = swept.cells(), swept.parent()
     assert sorted(run.info.run_name for run in children) == sorted(NAMES)
     parents = [run.data.tags.get("mlflow.parentRunId") for run in children]
     assert sorted(parents, key=bool) == [None, *[parent.info.run_id] * 3]
@@ -101,7 +94,7 @@ def test_done_cells_are_neither_run_nor_planned_again(swept, capsys):
 
 def test_seeds_are_paired_across_optimizers(swept):
     untrained = {}
-    for run in cells_and_parent(swept)[0]:
+    for run in swept.cells():
         first = swept.client.get_metric_history(run.info.run_id, "val/loss")[0]
         untrained[run.data.tags["optim"], run.data.tags["seed"]] = first.value
     assert untrained["adam", "0"] == untrained["sgd", "0"] != untrained["adam", "1"] == untrained["sgd", "1"]
@@ -123,13 +116,13 @@ def test_a_failing_cell_does_not_stop_the_others_and_is_tried_again(harness, cap
     said = capsys.readouterr().out
     assert "mlp-sgd-s0-mnist5k-data.test_fraction=0.8-smoke failed: out of it" in said
     assert "MemoryError" in said  # in the table
-    children, parent = cells_and_parent(harness)
+    children, parent = harness.cells(), harness.parent()
     assert sorted(run.info.status for run in children) == ["FAILED", "FINISHED"]
     assert parent.info.status == "FAILED"
 
     assert harness.main(*CELLS) is None
     assert "2 cells: 1 done, 1 to resume, 0 to run" in capsys.readouterr().out
-    children, parent = cells_and_parent(harness)
+    children, parent = harness.cells(), harness.parent()
     assert len(children) == 2
     assert {run.info.status for run in [*children, parent]} == {"FINISHED"}
     assert not any("error" in run.data.tags for run in [*children, parent])
@@ -166,13 +159,13 @@ def test_ctrl_c_ends_a_sweep_and_the_same_command_continues_it(harness, capsys, 
         patch.setattr(training_run, "evaluate", interrupt)
         assert harness.main(*CELLS, "seed=0,1") == 130
     assert "│ interrupted" in capsys.readouterr().out
-    children, parent = cells_and_parent(harness)
+    children, parent = harness.cells(), harness.parent()
     assert sorted(run.info.status for run in children) == ["FINISHED", "KILLED"]
     assert parent.info.status == "KILLED"
     capsys.readouterr()
     assert harness.main(*CELLS, "seed=0,1") is None
     assert "4 cells: 1 done, 1 to resume, 2 to run" in capsys.readouterr().out
-    assert len(cells_and_parent(harness)[0]) == 4
+    assert len(harness.cells()) == 4
 
 
 def test_seeds_given_in_two_ways_are_refused(harness):
@@ -194,7 +187,7 @@ def test_a_cell_whose_network_cannot_be_built_fails_alone(harness, capsys):
         == "error: 1 of 2 cells failed; the same command tries them again"
     )
     assert "failed: model: " in capsys.readouterr().out
-    assert len(cells_and_parent(harness)[0]) == 1
+    assert len(harness.cells()) == 1
 
 
 @pytest.mark.slow
@@ -208,7 +201,7 @@ def test_cells_without_enough_memory_fail_alone_before_they_have_a_run(harness, 
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
     assert end == "error: 2 of 3 cells failed; the same command tries them again"
-    children, parent = cells_and_parent(harness)
+    children, parent = harness.cells(), harness.parent()
     assert [child.data.params["model.hidden"] for child in children] == ['[{"units": 8}]']
     assert children[0].data.tags["done"] == "true"
     cells = sweep_json(parent).values()
@@ -221,7 +214,7 @@ def test_cells_without_enough_memory_fail_alone_before_they_have_a_run(harness, 
 @pytest.mark.lean
 def test_a_diverged_cell_is_done_and_has_the_status_diverged(harness, capsys):
     assert harness.main(*CELLS, "model=cnn_simple", "optim=sgd", "optim.lr=0.01,1e20") is None
-    _, parent = cells_and_parent(harness)
+    parent = harness.parent()
     assert sorted(cell["status"] for cell in sweep_json(parent).values()) == ["diverged", "done"]
 
 

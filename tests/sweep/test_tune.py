@@ -3,7 +3,7 @@
 from collections import defaultdict
 
 import pytest
-from test_sweep import cells_and_parent, sweep_json
+from test_sweep import sweep_json
 
 from digitlab.sweep.plan import SweepCell, rows
 
@@ -26,7 +26,7 @@ def test_tuning_tests_the_chosen_rate_alone_with_seeds_of_its_own(harness, tmp_p
     assert "sweep tune: 4 cells: 0 done, 0 to resume, 4 to run" in said
     assert "none of them is tested; then the learning rate of 1 choice, with 2 other seeds each, is" in said
     assert harness.main(*TUNED) is None
-    children, parent = cells_and_parent(harness)
+    children, parent = harness.cells(), harness.parent()
     untested = [child for child in children if "test/acc" not in child.data.metrics]
     tested = [child for child in children if child not in untested]
     assert sorted(child.data.params["seed"] for child in untested) == ["0", "0", "1", "1"]
@@ -43,18 +43,18 @@ def test_tuning_tests_the_chosen_rate_alone_with_seeds_of_its_own(harness, tmp_p
 
     assert harness.main(*TUNED) is None
     assert "sweep tune: 2 cells: 2 done, 0 to resume, 0 to run" in " ".join(capsys.readouterr().out.split())
-    assert len(cells_and_parent(harness)[0]) == 6
+    assert len(harness.cells()) == 6
     assert harness.main(f"report.dir={tmp_path}", entry_point="report") is None
     said = " ".join(capsys.readouterr().out.split())
     assert "mnist5k: test set read 2 times in this store." in said
     assert "in runs that did not read the test images" in said
     # Weights of the last epoch: the rate is chosen by the last epoch too, and what was trained is not trained again.
     assert harness.main(*TUNED, "evaluate_on=last") is None
-    newer = [child for child in cells_and_parent(harness)[0] if child.data.params["evaluate_on"] == "last"]
+    newer = [child for child in harness.cells() if child.data.params["evaluate_on"] == "last"]
     assert {each.data.params["optim.lr"] for each in newer} == {
         chosen_by_hand(harness, untested, lambda curve: curve[-1])
     }
-    assert len(cells_and_parent(harness)[0]) == 8
+    assert len(harness.cells()) == 8
     harness.client.delete_run(newer[0].info.run_id)
     assert harness.main("report.sweep=tune", f"report.dir={tmp_path}", entry_point="report") is None
     assert "mnist5k: test set read 4 times in this store." in " ".join(capsys.readouterr().out.split())

@@ -8,7 +8,7 @@ import psutil
 import pytest
 from hydra.core.utils import JobReturn, JobStatus
 from program import Program, wait_until_gone
-from test_parallel import TWO_AT_ONCE, cells, workers
+from test_parallel import TWO_AT_ONCE, workers
 
 from digitlab.config.errors import UserError
 from digitlab.sweep import runner
@@ -46,8 +46,8 @@ def test_new_workers_are_started_where_all_have_been_killed(harness):
             time.sleep(0.05)
     assert program.wait(timeout=400) == 0
     assert "3 of 3 cells are done" in program.output()
-    assert len(cells(harness)) == 3
-    assert {run.data.tags["done"] for run in cells(harness)} == {"true"}
+    assert len(harness.cells()) == 3
+    assert {run.data.tags["done"] for run in harness.cells()} == {"true"}
 
 
 @pytest.mark.parametrize(("deaths", "starts"), [(1, 2), (3, 4), (9, 4)])

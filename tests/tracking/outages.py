@@ -6,7 +6,8 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,9 +72,6 @@ class OnServer(FaultRun):
     def __init__(self, folder: Path, uri: str, environment: Mapping[str, str] = {}, changes: Iterable[str] = ()):
         super().__init__(folder, [*LEAN, *changes])
         self.uri, self.experiment, self.environment = uri, folder.name, dict(environment)
-
-    def start(self, fault: str = "", *overrides: str):
-        return super().start(fault, *overrides, f"tracking.experiment={self.experiment}")
 
     def command(self, *words: str) -> subprocess.CompletedProcess:
         places = {"MLFLOW_TRACKING_URI": self.uri, "DIGITLAB_JOURNAL": f"{self.folder}/journal", "PYTHONPATH": "src"}
@@ -154,6 +152,21 @@ def _runs(client: MlflowClient, experiment) -> list:
 def _points(client: MlflowClient, run_id: str) -> list[tuple[str, int, float]]:
     keys = [key for key in client.get_run(run_id).data.metrics if not TIMES.match(key)]
     return [(key, point.step, point.value) for key in keys for point in client.get_metric_history(run_id, key)]
+
+
+def check(outcomes: dict[str, Outcome], name: str, outcome: Outcome) -> None:
+    """Note what a scenario came to; nothing may be lost of it."""
+    outcomes[name] = outcome
+    assert outcome.wrong == ()
+    assert (outcome.lost, outcome.twice, outcome.running) == (0, 0, 0)
+
+
+@contextmanager
+def printed(what: str = HEADINGS[0]) -> Iterator[dict[str, Outcome]]:
+    """Collect what each scenario came to; at the end print it as the table of docs/reliability.md."""
+    outcomes: dict[str, Outcome] = {}
+    yield outcomes
+    print(f"\n{table(outcomes, what)}")
 
 
 def table(outcomes: dict[str, Outcome], what: str = HEADINGS[0]) -> str:

@@ -35,9 +35,6 @@ class Host(FaultRun):
         self.uri, self.experiment = server.uri, experiment
         self.environment["HOST"] = folder.name
 
-    def start(self, fault: str = "", *overrides: str):
-        return super().start(fault, *overrides, f"tracking.experiment={self.experiment}")
-
     def end(self, process) -> int:
         assert wait([process.sentinel], 300), self.output
         with self.reading:
