@@ -151,14 +151,15 @@ class Harness:
         """Return the runs that train, newest first."""
         return [run for run in self.runs() if not _is_parent(run)]
 
-    def parent(self):
-        """Return the run of the one sweep itself."""
-        (run,) = filter(_is_parent, self.runs())
+    def parent(self, sweep: str = ""):
+        """Return the run of a sweep itself; without its name, of the only one."""
+        (run,) = (run for run in self.runs() if _is_parent(run, sweep))
         return run
 
 
-def _is_parent(run) -> bool:
-    return run.data.tags["fingerprint"].startswith("sweep-")
+def _is_parent(run, sweep: str = "") -> bool:
+    tag = run.data.tags["fingerprint"]
+    return tag == f"sweep-{sweep}" if sweep else tag.startswith("sweep-")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -56,17 +56,6 @@ def test_a_run_killed_at_random_until_done_gives_the_same_results(tmp_path, name
     assert sqlite3.connect(broken.folder / "mlflow.db").execute("pragma integrity_check").fetchone() == ("ok",)
 
 
-def test_cells_run_in_parallel_on_a_new_store(harness):
-    program = Program(
-        harness, "sweep=smoke", "trainer.max_epochs=1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"
-    )
-    assert program.wait(timeout=300) == 0
-    assert "6 of 6 cells are done" in program.output()
-    runs = harness.cells()
-    assert len(runs) == 6
-    assert {len(harness.client.get_metric_history(run.info.run_id, "train/loss_step")) for run in runs} == {32}
-
-
 def test_a_sweep_killed_repeatedly_runs_every_cell_once(harness):
     moments = random.Random(1)
     cells = ["sweep=smoke", "data.test_fraction=0.5", "trainer.max_epochs=2"]
@@ -119,13 +108,13 @@ def test_two_processes_with_the_same_run_train_it_once(harness):
     assert sum("is done already" in each for each in words) == 1
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_during_start_up_does_not_affect_the_next_start(harness, number, code):
+@pytest.mark.parametrize("number", rest_at_night([signal.SIGINT, signal.SIGTERM]))
+def test_a_signal_during_start_up_does_not_affect_the_next_start(harness, number):
     for delay in (0.3, 0.6, 1.0, 2.0, 3.0):  # while Hydra, torch and digitlab load; before that Python may end with 1
         program = Program(harness, "trainer.max_epochs=2", "model=mlp")
         time.sleep(delay)
         program.process.send_signal(number)
-        assert program.wait(timeout=15) in (code, -number)  # to a shell these are the same
+        assert program.wait(timeout=15) in (128 + number, -number)  # to a shell these are the same
     assert Program(harness, "trainer.max_epochs=2", "model=mlp").wait() == 0
     (run,) = harness.runs()
     assert run.data.tags["done"] == "true"

@@ -1,6 +1,6 @@
 """Kills at random over mixes of what a run can be made of: each ends as the same run does undisturbed, to the bit.
 
-DIGITLAB_MIXES is how many, 20 by default; each is a function of its number.
+DIGITLAB_MIXES is how many, 10 by default; each is a function of its number.
 """
 
 import os
@@ -18,7 +18,7 @@ from program import Program
 
 from digitlab.platform.machine import computes_in_bf16
 
-EACH_TIME = 20
+EACH_TIME = 10
 MIXES = int(os.environ.get("DIGITLAB_MIXES", EACH_TIME))
 OPTIMIZERS = sorted(file.stem for file in (REPOSITORY / "conf" / "optim").glob("*.yaml"))
 EMA = "+trainer.callbacks.ema={_target_: pytorch_lightning.callbacks.EMAWeightAveraging, decay: 0.9}"
@@ -115,7 +115,7 @@ def outcome(harness: Harness) -> dict[str, dict[str, list]]:
 
 
 @pytest.mark.slow
-@pytest.mark.drawn
+@pytest.mark.night
 @pytest.mark.parametrize("number", range(0, MIXES, 20))
 def test_a_parallel_sweep_of_a_mix_killed_at_random_ends_as_if_undisturbed(tmp_path: Path, number: int):
     draw = random.Random(number)

@@ -19,7 +19,7 @@ from digitlab.data import download
 from digitlab.report import report as reporting
 from digitlab.training import run as training
 
-EXAMPLES = int(os.environ.get("HOSTILE_EXAMPLES", "200"))
+EXAMPLES = int(os.environ.get("HOSTILE_EXAMPLES", "100"))
 LINES, CHARACTERS, SECONDS = 3, 300, 5
 
 GROUPS = ("model", "optim", "data", "scheduler", "trainer", "sweep", "claim", "counterpart")

@@ -70,9 +70,9 @@ def test_only_slurm_is_left_its_jobs(harness, launcher):
     ids=["INT", "TERM"],
 )
 def test_a_signal_stops_all_workers_and_the_same_command_continues(harness, number, whole_group, code):
-    command = ("sweep=smoke", "model=mlp", "trainer.max_epochs=10", *TWO_AT_ONCE)
+    command = ("sweep=smoke", "model=mlp", "data.test_fraction=0.5", "trainer.max_epochs=8", *TWO_AT_ONCE)
     program = Program(harness, *command)
-    assert program.wait_for("epoch  2/10")
+    assert program.wait_for("epoch 2/8")
     running = workers(program)
     assert len(running) == 2
     if whole_group:  # as a terminal does
@@ -100,33 +100,18 @@ def test_a_signal_stops_all_workers_and_the_same_command_continues(harness, numb
 
 
 @pytest.mark.slow
-def test_workers_do_not_outlive_a_sweep_that_is_killed(harness):
-    command = ("sweep=smoke", "model=mlp", "trainer.max_epochs=10", *TWO_AT_ONCE)
-    program = Program(harness, *command)
-    assert program.wait_for("epoch  2/10")
-    running = workers(program)
-    assert len(running) == 2
-    program.process.kill()
-    program.wait()
-    wait_until_gone(running, 5)
-    program = Program(harness, *command)
-    assert program.wait(timeout=400) == 0
-    assert "another process runs the same" not in program.output()  # the locks of dead workers are free at once
-    assert "3 of 3 cells are done" in program.output()
-    assert len(harness.cells()) == 3
-
-
-@pytest.mark.slow
-def test_a_parallel_sweep_killed_at_each_quarter_runs_every_cell_once(harness):
+def test_a_parallel_sweep_killed_at_each_third_runs_every_cell_once(harness):
     done: dict[str, int] = {}
-    for count in (2, 4, 6):
+    for count in (2, 4):
         program = Program(harness, *EIGHT, *TWO_AT_ONCE)
         while program.process.poll() is None and program.output().count("test accuracy") < 2:
             time.sleep(0.05)
         running = workers(program)
+        assert len(running) == 2
         program.process.kill()
         program.wait()
         wait_until_gone(running, 5)
+        assert "another process runs the same" not in program.output()  # the locks of dead workers are free at once
         ends = {run.info.run_id: run.info.end_time for run in harness.cells() if run.data.tags.get("done")}
         assert done.items() <= ends.items()  # none of them run again
         assert len(ends) >= count

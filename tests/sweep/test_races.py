@@ -23,7 +23,7 @@ def counts(harness) -> Counter:
 
 
 def race_json(harness) -> dict:
-    parent = harness.parent()
+    parent = harness.parent("race")
     return json.loads(mlflow.artifacts.load_text(f"{parent.info.artifact_uri}/race.json"))
 
 

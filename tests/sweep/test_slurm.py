@@ -84,6 +84,7 @@ def check_one_done_one_failed(harness: Harness, result) -> None:
     assert "kernel: unknown key of a dense" in recorded[1]["reason"]
 
 
+@pytest.mark.night
 def test_cells_run_as_submitits_local_jobs(harness, tmp_path):
     local = ("hydra/launcher=submitit_local", f"hydra.launcher.submitit_folder={tmp_path}/jobs/%j")
     result = harness.cli(*TWO, *local, PYTHONPATH=str(REPOSITORY / "src"))
@@ -115,7 +116,8 @@ def test_cells_run_as_jobs_of_a_cluster_and_none_of_their_files_holds_the_server
 def test_a_job_that_slurm_ends_stays_with_its_run_closed_and_continues_it_when_it_is_queued_again(
     harness, tmp_path, cluster
 ):
-    slow = ("-m", "model=mlp", "data=mnist5k", "trainer=cpu", "trainer.max_epochs=100", "early_stopping.patience=null")
+    small = ("data=mnist5k", "data.test_fraction=0.8", "early_stopping.patience=null")
+    slow = ("-m", "model=mlp", "trainer=cpu", "trainer.max_epochs=100", *small)
     jobs = ("hydra/launcher=slurm", f"hydra.launcher.submitit_folder={tmp_path}/jobs/%j")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", f"{cluster}:/usr/bin:/bin")

@@ -60,7 +60,7 @@ def test_no_point_or_epoch_is_lost_while_another_process_locks_the_store(outcome
 def ended(tmp_path_factory, oracle) -> dict[str, Outcome]:
     """What each failure of a server came to. Some run at once, because they mostly wait."""
     folder = tmp_path_factory.mktemp("served")
-    with tracking_server(folder / "db.sqlite", folder / "kept") as server, ThreadPoolExecutor(4) as pool:
+    with tracking_server(folder / "db.sqlite", folder / "kept") as server, ThreadPoolExecutor(8) as pool:
         found = {
             each.name: pool.submit(play, each, server.uri, folder / f"run-{number}", oracle)
             for number, each in enumerate(SCENARIOS)

@@ -10,7 +10,7 @@ from importlib import import_module
 from types import SimpleNamespace
 
 import pytest
-from conftest import Harness
+from conftest import Harness, rest_at_night
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from program import Program
@@ -81,7 +81,7 @@ def test_a_sweep_is_reported_through_a_server(server, tmp_path, capsys):
     assert "report/report.html" in kept
 
 
-@pytest.mark.parametrize("way", [signal.SIGKILL, signal.SIGSTOP], ids=["gone", "silent"])
+@pytest.mark.parametrize("way", rest_at_night([signal.SIGKILL, signal.SIGSTOP]), ids=["gone", "silent"])
 def test_an_outage_is_said_and_an_interrupt_ends_a_run_meanwhile_within_15_seconds(tmp_path, way):
     harness = Harness(tmp_path / "harness")
     with tracking_server(tmp_path / "db.sqlite", tmp_path / "kept") as server:

@@ -216,7 +216,7 @@ def test_where_one_of_the_others_is_killed_the_run_ends_and_is_continued_exactly
 
 @pytest.mark.slow
 @pytest.mark.lean
-@pytest.mark.parametrize("number", [signal.SIGKILL, *rest_at_night([signal.SIGINT, signal.SIGTERM])])
+@pytest.mark.parametrize("number", rest_at_night([signal.SIGKILL, signal.SIGINT, signal.SIGTERM]))
 def test_where_the_first_is_ended_so_are_the_others(harness, undisturbed, number):
     program = Program(harness, *SMALL, TWO, "trainer.max_epochs=4", "evaluate_on=last")
     assert program.wait_for("epoch 2/4")
