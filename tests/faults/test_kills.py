@@ -90,7 +90,8 @@ def test_ctrl_c_and_sigterm_end_the_program_with_the_shells_exit_code(harness, n
     assert run.info.status == "KILLED"
 
 
-@pytest.mark.parametrize("count", rest_at_night((4, 8)))
+@pytest.mark.night  # test_parallel has sixteen that do nothing else
+@pytest.mark.parametrize("count", [4, 8])
 def test_programs_open_a_new_store_at_once(harness, count):
     programs = [Program(harness, "trainer.max_epochs=1", "model=mlp", f"seed={seed}") for seed in range(count)]
     assert [program.wait(timeout=300) for program in programs] == [0] * count

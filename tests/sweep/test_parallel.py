@@ -149,6 +149,7 @@ def train_each_round(folder, barrier, rounds: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.night  # test_kills has one
 def test_five_runs_started_by_two_processes_at_once_are_each_trained_once(harness):
     spawn = multiprocessing.get_context("spawn")
     barrier = spawn.Barrier(2)
