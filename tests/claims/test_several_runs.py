@@ -63,3 +63,10 @@ def test_a_best_of_runs_is_compared_with_the_best_of_as_many_of_ours():
     low = outcome(claim(0.9902, runs=30, statistic="best"), FIVE)
     assert judged(low)[0] == "BETTER"
     assert low.verdict.reason.startswith("the best of 30 of ours would be about 0.0023 above the claim")
+
+
+def test_an_interval_of_accuracies_ends_where_they_do():
+    told = judged(outcome(claim(0.9659, runs=3, statistic="best"), [0.7671, 0.9650, 0.7788, 0.9652, 0.8707]))[1]
+    assert "of ours lies in 0.7" in told
+    assert " to 1.0000" in told
+    assert "lies in 0.0000 to 1.0000" in judged(outcome(claim(0.5), [0.02, 0.98, 0.03, 0.97, 0.5]))[1]

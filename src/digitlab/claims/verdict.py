@@ -228,7 +228,8 @@ def _decide(outcome: Outcome, p: float, p_holm: float) -> Verdict:
     reasons += [f"one class predicted in {outcome.one_class} of {cell.n} runs"] if claim.diverges else []
     if interval:
         digits = max(4, ceil(log10(images)))
-        reasons.append(f"{claim.made_of} of ours lies in {middle - half:.{digits}f} to {middle + half:.{digits}f}")
+        low, high = max(middle - half, 0), min(middle + half, 1)  # an accuracy, whatever Student's t says
+        reasons.append(f"{claim.made_of} of ours lies in {low:.{digits}f} to {high:.{digits}f}")
     if p < ALPHA or (p < 1 and not cell.accuracies):
         excess = outcome.excess or mean(run.accuracy for run in outcome.runs) - claimed
         side, certain, maybe = ("above", BETTER, MAYBE_BETTER) if excess > 0 else ("below", WORSE, MAYBE_WORSE)
