@@ -56,6 +56,18 @@ def test_a_run_killed_at_random_until_done_gives_the_same_results(tmp_path, name
     assert sqlite3.connect(broken.folder / "mlflow.db").execute("pragma integrity_check").fetchone() == ("ok",)
 
 
+@pytest.mark.night  # test_parallel kills such a sweep
+def test_cells_run_in_parallel_on_a_new_store(harness):
+    program = Program(
+        harness, "sweep=smoke", "trainer.max_epochs=1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"
+    )
+    assert program.wait(timeout=300) == 0
+    assert "6 of 6 cells are done" in program.output()
+    runs = harness.cells()
+    assert len(runs) == 6
+    assert {len(harness.client.get_metric_history(run.info.run_id, "train/loss_step")) for run in runs} == {32}
+
+
 def test_a_sweep_killed_repeatedly_runs_every_cell_once(harness):
     moments = random.Random(1)
     cells = ["sweep=smoke", "data.test_fraction=0.5", "trainer.max_epochs=2"]
