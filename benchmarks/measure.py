@@ -86,10 +86,11 @@ def unpack_mnist(folder: str) -> None:
 
 def configure(*overrides: str):
     """Compose what the command line would."""
+    from digitlab.config.arguments import understood
     from digitlab.config.compose import compose, configuration
 
     with configuration():
-        return compose(*overrides)
+        return compose(*understood(overrides))
 
 
 def seconds(call: Callable, repeats: int = 1) -> float:

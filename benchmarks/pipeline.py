@@ -11,7 +11,10 @@ import tempfile
 
 import torch.nn.functional as F
 from measure import configure, in_turn, seconds, show, verdict
+from omegaconf import DictConfig
+from pytorch_lightning.callbacks import Callback
 
+from digitlab.data.datamodule import ImageData
 from digitlab.platform import console, machine
 from digitlab.tracking.begin import begin
 from digitlab.tracking.store import Store
@@ -31,23 +34,30 @@ def settle(model: str):
 def pipeline(model: str) -> float:
     """Return the seconds of ours, from building the network to the last checkpoint, without test and artifacts."""
     cfg, data = settle(model)
+    store = opened(cfg)
+    return seconds(lambda: train(cfg, data, store))
+
+
+def opened(cfg: DictConfig) -> Store:
     store = Store(cfg.tracking.uri, cfg.tracking.experiment)
     store.open()
+    return store
 
-    def train() -> None:
-        classifier, trainer = assemble(cfg, data)
-        with begin(store, "benchmark", {}) as run:
-            team = Team(ALONE, "", trainer.strategy.root_device)
-            fit(run, Job(cfg, "", {}, data, classifier, trainer, team, {}))
 
-    return seconds(train)
+def train(cfg: DictConfig, data: ImageData, store: Store, *callbacks: Callback) -> None:
+    """Fit a network as a run does, with `callbacks` besides."""
+    classifier, trainer = assemble(cfg, data)
+    trainer.callbacks[:0] = callbacks  # pyright: ignore[reportAttributeAccessIssue]  made by its constructor, undeclared
+    with begin(store, "benchmark", {}) as run:
+        team = Team(ALONE, "", trainer.strategy.root_device)
+        fit(run, Job(cfg, "", {}, data, classifier, trainer, team, {}))
 
 
 def loop(model: str) -> float:
     """Return the seconds of a loop by hand."""
     cfg, data = settle(model)
 
-    def train() -> None:
+    def by_hand() -> None:
         classifier, _ = assemble(cfg, data)
         network, optimizer = classifier.network, classifier.optimizer
         network.train()
@@ -59,7 +69,7 @@ def loop(model: str) -> float:
                 F.cross_entropy(network(images), labels).backward()
                 optimizer.step()
 
-    return seconds(train)
+    return seconds(by_hand)
 
 
 def main() -> None:
