@@ -135,6 +135,52 @@ def test_colour_is_kept_where_there_is_some_and_gray_turned_into_it_where_told(t
     assert image_folder(tmp_path, color=True).train[0].shape == (2, 28, 28, 3)
 
 
+def test_faint_colour_is_kept_but_where_a_codec_may_have_made_it(tmp_path, capsys):
+    pastel, neutral = Image.new("RGB", (28, 28), (130, 120, 112)), Image.new("RGB", (28, 28), (120, 120, 120))
+    for folder, suffix in (("lossless", "png"), ("lossy", "jpg")):
+        for name, image in (("a", pastel), ("b", neutral)):
+            (tmp_path / folder / name).mkdir(parents=True)
+            image.save(tmp_path / folder / name / f"0.{suffix}", quality=95)
+    assert image_folder(tmp_path / "lossless").train[0].ndim == 4
+    assert image_folder(tmp_path / "lossy").train[0].ndim == 3
+    assert "28 x 28, gray, 1 with faint colours, which data.color=true keeps" in capsys.readouterr().out
+    assert image_folder(tmp_path / "lossy", color=True).train[0].ndim == 4
+    assert "faint colours" not in capsys.readouterr().out
+
+
+def test_colour_of_a_few_pixels_of_a_large_image_is_seen(tmp_path):
+    for name, shade in (("a", (255, 0, 0)), ("b", (0, 0, 255))):
+        (tmp_path / name).mkdir()
+        image = Image.new("RGB", (400, 400), (120, 120, 120))
+        image.putpixel((5, 5), shade)
+        image.save(tmp_path / name / "0.png")
+    assert image_folder(tmp_path).train[0].ndim == 4
+
+
+def test_a_shape_in_the_transparency_of_16_bit_gray_is_seen(tmp_path, capsys):
+    def save(image, file, _):
+        values = np.where(np.asarray(image) > 127, 65535, 300).astype(np.uint16)
+        Image.fromarray(values).save(file.with_suffix(".png"), transparency=300)
+
+    save_glyphs(tmp_path, save)
+    pixels = image_folder(tmp_path).train[0]
+    assert "8 with transparent pixels, now black" in capsys.readouterr().out
+    assert (pixels.flatten(1).amax(1) == 255).all()
+    assert (pixels[:, 0, 0] == 0).all()
+
+
+@pytest.mark.parametrize("tag", [0, 9])
+def test_an_orientation_that_there_is_not_turns_nothing(tmp_path, capsys, tag):
+    def save(image, file, _):
+        exif = Image.Exif()
+        exif[0x0112] = tag
+        image.save(file.with_suffix(".png"), exif=exif)
+
+    save_glyphs(tmp_path, save)
+    image_folder(tmp_path)
+    assert "turned" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("mode", ["RGB", "LA"])
 def test_colours_of_16_bits_are_said_to_lose_their_lower_8(tmp_path, capsys, plain, mode):
     def save(image, file, _):

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from digitlab.data.depth import Range, depth, to_bytes
+from digitlab.data.depth import Range
 from digitlab.data.layout import is_stored_shape
+from digitlab.data.reading import Reading
 from digitlab.data.sources import Images
 from digitlab.platform import console
 
@@ -21,14 +22,14 @@ NAMES = {
 }
 
 
-def arrays(file: Path) -> Images:
+def arrays(file: Path, reading: Reading | None = None) -> Images:
     """Read an .npz file, and say what was found in it.
 
     It holds `x_train` and `y_train`, and `x_test` `y_test`, `x_val` `y_val` where there are such sets; or
     `train_images` and so on; or `x` and `y`. Images are (N, H, W), (N, H, W, 1 or 3) or (N, 1 or 3, H, W): bytes are
-    taken as they are, other numbers scaled as `depth` says. Labels are numbers or texts (N,) or (N, 1), or
-    one-hot (N, classes); the classes are in their order. Nothing pickled is loaded. Raises
-    ValueError for all else.
+    taken as they are, other numbers scaled as `depth.scale` says, or as `reading` says of others that these are to be
+    like. Labels are numbers or texts (N,) or (N, 1), or one-hot (N, classes); the classes are in their order. Nothing
+    pickled is loaded. Raises ValueError for all else.
     """
     found = _load(file)
     keys = {part: pair for part, names in NAMES.items() if (pair := _first_in(found, names))}
@@ -42,10 +43,13 @@ def arrays(file: Path) -> Images:
     if pixels["train"].dtype != np.uint8:
         pixels = {part: each.astype(np.float32) for part, each in pixels.items()}
         try:
-            scale = depth(Range.around(map(Range.of, pixels.values())), remarks)
+            values = Range.around(map(Range.of, pixels.values()))
         except ValueError as error:
             raise ValueError(f"file={file}: {error} in its images") from None
-        pixels = {part: to_bytes(each, *scale) for part, each in pixels.items()}
+        reading = Reading((values,)).under(reading)
+        scale = reading.scale(values)
+        remarks.append(scale.words)
+        pixels = {part: scale.to_bytes(each) for part, each in pixels.items()}
     labels = {part: _flat(found[name], f"{file}: {name}") for part, (_, name) in keys.items()}
     if len(kinds := {"texts" if each.dtype.kind == "U" else "numbers" for each in labels.values()}) > 1:
         raise ValueError(f"file={file}: has labels of {' and '.join(sorted(kinds))}; must be of one kind")
@@ -62,7 +66,7 @@ def arrays(file: Path) -> Images:
     unused = [name for name in found if not any(name in pair for pair in keys.values())]
     console.say(f"data: {counts} images of {len(classes)} classes in {file}, {'; '.join(remarks)}"
                 + (f"; left out: {', '.join(unused)}" if unused else ""))  # fmt: skip
-    return Images(Path(file).stem, tuple(str(name) for name in classes), **pairs)
+    return Images(Path(file).stem, tuple(str(name) for name in classes), **pairs, reading=reading)
 
 
 def _first_in(found: Mapping[str, np.ndarray], names: Sequence[tuple[str, str]]) -> tuple[str, str] | None:

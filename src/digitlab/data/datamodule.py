@@ -15,6 +15,7 @@ from digitlab.data.augment import Augment
 from digitlab.data.batches import Batches, Chunks, EpochOrder
 from digitlab.data.download import UnavailableError
 from digitlab.data.preprocess import Preprocess
+from digitlab.data.reading import Reading
 from digitlab.data.resize import resize
 from digitlab.data.sources import Images, StoredPairs, check_images, warn_of_identical
 from digitlab.data.splits import Division, Splits
@@ -78,6 +79,7 @@ class ImageData(pl.LightningDataModule):
         self.share: tuple[int, int] = (0, 1)  # of each training batch: see Batches
         self.joins_last = False  # for a network that cannot train on a single image: see Batches
         self.batches_per_step = 1  # whose gradients a module adds up
+        self.reading: Reading | None = None  # of other images that these are to be read like
         self.loaded: Splits | None = None
 
     def setup(self, stage: str | None = None) -> None:
@@ -179,6 +181,7 @@ class ImageData(pl.LightningDataModule):
             raise ValueError(f"file={json.dumps(self.file)}: must be the file that the source reads")
         places = {"root": root} | ({"file": Path(self.file).expanduser()} if self.file else {})
         told = {name: value for name, value in (places | self.form).items() if name in parameters or takes_any}
+        told |= {"reading": self.reading} if self.reading and "reading" in parameters else {}
         try:
             return resize(check_images(self.source(**told)), **self.form)
         except UnavailableError as error:

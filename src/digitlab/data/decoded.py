@@ -18,15 +18,18 @@ from tqdm import tqdm
 from digitlab import REPOSITORY
 from digitlab.data.on_disk import OnDisk, at_once
 from digitlab.data.pictures import LARGEST, Pictures, Seen, decode, read_pictures, settle, to_gray, usual_size
+from digitlab.data.reading import Reading
 from digitlab.platform.disk import write_whole
 
-READING = 2  # raise it with every change of what image files are read as
+READING = 3  # raise it with every change of what image files are read as
 LARGEST_IN_MEMORY = 2**28  # bytes of pixels
-ABOUT = {"of", "shape", "remarks", "digest"}
+ABOUT = {"of", "shape", "remarks", "reading", "digest"}
 FOLDER = REPOSITORY / "data" / "decoded"
 
 
-def read_decoded(root: Path, files: Sequence[Path], size: int | None, color: bool | None) -> Pictures:
+def read_decoded(
+    root: Path, files: Sequence[Path], size: int | None, color: bool | None, reading: Reading | None = None
+) -> Pictures:
     """Read image files below `root` as `read_pictures` does; where their pixels are many, from a file of them.
 
     It is in a folder of FOLDER, and is written at the first call. A call that was killed is continued by the next one.
@@ -35,8 +38,9 @@ def read_decoded(root: Path, files: Sequence[Path], size: int | None, color: boo
     read.
     """
     if len(files) * (size or LARGEST) ** 2 * 3 <= LARGEST_IN_MEMORY:
-        return read_pictures(files, (size, size) if size else None, color)
-    asked = hashlib.sha256(os.fsencode(f"{root.resolve()} {size} {color}")).hexdigest()[:12]
+        return read_pictures(files, (size, size) if size else None, color, reading)
+    like = f" {reading.plain()}" if reading else ""
+    asked = hashlib.sha256(os.fsencode(f"{root.resolve()} {size} {color}{like}")).hexdigest()[:12]
     folder = FOLDER / f"{root.resolve().name}-{asked}"
     folder.mkdir(parents=True, exist_ok=True)
     with _lock(folder):
@@ -46,8 +50,9 @@ def read_decoded(root: Path, files: Sequence[Path], size: int | None, color: boo
             warnings.warn(f"{folder / 'pixels'} is damaged; decoding the images again", stacklevel=2)
             about = {}
         if about.get("of") != of:
-            about = _write(folder, files, size, color, of)
-        return Pictures(OnDisk.open(folder / "pixels", about["shape"]), about["remarks"])
+            about = _write(folder, files, size, color, reading, of)
+        pixels = OnDisk.open(folder / "pixels", about["shape"])
+        return Pictures(pixels, about["remarks"], Reading.kept(about["reading"]))
 
 
 @contextmanager
@@ -80,7 +85,9 @@ def _digest(file: Path) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-def _write(folder: Path, files: Sequence[Path], size: int | None, color: bool | None, of: str) -> dict[str, Any]:
+def _write(
+    folder: Path, files: Sequence[Path], size: int | None, color: bool | None, reading: Reading | None, of: str
+) -> dict[str, Any]:
     """Decode the files into `folder`; what says that they are whole comes last."""
     part, gray, journal = folder / "pixels.part", folder / "gray.part", folder / "journal.part"
     (folder / "about.json").unlink(missing_ok=True)
@@ -102,7 +109,7 @@ def _write(folder: Path, files: Sequence[Path], size: int | None, color: bool | 
             seen += of_them
             bar.update(len(of_them))
     whole = np.memmap(part, np.uint8, "r+", shape=shape)
-    is_coloured, remarks = settle(files, whole, seen, color)
+    is_coloured, remarks, reading = settle(files, whole, seen, color, reading)
     whole.flush()
     if not is_coloured:
         with part.open("rb") as colours, gray.open("wb") as pixels:
@@ -111,7 +118,8 @@ def _write(folder: Path, files: Sequence[Path], size: int | None, color: bool | 
             _sync(pixels)
         shape = shape[:3]
     (part if is_coloured else gray).replace(folder / "pixels")
-    about = {"of": of, "shape": shape, "remarks": remarks, "digest": _digest(folder / "pixels")}
+    about = {"of": of, "shape": shape, "remarks": remarks, "reading": reading.plain()}
+    about["digest"] = _digest(folder / "pixels")
     write_whole(folder / "about.json", json.dumps(about).encode())
     for left in (part, journal):
         left.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
 """Make bytes of pixel values of other kinds."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -30,25 +30,47 @@ class Range(NamedTuple):
         lows, highs, are_whole = zip(*ranges, strict=True)
         return cls(min(lows), max(highs), all(are_whole))
 
+    @property
+    def is_of_fractions(self) -> bool:
+        return not self.is_whole and self.low >= 0 and self.high <= 1
 
-def depth(values: Range, remarks: list[str]) -> tuple[float, float]:
-    """Return the factor that makes 0..255 of values, and what is subtracted before; `remarks` gets what is to be said.
+    def goes_with(self, other: "Range") -> bool:
+        """Say whether one scale can be for both: fractions in 0..1 and larger whole numbers have none in common."""
+        pairs = ((self, other), (other, self))
+        return not any(one.is_of_fractions and two.is_whole and two.high > 1 for one, two in pairs)
+
+
+class Scale(NamedTuple):
+    """What makes 0..255 of values: subtract `shift`, then multiply by `factor`; `words` say so."""
+
+    factor: float
+    shift: float
+    words: str
+
+    def to_bytes(self, values: np.ndarray) -> np.ndarray:
+        return np.clip((values - self.shift) * self.factor, 0, 255).round().astype(np.uint8)
+
+
+def scale(values: Range) -> Scale:
+    """Return the scale of values.
 
     Values from 0 to 1 are shares of white. Whole numbers of which one is BRIGHT are of as many bits as the largest
     needs. Of all others the largest is white, and where some are negative the lowest is black.
     """
     low, high, is_whole = values
     if low < 0:
-        remarks.append(f"values from {low:g} to {high:g} scaled to 0..255")
-        return 255 / max(high - low, 1e-30), low
+        return Scale(255 / max(high - low, 1e-30), low, f"values from {low:g} to {high:g} scaled to 0..255")
     if high <= 1:
-        remarks.append("values in 0..1 scaled to 0..255")
-        return 255.0, 0.0
+        return Scale(255.0, 0.0, "values in 0..1 scaled to 0..255")
     bits = next((bits for bits in DEPTHS if high < 2**bits), None) if is_whole and high >= BRIGHT else None
-    remarks.append(f"values up to {high:g} " + (f"taken as {bits} bits" if bits else "scaled to 0..255"))
-    return 255 / (2**bits - 1 if bits else high), 0.0
+    words = f"values up to {high:g} " + (f"taken as {bits} bits" if bits else "scaled to 0..255")
+    return Scale(255 / (2**bits - 1 if bits else high), 0.0, words)
 
 
-def to_bytes(values: np.ndarray, scale: float, shift: float) -> np.ndarray:
-    """Return values as bytes, by the factor of `depth` and what is subtracted before."""
-    return np.clip((values - shift) * scale, 0, 255).round().astype(np.uint8)
+def together(ranges: Sequence[Range]) -> tuple[Range, ...]:
+    """Return the range of all images of a set, or, where they have no scale in common, of fractions and of the rest."""
+    parts = [[each for each in ranges if each.is_of_fractions is kind] for kind in (True, False)]
+    fractions, rest = (Range.around(part) if part else None for part in parts)
+    if fractions and rest and fractions.goes_with(rest):
+        return (Range.around((fractions, rest)),)
+    return tuple(each for each in (fractions, rest) if each)

@@ -10,6 +10,7 @@ import torch
 from digitlab.data.decoded import read_decoded
 from digitlab.data.on_disk import choose
 from digitlab.data.picture_file import extensions
+from digitlab.data.reading import Reading
 from digitlab.data.sources import Images
 from digitlab.platform import console
 from digitlab.platform.text import count
@@ -28,13 +29,15 @@ NO_FOLDERS = ("__MACOSX",)
 MOST_KINDS = 8  # of what is left out that a line names
 
 
-def image_folder(root: Path, size: int | None = None, color: bool | None = None) -> Images:
+def image_folder(
+    root: Path, size: int | None = None, color: bool | None = None, reading: Reading | None = None
+) -> Images:
     """Read a folder with one folder of images for each class, as squares of `size` pixels, and say what was found.
 
     All images below a class's folder are of that class. Where the classes' folders are in `train` and `test` or `val`,
-    or alone in `train`, these are the splits. `size` and `color` are by default what the files have: see
-    `read_pictures`. Hidden folders and files that are no images are left out. A folder of many images is decoded once:
-    see `read_decoded`.
+    or alone in `train`, these are the splits. `size` and `color` are by default what the files have, `reading` is of
+    other images that these are to be like: see `read_pictures`. Hidden folders and files that are no images are left
+    out. A folder of many images is decoded once: see `read_decoded`.
 
     Raises OSError for an unreadable folder or image, ValueError for a missing folder, for fewer than two classes, for a
     class without images, for one folder by two names, and for splits that cannot be told.
@@ -53,7 +56,7 @@ def image_folder(root: Path, size: int | None = None, color: bool | None = None)
         for name in sorted(found)
         for file in found[name]
     ]
-    pictures = read_decoded(root, [file for *_, file in labelled], size, color)
+    pictures = read_decoded(root, [file for *_, file in labelled], size, color, reading)
     counts = ", ".join(f"{number} {kind}" for kind, number in sorted(left_out.most_common(MOST_KINDS)))
     if (more := len(left_out) - MOST_KINDS) > 0:
         counts += f", and {count(more, 'more kind')}"
@@ -65,7 +68,7 @@ def image_folder(root: Path, size: int | None = None, color: bool | None = None)
     for part in parts:
         rows = torch.tensor([row for row, (each, *_) in enumerate(labelled) if each == part])
         pairs[part] = choose(pictures.pixels, rows), torch.tensor([labelled[row][1] for row in rows])
-    return Images(root.resolve().name, classes, **pairs)
+    return Images(root.resolve().name, classes, **pairs, reading=pictures.reading)
 
 
 def images_below(folder: Path) -> list[Path]:

@@ -14,6 +14,9 @@ from digitlab.data.depth import Range
 # Pillow's, of files that it reads all the same: they name none. What it cannot read it raises.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 ORIENTATION = 0x0112  # the tag of Exif
+TURNED = range(2, 9)  # its values that turn or mirror an image
+LOSSY = {"JPEG", "MPO", "JPEG2000", "WEBP", "AVIF"}
+NEUTRAL, FAINT = 2, 24  # of 255: what gray differs by between the channels; what it may differ by in a lossy file
 
 
 class Opened(NamedTuple):
@@ -22,9 +25,20 @@ class Opened(NamedTuple):
     image: Any  # of Pillow: RGBA where it has transparent pixels, else RGB; of one channel where it is deep
     depth: Range | None  # of its values, where they have more than 8 bits
     is_transparent: bool
-    is_cut: bool  # colours of 16 bits a channel, of which Pillow reads the upper 8
+    is_cut: bool  # of 16 bits a channel, of which the upper 8 are read
     is_turned: bool
     has_frames: bool
+    is_lossy: bool
+
+    def has_colours(self, shown: Any) -> tuple[bool, bool]:
+        """Say whether the image has colours as it is `shown`, in RGB, and whether it has such as a codec may make."""
+        from PIL import ImageChops
+
+        red, green, blue = shown.split()
+        pairs = ((red, green), (green, blue), (red, blue))
+        apart = max(int(np.asarray(ImageChops.difference(*pair)).max()) for pair in pairs)
+        is_faint = self.is_lossy and NEUTRAL < apart <= FAINT
+        return apart > NEUTRAL and not is_faint, is_faint
 
     def on(self, ground: str) -> Any:
         """Return the image in RGB, with a ground of that colour where it is transparent."""
@@ -46,10 +60,14 @@ def opened(file: Path | BinaryIO, longest: int | None = None) -> Iterator[Opened
     with _readable(file), Image.open(file) as image:
         if longest:
             image.draft(None, (longest, longest))
-        is_deep = image.mode[0] in "IF"
-        is_cut = not is_deep and any(";16" in str(each.args) for each in image.tile)
-        is_turned = image.getexif().get(ORIENTATION, 1) != 1
+        is_cut = any(";16" in str(each.args) for each in image.tile)  # which has no tiles once it is loaded
+        is_lossy = image.format in LOSSY
+        is_turned = image.getexif().get(ORIENTATION) in TURNED
         has_frames = getattr(image, "n_frames", 1) > 1
+        if image.mode == "I;16" and (np.asarray(image) == image.info.get("transparency", -1)).any():
+            image = _upper_bits(image)
+        is_deep = image.mode[0] in "IF"
+        is_cut = is_cut and not is_deep
         image = ImageOps.exif_transpose(image)
         values = None
         if is_deep:
@@ -62,7 +80,19 @@ def opened(file: Path | BinaryIO, longest: int | None = None) -> Iterator[Opened
         if not is_deep and not is_transparent:
             image = image.convert("RGB")
         depth = None if values is None else Range.of(values)
-        yield Opened(image, depth, is_transparent, is_cut, is_turned, has_frames)
+        yield Opened(image, depth, is_transparent, is_cut, is_turned, has_frames, is_lossy)
+
+
+def _upper_bits(image: Any) -> Any:
+    """Return an image of 16-bit gray with 8 bits, transparent where it has the value that says so."""
+    from PIL import Image
+
+    values = np.asarray(image)
+    made = Image.fromarray(
+        np.stack([values >> 8, (values != image.info["transparency"]) * 255], axis=-1).astype(np.uint8), "LA"
+    )
+    made.info["exif"] = image.info.get("exif", b"")
+    return made
 
 
 def measure(file: Path | BinaryIO) -> tuple[int, int]:

@@ -9,22 +9,24 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 import torch
 
-from digitlab.data.depth import Range, depth, to_bytes
+from digitlab.data import depth
+from digitlab.data.depth import Range
 from digitlab.data.on_disk import Stored, at_once
 from digitlab.data.picture_file import measure, opened
+from digitlab.data.reading import Reading
 
 LARGEST = 64  # pixels: the default size of larger images, which small networks on a CPU take time for
-GRAY = 24  # of 255: what JPEG makes of gray differs less between the channels
 CONSTANT = 2  # of 255: values of an image that differ less show nothing
 
 Shape = tuple[int, int]  # height and width
 
 
 class Pictures(NamedTuple):
-    """Pixels, uint8 (N, H, W) or in colour (N, H, W, 3), and what is to be said of them."""
+    """Pixels, uint8 (N, H, W) or in colour (N, H, W, 3), what is to be said of them, and how they were read."""
 
     pixels: Stored
     remarks: list[str]
+    reading: Reading
 
 
 class Seen(NamedTuple):
@@ -38,29 +40,37 @@ class Seen(NamedTuple):
     shows_on_white: bool  # the two of a transparent one
     shows_on_black: bool
     is_coloured: bool
+    is_faint: bool  # it has colour that may be JPEG's
     is_square: bool
     is_cut: bool
     is_turned: bool
     has_frames: bool
 
 
-def read_pictures(files: Sequence[Path | BinaryIO], shape: Shape | None = None, color: bool | None = None) -> Pictures:
+def read_pictures(
+    files: Sequence[Path | BinaryIO],
+    shape: Shape | None = None,
+    color: bool | None = None,
+    reading: Reading | None = None,
+) -> Pictures:
     """Read image files as images of one height and width.
 
     - `shape`: None takes squares of the images' own size, the median of their shorter sides, at most 64. Others are
       stretched.
     - `color`: None keeps the colours where any image has some.
+    - `reading`: how other images were read that these are to be like.
 
-    Orientation tags are followed. Values of more than 8 bits are scaled as `depth` says, all images alike. Transparent
-    pixels become white, or black where most shapes show only so. Raises OSError for a file that cannot be read.
+    Orientation tags are followed. Values of more than 8 bits are scaled as `depth.scale` says, all images alike.
+    Transparent pixels become white, or black where most shapes show only so; where a shape shows only on the other
+    ground, it has that. Raises OSError for a file that cannot be read.
     """
     height, width = shape or (usual_size(files),) * 2
     whole, seen = np.empty((len(files), height, width, 3), np.uint8), []
     for pixels, some in decode(files, (height, width)):
         whole[len(seen) : len(seen) + len(some)] = pixels
         seen += some
-    color, remarks = settle(files, whole, seen, color)
-    return Pictures(torch.from_numpy(whole if color else to_gray(whole)), remarks)
+    has_color, remarks, reading = settle(files, whole, seen, color, reading)
+    return Pictures(torch.from_numpy(whole if has_color else to_gray(whole)), remarks, reading)
 
 
 def usual_size(files: Sequence[Path | BinaryIO]) -> int:
@@ -80,30 +90,39 @@ def decode(files: Sequence[Path | BinaryIO], shape: Shape) -> Iterator[tuple[np.
 
 
 def settle(
-    files: Sequence[Path | BinaryIO], whole: np.ndarray, seen: Sequence[Seen], color: bool | None
-) -> tuple[bool, list[str]]:
-    """Read again, into `whole`, what depends on all images; return whether they have colour, and what is to be said."""
-    remarks: list[str] = []
+    files: Sequence[Path | BinaryIO],
+    whole: np.ndarray,
+    seen: Sequence[Seen],
+    color: bool | None,
+    reading: Reading | None,
+) -> tuple[bool, list[str], Reading]:
+    """Read again, into `whole`, what depends on all images.
+
+    Return whether they have colour, what is to be said, and how they were read: by `reading`, as far as it says.
+    """
     height, width = whole.shape[1:3]
-    seen = list(seen)
-    deep = [Range(each.lowest, each.highest, each.is_whole) for each in seen if each.is_deep]
-    scale = depth(Range.around(deep), remarks) if deep else (1.0, 0.0)
-    transparent = [each for each in seen if each.is_transparent]
-    on_black = _belong_on_black([(each.shows_on_white, each.shows_on_black) for each in transparent])
-    if transparent:
-        remarks.append(f"{len(transparent):,} with transparent pixels, now {'black' if on_black else 'white'}")
+    ranges = [Range(each.lowest, each.highest, each.is_whole) for each in seen if each.is_deep]
+    shows = [(each.shows_on_white, each.shows_on_black) for each in seen if each.is_transparent]
+    reading = Reading.of(ranges, shows).under(reading)
+    remarks = list(dict.fromkeys(reading.scale(each).words for each in depth.together(ranges)))
+    if shows:
+        remarks.append(f"{len(shows):,} with transparent pixels, now {'black' if reading.on_black else 'white'}")
+        others = [pair for pair in shows if reading.is_on_black(*pair) != reading.on_black and any(pair)]
+        remarks[-1] += f", of {len(others):,} the other, on which alone they show" if others else ""
     for row, each in enumerate(seen):
-        if each.is_deep or (each.is_transparent and on_black):
-            again = _read(files[row], (height, width))
-            if each.is_deep:
-                whole[row] = to_bytes(again.pixels, *scale)[..., None]
-            elif again.on_black is not None:
-                whole[row] = again.on_black
-            seen[row] = each._replace(is_coloured=_is_coloured(whole[row]))
-    coloured = sum(each.is_coloured for each in seen)
-    color = coloured > 0 if color is None else color
-    gray_of = f", {coloured} turned gray" if coloured and not color else ""
-    remarks.insert(0, f"{width} x {height}, {'in colour' if color else 'gray'}{gray_of}")
+        if each.is_deep:
+            values = Range(each.lowest, each.highest, each.is_whole)
+            whole[row] = reading.scale(values).to_bytes(_read(files[row], (height, width)).pixels)[..., None]
+        elif each.is_transparent and reading.is_on_black(each.shows_on_white, each.shows_on_black):
+            whole[row] = _read(files[row], (height, width)).on_black
+    coloured, faint = sum(each.is_coloured for each in seen), sum(each.is_faint for each in seen)
+    has_color = coloured > 0 if color is None else color
+    form = f"{width} x {height}, {'in colour' if has_color else 'gray'}"
+    if coloured and not has_color:
+        form += f", {coloured:,} turned gray"
+    elif faint and color is None and not has_color:
+        form += f", {faint:,} with faint colours, which data.color=true keeps"
+    remarks.insert(0, form)
     for words, count in {
         "not square: stretched": sum(not each.is_square for each in seen),
         "of 16 bits a colour: the upper 8 of each": sum(each.is_cut for each in seen),
@@ -112,7 +131,7 @@ def settle(
     }.items():
         if count:
             remarks.append(f"{count:,} {words}")
-    return color, remarks
+    return has_color, remarks, reading
 
 
 def read_picture(file: Path | BinaryIO, longest: int) -> np.ndarray:
@@ -124,13 +143,13 @@ def read_picture(file: Path | BinaryIO, longest: int) -> np.ndarray:
 
     with opened(file, longest) as found:
         if found.depth:
-            values = to_bytes(np.asarray(found.image), *depth(found.depth, []))
+            values = depth.scale(found.depth).to_bytes(np.asarray(found.image))
             return _within(Image.fromarray(values).convert("RGB"), longest)
         white = _within(found.on("white"), longest)
         if not found.is_transparent:
             return white
         black = _within(found.on("black"), longest)
-        return black if _belong_on_black([(_shows(white), _shows(black))]) else white
+        return black if Reading().is_on_black(_shows(white), _shows(black)) else white
 
 
 def _within(image, longest: int) -> np.ndarray:
@@ -152,14 +171,15 @@ def _read(file: Path | BinaryIO, shape: Shape) -> _Read:
     with opened(file) as found:
         rest = found.image.width == found.image.height, found.is_cut, found.is_turned, found.has_frames
         if found.depth:
-            seen = Seen(*found.depth, True, False, False, False, False, *rest)
+            seen = Seen(*found.depth, True, False, False, False, False, False, *rest)
             return _Read(_stretched(found.image, shape), None, seen)
-        pixels, on_black = _stretched(found.on("white"), shape), None
-        shows = (False, False)
+        white, on_black, shows = found.on("white"), None, (False, False)
+        pixels = _stretched(white, shape)
         if found.is_transparent:
             on_black = _stretched(found.on("black"), shape)
             shows = _shows(pixels), _shows(on_black)
-        seen = Seen(0, 255, True, False, found.is_transparent, *shows, _is_coloured(pixels), *rest)
+        colours = found.has_colours(white)
+        seen = Seen(0, 255, True, False, found.is_transparent, *shows, *colours, *rest)
         return _Read(pixels, on_black, seen)
 
 
@@ -169,17 +189,8 @@ def _stretched(image, shape: Shape) -> np.ndarray:
     return np.asarray(image.resize(shape[::-1], Image.Resampling.BILINEAR))
 
 
-def _is_coloured(pixels: np.ndarray) -> bool:
-    return bool(np.ptp(pixels, axis=2).max() > GRAY)
-
-
 def _shows(pixels: np.ndarray) -> bool:
     return bool(np.ptp(pixels) > CONSTANT)
-
-
-def _belong_on_black(shows: Sequence[tuple[bool, bool]]) -> bool:
-    """Say whether more of the transparent images show only on black than only on white."""
-    return shows.count((False, True)) > shows.count((True, False))
 
 
 def to_gray(pixels: np.ndarray) -> np.ndarray:

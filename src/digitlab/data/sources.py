@@ -15,6 +15,7 @@ from digitlab.data.download import UnavailableError
 from digitlab.data.idx import fetch_idx
 from digitlab.data.layout import is_stored_shape
 from digitlab.data.on_disk import OnDisk, Stored, at_once
+from digitlab.data.reading import Reading
 
 IN_MNISTS_FORMAT = ("MNIST", "FashionMNIST", "KMNIST", "QMNIST")
 
@@ -27,7 +28,7 @@ StoredPairs = tuple[Stored, Tensor]  # uint8 images (N, H, W) or (N, H, W, 3), i
 class Images(NamedTuple):
     """The labelled images of a source: pairs of uint8 (N, H, W) or (N, H, W, 3) and int64 (N,).
 
-    `test` and `val` are None where the source has no such set.
+    `test` and `val` are None where the source has no such set, `reading` where nothing had to be decided for all.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Images(NamedTuple):
     train: StoredPairs
     test: StoredPairs | None = None
     val: StoredPairs | None = None
+    reading: Reading | None = None
 
 
 def check_images(found: Any) -> Images:

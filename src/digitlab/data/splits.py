@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from digitlab.data.on_disk import at_once, choose
+from digitlab.data.reading import Reading
 from digitlab.data.sources import Images, StoredPairs
 
 SPLITS = ("auto", "first", "last", "random", "stratified", "test")
@@ -17,11 +18,15 @@ SPLITS = ("auto", "first", "last", "random", "stratified", "test")
 
 @dataclass(frozen=True)
 class Splits:
-    """Split images: name of the data, class names, and the (images, labels) pairs of `train`, `val` and `test`."""
+    """Split images: name of the data, class names, and the (images, labels) pairs of `train`, `val` and `test`.
+
+    `reading` is how they were read, where that depended on all of them.
+    """
 
     name: str
     classes: tuple[str, ...]
     pairs: Mapping[str, StoredPairs]
+    reading: Reading | None = None
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -114,7 +119,7 @@ class Division:
                 rest, held_out = self._stratify(images, labels, rest, "val_fraction", count)
             val = choose(pixels, held_out), labels[held_out]
         pairs = {"train": (choose(pixels, rest), labels[rest]), "val": val, "test": test}
-        return Splits(images.name, images.classes, pairs)
+        return Splits(images.name, images.classes, pairs, images.reading)
 
     def _check(self, images: Images) -> None:
         """Raise ValueError for a value that cannot be, or that nothing would read."""

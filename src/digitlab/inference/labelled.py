@@ -127,7 +127,9 @@ def _asked(model: TrackedModel, own: DictConfig | None, overrides: Sequence[str]
         cfg = own
         for key, value in parsed(overrides).items():
             OmegaConf.update(cfg, key, value)
-    return build(check(cfg), "data")
+    data = build(check(cfg), "data")
+    data.reading = model.reading
+    return data
 
 
 def _hashes(images: Stored) -> Iterator[int]:

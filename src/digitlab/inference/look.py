@@ -9,6 +9,7 @@ from typing import BinaryIO
 import numpy as np
 import torch
 
+from digitlab.data.ground import have_light_rims
 from digitlab.data.picture_file import measure
 from digitlab.data.pictures import read_picture, read_pictures
 from digitlab.inference.digits import Digit, find_digits
@@ -63,9 +64,8 @@ class Picture:
         return Seen(model.fit(pixels).numpy(), boxes, len(digits) - len(chosen))
 
     def _whole(self, model: TrackedModel) -> Seen:
-        """See all of it as `data=image_folder` would; on black where all of the model's are, if it is gray."""
-        images = read_pictures([self.file], model.shape, model.has_color).pixels.numpy()
-        rim = np.concatenate([images[0, 0], images[0, -1], images[0, :, 0], images[0, :, -1]])
-        if model.is_on_black and not model.has_color and np.median(rim) > 127:
+        """See all of it as the model's images were read; on black where all of them are, if it is gray."""
+        images = read_pictures([self.file], model.shape, model.has_color, model.reading).pixels.numpy()
+        if model.is_on_black and not model.has_color and have_light_rims(images)[0]:
             images = 255 - images
         return Seen(images, [None])

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from digitlab.config.errors import UserError, user_errors
+from digitlab.data.ground import is_on_black
+from digitlab.data.reading import Reading
 from digitlab.data.resize import recolor, resize_pixels
 from digitlab.inference.digits import BOX, SIDE
 from digitlab.models.predictor import check_numbers
@@ -18,7 +20,6 @@ from digitlab.tracking.flavor import load_model
 from digitlab.tracking.store import Store
 
 BATCH = 128  # images
-DARK = 64  # of 255
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class TrackedModel:
     classes: tuple[str, ...]
     examples: np.ndarray
     data_digest: str  # its first characters, of the data that the run was trained and tested on
+    is_on_black: bool  # its training images, what they show
+    reading: Reading  # how they were read
 
     @property
     def file_name(self) -> str:
@@ -66,13 +69,6 @@ class TrackedModel:
         height, width = self.shape
         return height == width and all(_is_framed(image * (SIDE / height), where) for image, where in self._lit())
 
-    @cached_property
-    def is_on_black(self) -> bool:
-        """Say whether the rim of its images is black."""
-        rim = np.ones(self.shape, bool)
-        rim[1:-1, 1:-1] = False
-        return all(np.quantile(each[rim], 0.9) < DARK for each in self.examples)
-
     def _lit(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield rows and columns of each example's lit pixels, (2, N), and their share of its light, (N,)."""
         for example in self.examples:
@@ -101,9 +97,12 @@ def tracked_model(store: Store, reference: str) -> TrackedModel:
         reason = run.data.tags.get("without_model") or "a run has one when it has been tested"
         raise UserError(f"run: {name} (run {run.info.run_id[:8]}) has no logged model: {reason}")
     with store.translate_errors():
-        module, classes, examples = load_model(uri, store.uri)
+        module, examples, metadata = load_model(uri, store.uri)
     digest = next((each.dataset.digest for each in (run.inputs.dataset_inputs if run.inputs else ())), "none")
-    model = TrackedModel(run.info.run_id, name, module, classes, examples, digest)
+    classes = tuple(metadata["classes"])
+    on_black = metadata["on_black"] if "on_black" in metadata else is_on_black(torch.from_numpy(examples))
+    reading = Reading.kept(metadata["reading"]) if "reading" in metadata else Reading()
+    model = TrackedModel(run.info.run_id, name, module, classes, examples, digest, on_black, reading)
     with user_errors(f"run: the logged model of {model.run_id[:8]}"):
         check_numbers(module, torch.from_numpy(examples))
         if not np.isfinite(model.predict(torch.from_numpy(examples))).all():

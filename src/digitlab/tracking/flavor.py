@@ -26,11 +26,11 @@ NO_PICKLE = {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
 
 
 class LoadedModel(NamedTuple):
-    """A logged model on the CPU: the module, which maps uint8 images to probabilities, its classes, some images."""
+    """A logged model on the CPU: the module, which maps uint8 images to probabilities, some images, its metadata."""
 
     module: nn.Module
-    classes: tuple[str, ...]
     examples: np.ndarray
+    metadata: Mapping[str, Any]
 
 
 def load_model(uri: str, tracking_uri: str) -> LoadedModel:
@@ -43,8 +43,8 @@ def load_model(uri: str, tracking_uri: str) -> LoadedModel:
             path = download_artifacts(artifact_uri=uri, dst_path=folder, tracking_uri=tracking_uri)
             saved = Model.load(path)
             module = pytorch.load_model(path)
-            classes = tuple((saved.metadata or {})["classes"])
-            return LoadedModel(module, classes, np.asarray(saved.load_input_example(path), np.uint8))
+            example = np.asarray(saved.load_input_example(path), np.uint8)
+            return LoadedModel(module, example, saved.metadata or {})
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})

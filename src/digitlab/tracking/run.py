@@ -222,11 +222,12 @@ class Run:
         self.client.log_inputs(self.id, [DatasetInput(dataset, [context])])
 
     def log_model(
-        self, name: str, predictor: nn.Module, example: np.ndarray, step: int, classes: Sequence[str]
+        self, name: str, predictor: nn.Module, example: np.ndarray, step: int, classes: Sequence[str], **more: Any
     ) -> None:
         """Record the model of `step` as a LoggedModel, without pickle.
 
         `predictor` maps uint8 images (N, H, W), of which `example` is some, to class probabilities (N, num_classes).
+        Its metadata are `classes` and what `more` there is to know, in plain values.
         Do nothing where the run is `without_model`. Raises OSError where the temporary folder is too small.
         """
         self.model = name
@@ -245,7 +246,7 @@ class Run:
             "signature": infer_signature(example, output),
             "input_example": example,
             "pip_requirements": requirements,
-            "metadata": {"classes": list(classes)},
+            "metadata": {"classes": list(classes), **more},
             "serialization_format": "pt2",
         }
         if isinstance(self.client, DeferredClient):

@@ -15,6 +15,7 @@ from digitlab import REPOSITORY
 from digitlab.config.allowed import as_word
 from digitlab.config.fingerprint import own_code
 from digitlab.config.leaves import as_text, flatten, is_within
+from digitlab.data.ground import is_on_black
 from digitlab.documents.format import interval
 from digitlab.models.predictor import Predictor
 from digitlab.platform import console, git, machine
@@ -86,7 +87,9 @@ def conclude(run: Run, job: Job, epoch: int) -> None:
         classifier.network.float()  # the weights as they are, in what every machine and format computes in
     try:
         example = np.resize(images, (2, *images.shape[1:]))  # two, where there is one: see export_program
-        run.log_model(model, Predictor(data.preprocess, classifier.network), example, epoch, data.classes)
+        told: dict[str, Any] = {"on_black": is_on_black(data.splits["train"][0])}
+        told |= {"reading": data.ready.reading.plain()} if data.ready.reading else {}
+        run.log_model(model, Predictor(data.preprocess, classifier.network), example, epoch, data.classes, **told)
     except Exception:
         run.without_model = why_not_exported(classifier.network, data)  # what training left can differ from the start
         if not run.without_model:
