@@ -83,48 +83,6 @@ def test_folders_named_train_val_and_test_are_the_split(tmp_path):
         ImageData(image_folder, root=str(tmp_path)).setup()
 
 
-@pytest.mark.parametrize("names", [("training", "testing"), ("Train", "Test"), ("TRAINING", "validation")])
-def test_parts_have_other_names_too_and_what_is_beside_them_is_counted(tmp_path, capsys, plain, names):
-    for part in (*names, "extra", "__MACOSX"):
-        save_glyphs(tmp_path / part, as_png)
-    (tmp_path / "labels.csv").write_text("no image")
-    found = image_folder(tmp_path)
-    assert found.classes == ("a", "b")
-    assert found.train[0].equal(plain.train[0])
-    assert (found.test or found.val)[0].equal(plain.train[0])
-    assert "left out: 1 .csv, 8 in __MACOSX, 8 in extra" in capsys.readouterr().out
-
-
-def test_train_alone_is_a_split_of_which_the_others_are_drawn(tmp_path, plain):
-    save_glyphs(tmp_path / "train", as_png)
-    assert image_folder(tmp_path).train[0].equal(plain.train[0])
-    as_png(glyph(True), tmp_path / "bus")  # a picture
-    (tmp_path / "bus").mkdir()
-    as_png(glyph(True), tmp_path / "bus" / "first")
-    assert image_folder(tmp_path).classes == ("bus", "train")
-
-
-@pytest.mark.parametrize(
-    ("folders", "error"),
-    [
-        (("train", "val", "valid"), "val and valid are folders of one part; must be one folder"),
-        (("train", "Train", "test"), "Train and train are folders of one part; must be one folder"),
-    ],
-)
-def test_two_folders_of_one_part_are_refused(tmp_path, folders, error):
-    for name in folders:
-        save_glyphs(tmp_path / name, as_png)
-    with pytest.raises(ValueError, match=error):
-        image_folder(tmp_path)
-
-
-def test_a_part_without_class_folders_is_refused_by_name(tmp_path):
-    save_glyphs(tmp_path / "train", as_png)
-    draw(tmp_path / "test" / "1.png", 0)
-    with pytest.raises(ValueError, match=r"test has no class folders; must have those of .*train, or another name"):
-        image_folder(tmp_path)
-
-
 def test_the_line_is_short_however_many_files_are_left_out(tmp_path, capsys):
     for name in "ab":
         for number in range(30):
@@ -133,12 +91,6 @@ def test_the_line_is_short_however_many_files_are_left_out(tmp_path, capsys):
             (tmp_path / name / f"scan.{number:03}").write_bytes(b"")
     image_folder(tmp_path)
     assert ", 60 ._*, and 23 more kinds" in capsys.readouterr().out
-
-
-def test_classes_may_be_called_train_and_test(tmp_path):
-    for name in ("train", "test"):
-        draw(tmp_path / name / "a.png", 0)
-    assert image_folder(tmp_path).classes == ("test", "train")
 
 
 def test_folders_that_cannot_be_used_are_refused(tmp_path):
