@@ -157,6 +157,7 @@ def assemble(cfg: DictConfig, data: ImageData, place: Place = ALONE) -> tuple[Cl
     check_monitors(callbacks, classifier.logged)
     if classifier.average:
         check_one_average(callbacks)
+        classifier.average.check(epochs)
     if is_shared:
         check_callbacks(callbacks)
         check_layers(network)
