@@ -60,6 +60,7 @@ UNGIVEN = (
     "trainer.num_nodes",
     "trainer.profiler",
 )
+BY_TARGET = ("loss._target_", "scheduler._target_")  # where there is a name or none by default
 LONGEST = 10_000  # characters of an argument
 OPTIONAL = ("sweep", "claim", "counterpart")  # groups of which a run is without a choice by default
 
@@ -176,7 +177,7 @@ def understood(arguments: Sequence[str]) -> list[str]:
             continue
         elif value == "null" and (CONF / key / "none.yaml").is_file():
             argument = f"{key}=none"
-        elif is_within(key, UNGIVEN) or key.startswith("claim."):  # a claim's file gives what it has to say only
+        elif is_within(key, UNGIVEN) or key in BY_TARGET or key.startswith("claim."):  # whose file says no more
             argument = f"++{argument}"
         found.append(argument)
     return found

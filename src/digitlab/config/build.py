@@ -69,7 +69,7 @@ def build(cfg: DictConfig, key: str, *args: Any, **kwargs: Any) -> Any:
     _check_keywords(node, key, len(args), kwargs)
     kept = [str(name) for name in node if name not in kwargs]  # Hydra would merge, not replace
     if key == "model" or _kind(key) is _kinds()["metrics"]:  # which need not ask for what it is told
-        kwargs = {name: value for name, value in kwargs.items() if _takes(node._target_, name)}
+        kwargs = {name: value for name, value in kwargs.items() if takes(node._target_, name)}
     node = OmegaConf.masked_copy(node, kept)
     with user_errors(key):
         if node.get("_partial_"):
@@ -253,7 +253,7 @@ def _check_source(node: DictConfig, key: str) -> None:
     _check_keywords(node, key, 0, ("root", "size", "color"))
 
 
-def _takes(target: str, name: str) -> bool:
+def takes(target: str, name: str) -> bool:
     """Say whether a target takes the keyword `name`."""
     parameters = _keywords_of(target)
     takes_any = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters)
