@@ -116,11 +116,25 @@ def test_folders_that_cannot_be_used_are_refused(tmp_path):
 def test_a_class_too_small_to_be_divided_is_named_with_what_helps(tmp_path):
     save_glyphs(tmp_path, as_png, 10)
     draw(tmp_path / "c" / "only.png", 0, (40, 40))
-    with pytest.raises(ValueError, match=r"class c has 1 image left, too few .* in folders train, val and test"):
+    with pytest.raises(ValueError, match=r"class c has 1 image left, too few .* or a test set of your own"):
         ImageData(image_folder, root=str(tmp_path)).setup()
     draw(tmp_path / "c" / "second.png", 9, (40, 40))
     with pytest.raises(ValueError, match=r"test_fraction=0\.05: .* 21 and 1 images; each needs .* 3 classes"):
         ImageData(image_folder, root=str(tmp_path), test_fraction=0.05).setup()
+
+
+@pytest.mark.filterwarnings("default:.*there is no")
+def test_a_class_that_is_never_tested_is_warned_of_by_name(harness, tmp_path, capsys):
+    save_glyphs(tmp_path / "photos", as_png, 20)
+    for shade in (10, 60, 110):
+        draw(tmp_path / "photos" / "c" / f"{shade}.png", shade, (40, 40))
+    harness.pictures = False
+    told = ("model=mlp", "data=image_folder", f"data.root={tmp_path / 'photos'}", "trainer=cpu", "trainer.max_epochs=1")
+    assert harness.main(*told) is None
+    said = capsys.readouterr().out
+    for part in ("val", "test"):
+        line = f"warning: photos: there is no {part} image of class c; more images of it or a higher {part}_fraction"
+        assert said.count(line) == 1
 
 
 def test_images_that_are_all_the_same_are_warned_of(tmp_path):
