@@ -8,10 +8,11 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from digitlab.config.arguments import TEXTS, UNGIVEN
+from digitlab.config.arguments import TEXTS
 from digitlab.config.check import check
 from digitlab.config.errors import UserError, one_line
 from digitlab.config.schema import Report, Run
+from digitlab.config.ungiven import UNGIVEN
 from digitlab.platform.text import printable
 
 LONG = "9" * 5000

@@ -13,6 +13,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from digitlab import CONF
 from digitlab.config.errors import UserError
 from digitlab.config.leaves import is_within
+from digitlab.config.ungiven import UNGIVEN
 from digitlab.platform.secrets import has_secret, hide_password
 from digitlab.platform.text import shorten
 
@@ -35,31 +36,11 @@ TEXTS = (
     "report.metric",
     "vs",
 )
-# Keys of the schema that no file of conf/ gives, so that a run without them keeps its fingerprint.
-UNGIVEN = (
-    "averaging",
-    "data.file",
-    "data.mean",
-    "data.std",
-    "data.shuffle",
-    "data.folds",
-    "data.fold",
-    "data.drop_last",
-    "data.augment.flip",
-    "data.augment.crop",
-    "data.augment.erase",
-    "data.augment.fill",
-    "metrics",
-    "monitor",
-    "optim.bias",
-    "model.output",
-    "trainer.accumulate_grad_batches",
-    "trainer.gradient_clip_val",
-    "trainer.max_steps",
-    "trainer.devices",
-    "trainer.num_nodes",
-    "trainer.profiler",
-)
+EMPTY = {  # keys whose empty text would be taken for null, and what they must be
+    "tracking.uri": "an address, or null for mlruns/mlflow.db",
+    "data.root": "a folder, or null for the repository's data/",
+    "data.file": "the file of the images",
+}
 BY_TARGET = ("loss._target_", "scheduler._target_")  # where there is a name or none by default
 LONGEST = 10_000  # characters of an argument
 OPTIONAL = ("sweep", "claim", "counterpart")  # groups of which a run is without a choice by default
@@ -75,8 +56,8 @@ def check_arguments(arguments: Sequence[str], hydra_keys: tuple[str, ...] = HYDR
             raise UserError(f"{key}: is written by digitlab, and not to be given")
         if key == "claim" and re.search(r"(^|,)base/", value):
             raise UserError(f"{argument}: is what files of claims build on, and claims nothing itself")
-        if (key, equals, value) == ("tracking.uri", "=", ""):
-            raise UserError("tracking.uri=: must be an address, or null for mlruns/mlflow.db")
+        if equals and not value and key in EMPTY:
+            raise UserError(f"{key}=: must be {EMPTY[key]}")
         if len(argument) > LONGEST:  # Hydra's parser takes a minute for some thousands of brackets
             raise UserError(f"{shorten(argument)}: has {len(argument):,} characters; allowed: {LONGEST:,}")
         if re.fullmatch(r"null|~|[-+\d.].*", value, re.IGNORECASE) and not argument.startswith("~"):
