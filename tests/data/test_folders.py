@@ -137,6 +137,15 @@ def test_a_class_that_is_never_tested_is_warned_of_by_name(harness, tmp_path, ca
         assert said.count(line) == 1
 
 
+def test_classes_whose_signs_no_figure_shows_are_named_once(harness, tmp_path, capsys):
+    save_glyphs(tmp_path / "photos", as_png, 20)
+    (tmp_path / "photos" / "a").rename(tmp_path / "photos" / "猫の輪")
+    told = ("model=mlp", "data=image_folder", f"data.root={tmp_path / 'photos'}", "trainer=cpu", "trainer.max_epochs=1")
+    assert harness.main(*told) is None  # matplotlib's own warnings would be errors here
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
+    assert said == ["warning: figures show boxes for some signs of 猫の輪: their font lacks them"]
+
+
 def test_images_that_are_all_the_same_are_warned_of(tmp_path):
     for number in range(8):
         draw(tmp_path / "a" / f"{number}.png", 7)
