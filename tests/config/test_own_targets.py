@@ -95,6 +95,8 @@ def test_a_run_on_a_source_with_a_network_and_an_optimizer_made_by_functions(har
         (["+scheduler={_target_: torch.optim.lr_scheduler.StepLr}"], "mean: torch.optim.lr_scheduler.StepLR"),
         (["model._target_=torchvision.models.resnet17", *NETWORK], "did you mean: torchvision.models.resnet1"),
         (["model._target_=torchvision.models.resnet18", *NETWORK, "+model.deep=1"], "model: deep: unknown key"),
+        (["model._target_=torchvision.models.resnet18", "+model.weights=DEFAULT"],
+         "model.weights=DEFAULT: The parameter 'num_classes' expected value 1000 but got 10"),
         (["model._target_=torchvision.io.write_png", *NETWORK], "must be a class of Module"),
         (["model._target_=torchvision.models.get_model", *NETWORK], "one kind of image classifier, such as torchv"),
         (["model._target_=torchvision.models.segmentation.fcn_resnet50", *NETWORK], "a function that makes one"),

@@ -116,6 +116,7 @@ def test_a_sweep_of_too_many_cells_is_refused_at_once(harness, cells):
     ("cells", "words"),
     [
         (["~data.seed", "++data.seed=glob(*)"], "++data.seed=glob(*): has no value, so there is no run"),
+        (["data.root=/tmp/my pics (1)/x=y,/tmp/{z}"], "data: root=/tmp/my pics (1)/x=y: there is no such folder"),
         (["+report.margin.x=1", "seed=0,1"], 'report.margin={"x": 1}: limits how many seeds are run'),
     ],
 )

@@ -151,9 +151,10 @@ def understood(arguments: Sequence[str]) -> list[str]:
     for argument in arguments:
         key, _, value = argument.partition("=")
         is_text = key.lstrip("+") in TEXTS and value[:1] not in ("'", '"')
-        is_plain = re.fullmatch(r"[\w./:@%+~-]*", value) and not re.fullmatch(r"[-+.\d]*\d[\d_.]*(e\d+)?", value, re.I)
-        if is_text and not is_plain and not (is_many and "," in value):
-            argument = f"{key}={QuotedString(value, Quote.single).with_quotes()}"
+        is_call = is_many and re.match(r"(choice|glob|interval|range|shuffle|sort)\(", value)
+        text = ",".join(map(_as_text, value.split(",") if is_many else [value]))
+        if is_text and text != value and not is_call:
+            argument = f"{key}={text}"
         elif value == "null" and key in OPTIONAL:
             continue
         elif value == "null" and (CONF / key / "none.yaml").is_file():
@@ -162,6 +163,12 @@ def understood(arguments: Sequence[str]) -> list[str]:
             argument = f"++{argument}"
         found.append(argument)
     return found
+
+
+def _as_text(value: str) -> str:
+    """Return a value in quotes where Hydra's grammar would see more in it than text."""
+    is_plain = re.fullmatch(r"[\w./:@%+~-]*", value) and not re.fullmatch(r"[-+.\d]*\d[\d_.]*(e\d+)?", value, re.I)
+    return value if is_plain else QuotedString(value, Quote.single).with_quotes()
 
 
 def parsed(arguments: Sequence[str]) -> dict[str, Any]:

@@ -71,7 +71,8 @@ def build(cfg: DictConfig, key: str, *args: Any, **kwargs: Any) -> Any:
     if key == "model" or _kind(key) is _kinds()["metrics"]:  # which need not ask for what it is told
         kwargs = {name: value for name, value in kwargs.items() if takes(node._target_, name)}
     node = OmegaConf.masked_copy(node, kept)
-    with user_errors(key):
+    weights = node.get("weights") if key == "model" else None  # which fix the number of classes
+    with user_errors(f"model.weights={as_text(weights)}" if weights else key):
         if node.get("_partial_"):
             built = _call(instantiate(node, _convert_="all"), args, **kwargs)
         else:
