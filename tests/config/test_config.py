@@ -55,6 +55,13 @@ BASE = ("data=mnist5k", "trainer=smoke", "model=mlp")
         (["model.dropout=0.3"], "model.dropout=0.3: must be true or false"),
         (["trainer.precision=fp8"], "trainer.precision=fp8: must be auto, 32-true, bf16-mixed, bf16-true or 16-mixed"),
         (["trainer.max_epoch=3"], "trainer.max_epoch: unknown key; allowed: accelerator, precision, max_epochs, "),
+        (
+            ["data.augment.colour=2"],
+            "data.augment.colour: unknown key; allowed: shift, rotate, flip, crop, erase, fill",
+        ),
+        (["data.root="], "data.root=: must be a folder, or null for the repository's data/"),
+        (["data.file="], "data.file=: must be the file of the images"),
+        (["monitr=val/acc"], ", averaging, metrics, monitor"),
         (["+trainer.max_epoch=3"], "trainer: max_epoch: unknown key; allowed: accelerator, "),
         (["+optim.momentum=0.9"], "optim: momentum: unknown key; allowed: lr, betas, "),
         (["+data.shuffled=true"], "data: shuffled: unknown key; allowed: source, root, "),

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import nn
 
 from digitlab.config import build
@@ -90,9 +91,12 @@ def test_a_run_on_a_source_with_a_network_and_an_optimizer_made_by_functions(har
         (["optim._target_=trch.optim.Adam"], "here; did you mean: torch.optim.Adam"),
         (["model._target_=own_part.network"], "here; did you mean: own_parts.network"),
         (["model._target_=digitlab.models.networks.ConNet"], "did you mean: digitlab.models.networks.ConvNet"),
+        (["model._target_=own_parts.network", "model.blocks=[]"], "model: blocks: unknown key; allowed:"),
         (["+scheduler={_target_: torch.optim.lr_scheduler.StepLr}"], "mean: torch.optim.lr_scheduler.StepLR"),
         (["model._target_=torchvision.models.resnet17", *NETWORK], "did you mean: torchvision.models.resnet1"),
         (["model._target_=torchvision.models.resnet18", *NETWORK, "+model.deep=1"], "model: deep: unknown key"),
+        (["model._target_=torchvision.models.resnet18", "+model.weights=DEFAULT"],
+         "model.weights=DEFAULT: The parameter 'num_classes' expected value 1000 but got 10"),
         (["model._target_=torchvision.io.write_png", *NETWORK], "must be a class of Module"),
         (["model._target_=torchvision.models.get_model", *NETWORK], "one kind of image classifier, such as torchv"),
         (["model._target_=torchvision.models.segmentation.fcn_resnet50", *NETWORK], "a function that makes one"),
@@ -103,6 +107,34 @@ def test_what_is_wrong_is_one_line_and_nothing_is_made(harness, overrides, words
     assert words in str(end)
     assert "\n" not in str(end)
     assert not harness.folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "kept"),
+    [
+        (["model._target_=torchvision.models.squeezenet1_1"], "model", set()),  # its dropout is a number
+        (["model._target_=own_parts.network"], "model", set()),
+        (["model._target_=digitlab.models.input_norm.InputNormNet"], "model", {"blocks", "hidden", "dropout", "init"}),
+        (["optim._target_=torch.optim.SGD"], "optim", {"lr"}),
+        (["optim._target_=torch.optim.SGD", "+optim.momentum=0.9"], "optim", {"lr", "momentum"}),
+        (["optim._target_=torch.optim.AdamW"], "optim", {"lr", "betas", "eps", "fused"}),
+        (["scheduler=cosine", "scheduler._target_=torch.optim.lr_scheduler.StepLR", "+scheduler.step_size=3"],
+         "scheduler", {"step_size"}),
+        (["data=mnist", *source("thirds", "data.root=null")], "data.source", set()),
+        (["data=mnist", *source("thirds", "data.root=null", "+data.source.count=30")], "data.source", {"count"}),
+    ],
+)  # fmt: skip
+def test_another_target_gets_what_is_typed_and_not_what_the_file_gave_its_own(harness, overrides, key, kept):
+    cfg, *_ = setup.identify(harness.compose("data=mnist5k", *overrides))
+    assert {name for name in OmegaConf.select(cfg, key) if not name.startswith("_")} == kept
+
+
+def test_a_loss_and_a_scheduler_may_be_given_by_their_target_alone(harness):
+    harness.pictures = False
+    own = ("loss._target_=torch.nn.CrossEntropyLoss", "scheduler._target_=torch.optim.lr_scheduler.ConstantLR")
+    assert harness.main("data=mnist5k", "model=mlp", *source("thirds"), *own, *SMALL) is None
+    (run,) = harness.runs()
+    assert run.data.params["scheduler"] == "constantlr"
 
 
 def test_a_source_is_told_what_it_takes(harness):

@@ -1,5 +1,8 @@
 """NumPy archives: what is read, how it is scaled, what is said."""
 
+import io
+import zipfile
+
 import numpy as np
 import pytest
 import torch
@@ -138,6 +141,10 @@ def test_labels_of_every_kind(tmp_path, labels, classes):
             {"x_train": PIXELS, "y_train": LABELS, "x_test": PIXELS / 255, "y_test": LABELS},
             "has images of float64 and uint8; must be of one kind",
         ),
+        (
+            {"x_train": PIXELS, "y_train": np.eye(3)[LABELS], "x_test": PIXELS, "y_test": np.eye(2)[LABELS % 2]},
+            "has one-hot labels of 3 columns in y_train, 2 columns in y_test; must be as many, one for each class",
+        ),
     ],
 )
 def test_a_mistake_in_the_archive_is_one_line(harness, tmp_path, content, error):
@@ -173,6 +180,15 @@ def test_what_is_no_archive_is_one_line(harness, tmp_path):
     content[200] ^= 1  # in the pixels
     file.write_bytes(content)
     assert str(harness.main(*told)).startswith(f"error: data: file={file}: x: Bad CRC-32")
+    for change, words in (
+        (_locked, "is encrypted, password required"),
+        (_packed_oddly, "compression"),
+        (_vast, "alloc"),
+    ):
+        file.write_bytes(change(file))
+        said = str(harness.main(*told))
+        assert said.startswith(f"error: data: file={file}: x: "), said
+        assert words in said
     assert harness.main("data=arrays") == "error: data.file: has no default; give it as data.file=VALUE"
     assert (
         harness.main("data=arrays", "data.file=null")
@@ -180,6 +196,33 @@ def test_what_is_no_archive_is_one_line(harness, tmp_path):
     )
     assert harness.main("data=mnist5k", "data.file=x.npz").startswith("error: data: file=x.npz: the source takes none")
     assert harness.main("data=arrays", f"data.file={file}", "data.root=x").startswith("error: data: root=x: the source")
+
+
+def _locked(file):
+    return _with_header(file, 6, 1)
+
+
+def _packed_oddly(file):
+    return _with_header(file, 8, 98)
+
+
+def _with_header(file, place: int, value: int) -> bytes:
+    """Return a new archive with a number of its headers changed, the local one and that of the directory."""
+    np.savez(file, x=PIXELS, y=LABELS)
+    content = bytearray(file.read_bytes())
+    for start, at in ((b"PK\3\4", place), (b"PK\1\2", place + 2)):
+        begin = content.index(start) + at
+        content[begin : begin + 2] = value.to_bytes(2, "little")
+    return bytes(content)
+
+
+def _vast(file) -> bytes:
+    """Return an archive whose header claims more pixels than there is memory."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (10**8, 900, 900)})
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("x.npy", header.getvalue())
+    return file.read_bytes()
 
 
 def test_a_run_is_known_by_what_the_archive_holds(harness, tmp_path):

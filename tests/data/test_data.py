@@ -139,6 +139,7 @@ def test_a_fold_of_the_training_images_stands_for_the_test_set(mnist, everything
     assert full(mnist, folds=6, split="last", val_fraction=0.1).sizes == {"train": 44_000, "val": 6_000, "test": 10_000}
 
 
+@pytest.mark.filterwarnings("ignore:mnist5k. there is no")
 def test_without_shuffling_every_epoch_is_in_the_sources_order():
     data = embedded(batch_size=700, shuffle=False, split="last")
     loader = data.train_dataloader()

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -229,3 +230,14 @@ def test_a_run_is_the_same_from_memory_and_from_disk(harness, tmp_path):
         patch.setattr(decoded, "LARGEST_IN_MEMORY", 2**40)
         setup._load.cache_clear()
         assert identify(told)[2] == from_disk
+
+
+@pytest.mark.parametrize(
+    ("size", "words"), [(1_000_000, "one image takes 12,000 GB of memory"), (20_000, "images take 72 GB of the disk")]
+)
+def test_images_that_there_is_no_room_for_are_refused_and_nothing_is_left(harness, tmp_path, monkeypatch, size, words):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**10))
+    said = harness.main("data=image_folder", f"data.root={write(tmp_path / 'images')}", f"data.size={size}")
+    assert said.startswith(f"error: data: size={size}: ")
+    assert words in said
+    assert not (tmp_path / "decoded").exists()

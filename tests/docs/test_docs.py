@@ -16,9 +16,9 @@ from omegaconf import OmegaConf
 from servers import ui
 
 from digitlab.config.allowed import KEY as ALLOWED
-from digitlab.config.arguments import UNGIVEN
 from digitlab.config.leaves import is_within
 from digitlab.config.schema import Claim
+from digitlab.config.ungiven import UNGIVEN
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONF = REPOSITORY / "conf"

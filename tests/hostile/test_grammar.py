@@ -8,10 +8,11 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from digitlab.config.arguments import TEXTS, UNGIVEN
+from digitlab.config.arguments import TEXTS
 from digitlab.config.check import check
 from digitlab.config.errors import UserError, one_line
 from digitlab.config.schema import Report, Run
+from digitlab.config.ungiven import UNGIVEN
 from digitlab.platform.text import printable
 
 LONG = "9" * 5000
@@ -115,6 +116,7 @@ def test_a_sweep_of_too_many_cells_is_refused_at_once(harness, cells):
     ("cells", "words"),
     [
         (["~data.seed", "++data.seed=glob(*)"], "++data.seed=glob(*): has no value, so there is no run"),
+        (["data.root=/tmp/my pics (1)/x=y,/tmp/{z}"], "data: root=/tmp/my pics (1)/x=y: there is no such folder"),
         (["+report.margin.x=1", "seed=0,1"], 'report.margin={"x": 1}: limits how many seeds are run'),
     ],
 )

@@ -159,6 +159,11 @@ def test_what_a_run_keeps_tests_and_logs_is_the_average(harness, tested):
         ("averaging.kind=mean", "averaging.kind=mean: must be null or ema or swa"),
         ("averaging.decay=0.9", "averaging.decay=0.9: is of averaging.kind=ema"),
         ("averaging={kind: ema, start: 0.5}", "averaging.start=0.5: is of averaging.kind=swa"),
+        (
+            "averaging.kind=swa",
+            "averaging.kind=swa: averages 1 of 3 epochs, by averaging.start=0.75; must be 2 or more: "
+            "give a lower averaging.start or more epochs",
+        ),
         ("averaging={kind: ema, decay: 1.0}", "averaging.decay=1.0: must be null or a number above 0 and below 1"),
     ],
 )
@@ -171,3 +176,15 @@ def test_two_averages_are_refused(harness):
     other = "+trainer.callbacks.x={_target_: pytorch_lightning.callbacks.EMAWeightAveraging}"
     said = harness.main(*TINY, other, "averaging.kind=ema")
     assert said == "error: trainer.callbacks.x: averages the weights, as averaging.kind does; allowed: one of the two"
+
+
+@pytest.mark.parametrize(
+    ("start", "said"), [(0.5, "before there was an average"), (0.4, "with one epoch in the average, which is that")]
+)
+@pytest.mark.filterwarnings("default:averaging.kind=swa")
+def test_a_run_that_ended_before_its_average_says_so(harness, capsys, start, said):
+    harness.pictures = False
+    few = ("averaging.kind=swa", f"averaging.start={start}", "trainer.max_epochs=4", "optim.lr=1e-30")
+    assert harness.main(*TINY, *few, "early_stopping.patience=1") is None
+    line = f"warning: averaging.kind=swa: training ended {said}; a lower averaging.start helps\n"
+    assert capsys.readouterr().out.count(line) == 1

@@ -94,9 +94,9 @@ def test_bfloat16_is_a_plain_loop_of_bfloat16_weights_with_losses_in_float32():
 
 
 @pytest.mark.filterwarnings("ignore:.*emulated here")  # as it is on a processor without bf16
-@pytest.mark.parametrize("average", ["ema", "swa"])
+@pytest.mark.parametrize("average", ["{kind: ema}", "{kind: swa, start: 0.1}"])
 def test_what_a_bfloat16_run_leaves_loads_and_predicts(harness, average):
-    more = ("trainer.precision=bf16-true", f"averaging.kind={average}", "trainer.accumulate_grad_batches=2")
+    more = ("trainer.precision=bf16-true", f"averaging={average}", "trainer.accumulate_grad_batches=2")
     assert harness.main(*TINY, *more, "loss=clipped_cross_entropy") is None
     (run,) = harness.runs()
     folder = run.info.artifact_uri.removeprefix("file://")

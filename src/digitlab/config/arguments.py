@@ -13,6 +13,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from digitlab import CONF
 from digitlab.config.errors import UserError
 from digitlab.config.leaves import is_within
+from digitlab.config.ungiven import UNGIVEN
 from digitlab.platform.secrets import has_secret, hide_password
 from digitlab.platform.text import shorten
 
@@ -35,31 +36,12 @@ TEXTS = (
     "report.metric",
     "vs",
 )
-# Keys of the schema that no file of conf/ gives, so that a run without them keeps its fingerprint.
-UNGIVEN = (
-    "averaging",
-    "data.file",
-    "data.mean",
-    "data.std",
-    "data.shuffle",
-    "data.folds",
-    "data.fold",
-    "data.drop_last",
-    "data.augment.flip",
-    "data.augment.crop",
-    "data.augment.erase",
-    "data.augment.fill",
-    "metrics",
-    "monitor",
-    "optim.bias",
-    "model.output",
-    "trainer.accumulate_grad_batches",
-    "trainer.gradient_clip_val",
-    "trainer.max_steps",
-    "trainer.devices",
-    "trainer.num_nodes",
-    "trainer.profiler",
-)
+EMPTY = {  # keys whose empty text would be taken for null, and what they must be
+    "tracking.uri": "an address, or null for mlruns/mlflow.db",
+    "data.root": "a folder, or null for the repository's data/",
+    "data.file": "the file of the images",
+}
+BY_TARGET = ("loss._target_", "scheduler._target_")  # where there is a name or none by default
 LONGEST = 10_000  # characters of an argument
 OPTIONAL = ("sweep", "claim", "counterpart")  # groups of which a run is without a choice by default
 
@@ -74,8 +56,8 @@ def check_arguments(arguments: Sequence[str], hydra_keys: tuple[str, ...] = HYDR
             raise UserError(f"{key}: is written by digitlab, and not to be given")
         if key == "claim" and re.search(r"(^|,)base/", value):
             raise UserError(f"{argument}: is what files of claims build on, and claims nothing itself")
-        if (key, equals, value) == ("tracking.uri", "=", ""):
-            raise UserError("tracking.uri=: must be an address, or null for mlruns/mlflow.db")
+        if equals and not value and key in EMPTY:
+            raise UserError(f"{key}=: must be {EMPTY[key]}")
         if len(argument) > LONGEST:  # Hydra's parser takes a minute for some thousands of brackets
             raise UserError(f"{shorten(argument)}: has {len(argument):,} characters; allowed: {LONGEST:,}")
         if re.fullmatch(r"null|~|[-+\d.].*", value, re.IGNORECASE) and not argument.startswith("~"):
@@ -169,17 +151,24 @@ def understood(arguments: Sequence[str]) -> list[str]:
     for argument in arguments:
         key, _, value = argument.partition("=")
         is_text = key.lstrip("+") in TEXTS and value[:1] not in ("'", '"')
-        is_plain = re.fullmatch(r"[\w./:@%+~-]*", value) and not re.fullmatch(r"[-+.\d]*\d[\d_.]*(e\d+)?", value, re.I)
-        if is_text and not is_plain and not (is_many and "," in value):
-            argument = f"{key}={QuotedString(value, Quote.single).with_quotes()}"
+        is_call = is_many and re.match(r"(choice|glob|interval|range|shuffle|sort)\(", value)
+        text = ",".join(map(_as_text, value.split(",") if is_many else [value]))
+        if is_text and text != value and not is_call:
+            argument = f"{key}={text}"
         elif value == "null" and key in OPTIONAL:
             continue
         elif value == "null" and (CONF / key / "none.yaml").is_file():
             argument = f"{key}=none"
-        elif is_within(key, UNGIVEN) or key.startswith("claim."):  # a claim's file gives what it has to say only
+        elif is_within(key, UNGIVEN) or key in BY_TARGET or key.startswith("claim."):  # whose file says no more
             argument = f"++{argument}"
         found.append(argument)
     return found
+
+
+def _as_text(value: str) -> str:
+    """Return a value in quotes where Hydra's grammar would see more in it than text."""
+    is_plain = re.fullmatch(r"[\w./:@%+~-]*", value) and not re.fullmatch(r"[-+.\d]*\d[\d_.]*(e\d+)?", value, re.I)
+    return value if is_plain else QuotedString(value, Quote.single).with_quotes()
 
 
 def parsed(arguments: Sequence[str]) -> dict[str, Any]:

@@ -69,9 +69,10 @@ def build(cfg: DictConfig, key: str, *args: Any, **kwargs: Any) -> Any:
     _check_keywords(node, key, len(args), kwargs)
     kept = [str(name) for name in node if name not in kwargs]  # Hydra would merge, not replace
     if key == "model" or _kind(key) is _kinds()["metrics"]:  # which need not ask for what it is told
-        kwargs = {name: value for name, value in kwargs.items() if _takes(node._target_, name)}
+        kwargs = {name: value for name, value in kwargs.items() if takes(node._target_, name)}
     node = OmegaConf.masked_copy(node, kept)
-    with user_errors(key):
+    weights = node.get("weights") if key == "model" else None  # which fix the number of classes
+    with user_errors(f"model.weights={as_text(weights)}" if weights else key):
         if node.get("_partial_"):
             built = _call(instantiate(node, _convert_="all"), args, **kwargs)
         else:
@@ -253,7 +254,7 @@ def _check_source(node: DictConfig, key: str) -> None:
     _check_keywords(node, key, 0, ("root", "size", "color"))
 
 
-def _takes(target: str, name: str) -> bool:
+def takes(target: str, name: str) -> bool:
     """Say whether a target takes the keyword `name`."""
     parameters = _keywords_of(target)
     takes_any = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters)

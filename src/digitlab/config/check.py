@@ -10,7 +10,6 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from digitlab.config.allowed import KEY
-from digitlab.config.arguments import UNGIVEN
 from digitlab.config.build import check_special, special_keys
 from digitlab.config.environment import from_environment
 from digitlab.config.errors import UserError
@@ -18,6 +17,7 @@ from digitlab.config.fingerprint import processes
 from digitlab.config.leaves import as_text
 from digitlab.config.names import GROUPS
 from digitlab.config.published import current, rename_targets
+from digitlab.config.ungiven import UNGIVEN
 from digitlab.platform.environment import started
 from digitlab.platform.secrets import has_secret
 from digitlab.platform.startup import fast_imports

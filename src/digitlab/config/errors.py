@@ -17,6 +17,7 @@ from omegaconf.errors import (
 )
 from yaml import YAMLError
 
+from digitlab.config.ungiven import names_in
 from digitlab.platform.secrets import redact
 from digitlab.platform.signals import exit_unread
 from digitlab.platform.text import did_you_mean, printable, shorten
@@ -109,10 +110,11 @@ def one_line(error: BaseException) -> str:
         and isinstance(cause.parent_node, DictConfig)
         and "struct" in str(cause)
     ):
+        above = str(cause.full_key).rpartition(".")[0]
         allowed = [str(key) for key in cause.parent_node if key != "hydra" and not str(key).startswith("_")]
         if not allowed:
-            above = str(cause.full_key).rpartition(".")[0]
             return f"{cause.full_key}: unknown key: there is no {above}; give {above}=NAME"
+        allowed += [name for name in names_in(above) if name not in allowed]
         more = " (with + before it, also what the target takes)" if "_target_" in cause.parent_node else ""
         return f"{cause.full_key}: unknown key; allowed: {', '.join(allowed)}{more}"
     lines = [line.strip() for line in str(error).splitlines()]

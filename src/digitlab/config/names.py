@@ -7,6 +7,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from digitlab.config.fingerprint import IRRELEVANT
 from digitlab.config.leaves import is_within
+from digitlab.config.retarget import typed_keys
 
 GROUPS = ("model", "optim", "data", "scheduler", "trainer")
 BESIDE = ("seed", "data.root", "data.file", "data.fallback", "metrics")  # in a run's name already, or not worth a word
@@ -30,7 +31,7 @@ def record(cfg: DictConfig, hydra: Any) -> None:
     overrides: Any = OmegaConf.to_container(hydra.overrides.task)
     chosen = {group: choices[group] for group in (*GROUPS, "claim", "counterpart") if choices.get(group)}
     for group in GROUPS:  # one that was taken away and written anew has no choice
-        if group not in chosen and cfg.get(group):
+        if chosen.get(group, "none") == "none" and cfg.get(group):
             chosen[group] = str(cfg[group].get("_target_")).rpartition(".")[2].lower()
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
@@ -39,10 +40,10 @@ def record(cfg: DictConfig, hydra: Any) -> None:
             changes.append(value)
         elif key not in NAMED and not is_within(key, IRRELEVANT):
             changes.append(f"{key}={value}" if "=" in override else key)
-    write(cfg, chosen, changes)
+    write(cfg, chosen, changes, typed_keys(overrides))
 
 
-def write(cfg: DictConfig, groups: dict[str, str], deviations: Iterable[str]) -> None:
-    """Give `cfg` the node that the others read."""
+def write(cfg: DictConfig, groups: dict[str, str], deviations: Iterable[str], typed: Iterable[str] = ()) -> None:
+    """Give `cfg` the node that the others read: names, and the keys that were `typed`, for `retarget`."""
     with open_dict(cfg):
-        cfg.names = {"groups": groups, "deviations": list(deviations)}
+        cfg.names = {"groups": groups, "deviations": list(deviations), "typed": list(typed)}

@@ -4,9 +4,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from digitlab.config.arguments import UNGIVEN
 from digitlab.config.errors import UserError
 from digitlab.config.leaves import as_text, canonical, is_within
+from digitlab.config.ungiven import UNGIVEN
 
 KEPT = ("data.fold", "model")  # a fold may follow the seed; of a layer's keys the layer has the defaults
 OF_CLAIMS = ("data.shuffle", "data.mean")  # which recipes say at their default, and so the runs of them that are done

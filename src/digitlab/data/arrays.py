@@ -1,7 +1,6 @@
 """Read labelled images from a NumPy archive, .npz."""
 
 import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -53,6 +52,10 @@ def arrays(file: Path, reading: Reading | None = None) -> Images:
     labels = {part: _flat(found[name], f"{file}: {name}") for part, (_, name) in keys.items()}
     if len(kinds := {"texts" if each.dtype.kind == "U" else "numbers" for each in labels.values()}) > 1:
         raise ValueError(f"file={file}: has labels of {' and '.join(sorted(kinds))}; must be of one kind")
+    columns = {name: found[name].shape[1] for _, name in keys.values() if _is_one_hot(found[name])}
+    if len(set(columns.values())) > 1:
+        counts = ", ".join(f"{count} columns in {name}" for name, count in columns.items())
+        raise ValueError(f"file={file}: has one-hot labels of {counts}; must be as many, one for each class")
     classes = np.unique(np.concatenate(list(labels.values())))
     pairs = {}
     for part, each in labels.items():
@@ -88,9 +91,9 @@ def _load(file: Path) -> Mapping[str, np.ndarray]:
         with np.load(file, allow_pickle=False) as archive:
             for name in archive.files:
                 found[name] = archive[name]
-    except (ValueError, EOFError, OSError, zlib.error, zipfile.BadZipFile) as error:
+    except Exception as error:  # whatever reads it: zipfile has RuntimeError for a password, NumPy MemoryError
         reason = "holds objects, which are not loaded; give it numbers or texts" if "pickle" in str(error) else error
-        raise ValueError(f"file={file}: {name}: {reason}") from error
+        raise ValueError(f"file={file}: {f'{name}: ' if name else ''}{reason}") from error
     return {name: each for name, each in found.items() if isinstance(each, np.ndarray)}
 
 
@@ -108,6 +111,11 @@ def _channels_last(images: np.ndarray, name: str) -> np.ndarray:
     return np.ascontiguousarray(images)
 
 
+def _is_one_hot(labels: np.ndarray) -> bool:
+    """Say whether labels are to be one-hot, by their shape."""
+    return labels.ndim == 2 and labels.shape[1] != 1 and labels.dtype.kind in "buif"
+
+
 def _flat(labels: np.ndarray, name: str) -> np.ndarray:
     """Return labels as numbers or texts (N,)."""
     if labels.ndim == 2 and labels.shape[1] == 1:
@@ -117,7 +125,7 @@ def _flat(labels: np.ndarray, name: str) -> np.ndarray:
             labels = np.char.decode(labels, "utf-8")
         except UnicodeDecodeError as error:
             raise ValueError(f"file={name} has bytes that are not in UTF-8: {error.object!r}; give it texts") from error
-    if labels.ndim == 2 and labels.dtype.kind in "buif":
+    if _is_one_hot(labels):
         if not (np.isin(labels, (0, 1)).all() and (labels.sum(axis=1) == 1).all()):
             raise ValueError(f"file={name} has the shape {labels.shape}, and its rows are not one-hot: one 1, else 0")
         return labels.argmax(axis=1)

@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import PIL
+import psutil
 from tqdm import tqdm
 
 from digitlab import REPOSITORY
@@ -35,13 +37,15 @@ def read_decoded(
     It is in a folder of FOLDER, and is written at the first call. A call that was killed is continued by the next one.
     The file is written again where a name, a size or a time of the image files is another, or its own digest, or where
     what is said of it cannot be read. One of several processes writes it. Raises OSError for an image that cannot be
-    read.
+    read, ValueError where there is no room for so many of `size`.
     """
     if len(files) * (size or LARGEST) ** 2 * 3 <= LARGEST_IN_MEMORY:
         return read_pictures(files, (size, size) if size else None, color, reading)
     like = f" {reading.plain()}" if reading else ""
     asked = hashlib.sha256(os.fsencode(f"{root.resolve()} {size} {color}{like}")).hexdigest()[:12]
     folder = FOLDER / f"{root.resolve().name}-{asked}"
+    if size and not folder.exists():
+        _check_room(len(files), size)
     folder.mkdir(parents=True, exist_ok=True)
     with _lock(folder):
         of = _signature(root, files)
@@ -53,6 +57,19 @@ def read_decoded(
             about = _write(folder, files, size, color, reading, of)
         pixels = OnDisk.open(folder / "pixels", about["shape"])
         return Pictures(pixels, about["remarks"], Reading.kept(about["reading"]))
+
+
+def _check_room(count: int, size: int) -> None:
+    """Raise ValueError where memory does not hold one image, with what it is made of, or the disk all of them."""
+    one = 3 * size**2
+    disk = shutil.disk_usage(REPOSITORY).free
+    for needed, there, said in (
+        (4 * one, psutil.virtual_memory().total, "one image takes {} of memory"),
+        (count * one, disk, f"{count:,} images take {{}} of the disk"),
+    ):
+        if needed > there:
+            said = said.format(f"{needed / 1e9:,.0f} GB")
+            raise ValueError(f"size={size}: {said} then, and there are {there / 1e9:,.0f} GB; give a smaller one")
 
 
 @contextmanager

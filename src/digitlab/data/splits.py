@@ -1,6 +1,7 @@
 """Split images into training, validation and test sets."""
 
 import hashlib
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +14,7 @@ from digitlab.data.on_disk import at_once, choose
 from digitlab.data.reading import Reading
 from digitlab.data.sources import Images, StoredPairs
 
+MOST_NAMED = 5  # classes that a line names
 SPLITS = ("auto", "first", "last", "random", "stratified", "test")
 
 
@@ -51,6 +53,18 @@ class Splits:
                 for start in range(0, len(tensor), step):
                     content.update(tensor[start : start + step].contiguous().numpy().data)
         return content.hexdigest()[:32]
+
+
+def warn_of_absent(splits: Splits, drawn: Mapping[str, str]) -> None:
+    """Warn of the classes that one part has images of and another none; `drawn` has the key of each drawn part."""
+    present = {part: set(labels.unique().tolist()) for part, (_, labels) in splits.pairs.items()}
+    for part, found in present.items():
+        names = [splits.classes[label] for label in sorted(set().union(*present.values()) - found)]
+        if names:
+            more = f" and {len(names) - MOST_NAMED} more" if names[MOST_NAMED:] else ""
+            listed = f"{'classes' if names[1:] else 'class'} {', '.join(names[:MOST_NAMED])}{more}"
+            hint = f"; more images of it or a higher {drawn[part]} may give it some" if part in drawn else ""
+            warnings.warn(f"{splits.name}: there is no {part} image of {listed}{hint}", stacklevel=2)
 
 
 @dataclass(frozen=True)
@@ -119,7 +133,10 @@ class Division:
                 rest, held_out = self._stratify(images, labels, rest, "val_fraction", count)
             val = choose(pixels, held_out), labels[held_out]
         pairs = {"train": (choose(pixels, rest), labels[rest]), "val": val, "test": test}
-        return Splits(images.name, images.classes, pairs, images.reading)
+        splits = Splits(images.name, images.classes, pairs, images.reading)
+        drawn = {} if images.val is not None or split == "test" else {"val": "val_fraction"}
+        warn_of_absent(splits, drawn | ({"test": "test_fraction"} if images.test is None and not self.folds else {}))
+        return splits
 
     def _check(self, images: Images) -> None:
         """Raise ValueError for a value that cannot be, or that nothing would read."""
@@ -154,9 +171,10 @@ class Division:
         found, sizes = labels[rows].unique(return_counts=True)
         if (smallest := int(sizes.min())) < 2:
             name = images.classes[int(found[sizes.argmin()])]
+            part, plain = ("val", "split=random, ") if key == "val_fraction" else ("test", "")
             raise ValueError(
-                f"class {name} has {smallest} image left, too few to be divided by {key}: give it more, or make the "
-                "splits yourself, in folders train, val and test"
+                f"class {name} has {smallest} image left, too few to be divided by {key}: give it more, {plain}or a "
+                f"{part} set of your own (of a folder its folder {part}, of arrays x_{part})"
             )
         if min(count, len(rows) - count) < len(found):
             raise ValueError(

@@ -1,7 +1,8 @@
 """The style of every figure: colours, lines, axes."""
 
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any, Literal
@@ -11,7 +12,7 @@ import numpy as np
 from matplotlib import colormaps, rc_context, rcParams, rcParamsDefault
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
-from matplotlib.font_manager import FontProperties
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.textpath import TextToPath
 from matplotlib.ticker import MaxNLocator
 
@@ -42,11 +43,22 @@ _STYLE: dict[Any, Any] = {
 
 @contextmanager
 def _style() -> Iterator[None]:
-    """Apply our style to matplotlib's own defaults within this context, whatever the user's matplotlibrc says."""
+    """Apply our style to matplotlib's own defaults within this context, whatever the user's matplotlibrc says.
+
+    Of signs that the font lacks matplotlib says nothing here, where it would in each figure: `undrawable` has them.
+    """
     defaults: dict[Any, Any] = {key: value for key, value in rcParamsDefault.items() if not key.startswith("backend")}
     changed = {key: value for key, value in defaults.items() if rcParams[key] != value}
-    with rc_context(changed | _STYLE):
+    with rc_context(changed | _STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
         yield
+
+
+@_style()
+def undrawable(names: Iterable[str]) -> list[str]:
+    """Return those of `names` that have signs which the figures' font lacks."""
+    drawn = get_font(findfont(FontProperties())).get_charmap().keys() | {ord("\n")}
+    return [name for name in names if not drawn >= set(map(ord, name))]
 
 
 class Figure(matplotlib.figure.Figure):

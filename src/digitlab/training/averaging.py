@@ -1,5 +1,6 @@
 """Average the weights of a network while it trains, and evaluate the average."""
 
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -7,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import update_bn
+
+from digitlab.config.errors import UserError
 
 
 class Average:
@@ -28,6 +31,18 @@ class Average:
         self.weights: dict[str, Tensor] = {}  # the network's own, in the memory that it trains on
         self.kept: list[Tensor] = []  # the network's own, while it has the average
 
+    def check(self, epochs: int) -> None:
+        """Raise UserError where a run of so many epochs would give the mean of fewer than two."""
+        count = sum(self._is_in_mean(epoch, epochs) for epoch in range(1, epochs + 1))
+        if self.kind == "swa" and count < 2:
+            raise UserError(
+                f"averaging.kind=swa: averages {count} of {epochs} epochs, by averaging.start={self.start}; must be 2 "
+                "or more: give a lower averaging.start or more epochs"
+            )
+
+    def _is_in_mean(self, epoch: int, epochs: int) -> bool:
+        return epoch / epochs > self.start
+
     def follow(self, network: nn.Module) -> None:
         """Average the weights of `network` from now on, which may not move to other memory."""
         self.weights = dict(network.state_dict())
@@ -44,7 +59,7 @@ class Average:
     @torch.no_grad()
     def end_epoch(self, epoch: int, epochs: int, network: nn.Module, batches: Iterable[Tensor]) -> None:
         """Take the weights after `epoch` of all `epochs` into a mean, once; `batches` are of training images."""
-        if self.kind == "ema" or epoch / epochs <= self.start or epoch == self.epoch:
+        if self.kind == "ema" or not self._is_in_mean(epoch, epochs) or epoch == self.epoch:
             return
         self.epoch = epoch
         self._add(1 / (self.count + 1))
@@ -65,6 +80,13 @@ class Average:
             if not own.is_floating_point():
                 self.values[name].copy_(own)
         self.count += 1
+
+    def end(self) -> None:
+        """Give the network the average for good; warn where it is none, as of a run that was stopped early."""
+        if self.kind == "swa" and self.count < 2:
+            mean = "before there was an average" if not self.count else "with one epoch in the average, which is that"
+            warnings.warn(f"averaging.kind=swa: training ended {mean}; a lower averaging.start helps", stacklevel=2)
+        self.lend()
 
     @torch.no_grad()
     def lend(self) -> None:

@@ -185,7 +185,7 @@ class Classifier(pl.LightningModule):
     def on_train_end(self) -> None:
         self.release()
         if self.average:
-            self.average.lend()
+            self.average.end()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.average:

@@ -22,6 +22,7 @@ from digitlab.platform import console, git, machine
 from digitlab.platform.secrets import redact
 from digitlab.platform.text import printable, shorten
 from digitlab.plots import run_figures
+from digitlab.plots.style import undrawable
 from digitlab.tracking import notes, queries
 from digitlab.tracking.run import Run
 from digitlab.training.classifier import Classifier
@@ -60,6 +61,8 @@ def describe(run: Run, job: Job) -> None:
     _say_without_model(run)
     run.log_dataset(data.ready.name, data.digest, data.sizes, source=str(data.root or data.file or data.ready.name))
     some = np.random.default_rng(0).permutation(data.sizes["train"])[:40]  # the first 40 may be of one class
+    if (lacking := undrawable((data.ready.name, *data.classes))) and not job.is_cell:
+        console.warn(f"figures show boxes for some signs of {shorten(', '.join(lacking))}: their font lacks them")
     images, labels = (tensor[some].numpy() for tensor in data.splits["train"])
     figure = run_figures.samples(images, labels, data.classes, f"{data.ready.name}: training images")
     run.log_figure(figure, "figures/samples.png")

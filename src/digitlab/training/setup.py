@@ -22,6 +22,7 @@ from digitlab.config.errors import UserError, user_errors
 from digitlab.config.fingerprint import IN_DIGEST, fingerprint
 from digitlab.config.names import deviations, groups
 from digitlab.config.recognize import named
+from digitlab.config.retarget import retarget
 from digitlab.config.settled import settle
 from digitlab.data.datamodule import ImageData
 from digitlab.data.splits import Splits
@@ -46,6 +47,7 @@ from digitlab.training.user_checkpoints import place_checkpoints
 def identify(cfg: DictConfig) -> tuple[DictConfig, ImageData, str]:
     """Settle what `cfg` leaves open and load its data; return both, with the run's fingerprint."""
     cfg = named(check(cfg))
+    retarget(cfg)
     with user_errors(f"trainer.accelerator={cfg.trainer.accelerator}"):
         cfg.trainer.accelerator = machine.accelerator(cfg.trainer.accelerator)
     cfg.trainer.precision = machine.precision(cfg.trainer.precision, cfg.trainer.accelerator)
@@ -157,6 +159,7 @@ def assemble(cfg: DictConfig, data: ImageData, place: Place = ALONE) -> tuple[Cl
     check_monitors(callbacks, classifier.logged)
     if classifier.average:
         check_one_average(callbacks)
+        classifier.average.check(epochs)
     if is_shared:
         check_callbacks(callbacks)
         check_layers(network)
