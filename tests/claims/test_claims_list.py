@@ -142,7 +142,8 @@ def test_pages_count_documents_give_intervals_and_name_training(fake_store, tmp_
         fake_store.harness.client.log_metric(run_id, "train/acc", 0.91, step=3)
     assert fake_store.harness.main("claims", "write", str(folder), entry_point="digitlab") is None
     index = (folder / "index.md").read_text()
-    assert "2 of 3 documents leave a part of a recipe unstated." in index
+    assert "1 of 3 documents: recipe partly unstated." in index  # kefth's is one, of two claims
+    assert "2 of 3 documents: contradicted by its own log, text or code." in index
     paired = stats.ttest_rel(changed, FIVE[:3])
     low, high = paired.confidence_interval()
     words = [f"{each:+.4f}".replace("-", "−") for each in (np.mean(changed) - np.mean(FIVE[:3]), low, high)]

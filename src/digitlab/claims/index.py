@@ -103,12 +103,10 @@ def _lessons(outcomes: Sequence[Outcome]) -> list[str]:
             f"Of runs that differ in nothing but the seed the highest is {np.median(spreads):.4f} above the lowest "
             f"in the median, and up to {max(spreads):.4f}. Most documents have a single run."
         )
-    unstated = [each for each in judged if each.claim.unstated]
-    if unstated:
-        of, all_of = (len({each.claim.document for each in group}) for group in (unstated, judged))
-        lines.append(
-            f"{of} of {count(all_of, 'document')} {'leave' if of > 1 else 'leaves'} a part of a recipe unstated."
-        )
+    documents = {each.claim.document for each in judged}
+    for letter in ("U", "L"):
+        if of := {each.claim.document for each in judged if letter in page.flags(each.claim)}:
+            lines.append(f"{len(of)} of {count(len(documents), 'document')}: {page.FLAGS[letter]}.")
     lines += [
         f"{each.claim.name}, {page.describe_changes(each)}: {format.signed(change.mean)} in accuracy "
         f"({format.signed(change.low)} to {format.signed(change.high)}, n = {common})."

@@ -73,9 +73,11 @@ class Claim:
     runs: int  # that the accuracy is made of
     statistic: str  # of them: "mean" or "best"
     loss: float | None
-    parameters: int | None  # as printed
+    parameters: int | None  # by the document: printed, or the sum over its layers
     seconds: float | None  # an epoch took
     unstated: str
+    contradicted: str
+    otherwise: str
     caveat: str
     tested_once: bool  # the document does, whatever our split
     diverges: bool  # the printed numbers are those of a network that names one class for everything

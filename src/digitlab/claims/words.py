@@ -61,14 +61,14 @@ def paragraph(outcome: Outcome) -> str:
     doubts = []
     if claim.is_validated_on_test and not claim.diverges:
         doubts.append("it validated on the test set, so an epoch picked by its log is picked on the test images")
-    if claim.caveat:
-        doubts.append(claim.caveat)
+    doubts += [each for each in (claim.contradicted, claim.caveat) if each]
     text = (
         f"{claim.name} (document {claim.document}, {claim.model} with {claim.optim}): {verdict.word}. "
         f"{READING[verdict.word]} ({verdict.reason}); our accuracy is {accuracy(outcome)} (n = {len(outcome.runs)})"
         f"{_reach(outcome)}."
     )
-    return f"{text} But {'; '.join(doubts)}." if doubts else text
+    text += f" But {'; '.join(doubts)}." if doubts else ""
+    return f"{text} Where ours differs: {claim.otherwise}." if claim.otherwise else text
 
 
 def accuracy(outcome: Outcome) -> str:
