@@ -147,7 +147,9 @@ def test_pages_count_documents_give_intervals_and_name_training(fake_store, tmp_
     paired = stats.ttest_rel(changed, FIVE[:3])
     low, high = paired.confidence_interval()
     words = [f"{each:+.4f}".replace("-", "−") for each in (np.mean(changed) - np.mean(FIVE[:3]), low, high)]
-    assert f"{words[0]} in accuracy ({words[1]} to {words[2]}, n = 3)." in index
+    said = f"{words[0]} ({words[1]} to {words[2]}, n = 3)"
+    assert f"- kefth_mnist with trainer.max_epochs=1: {said}, none shown." in index
+    assert "0 of 1 change of a recipe show a difference" in index
     assert "| seed | training accuracy |" in (folder / "tf_fashion.md").read_text()
     assert "| seed | test accuracy |" in (folder / "kefth_mnist.md").read_text()
 
@@ -170,3 +172,34 @@ def test_a_folder_whose_runs_cannot_be_read_is_left_as_it_is(harness, tmp_path, 
     assert harness.main("claims", "write", str(tmp_path), "simple_004", entry_point="digitlab") == 2
     assert f"{tmp_path}: runs.jsonl: line 1 is no run of a claim" in capsys.readouterr().err
     assert [file.name for file in tmp_path.iterdir()] == ["runs.jsonl"]
+
+
+def test_the_index_says_what_changes_mean_and_what_was_not_run(fake_store, tmp_path):
+    """speedrun is our own, so it is in no index; the folds of mlm_mnist follow the seed, so its spread is no seed's."""
+    recorded(fake_store, "simple_004", FIVE)
+    recorded(fake_store, "simple_004", [each - 0.01 for each in FIVE], "counterpart=simple_004_torch")
+    recorded(fake_store, "mlm_mnist", (0.5, 0.99))
+    recorded(fake_store, "speedrun", FIVE)
+    assert fake_store.harness.main("claims", "write", str(tmp_path), entry_point="digitlab") is None
+    index, page = ((tmp_path / f"index.{kind}").read_text() for kind in ("md", "html"))
+    assert "- simple_004 with PyTorch's initial weights, epsilon and loss: −0.0100 (" in index
+    assert "1 of 1 change of a recipe shows a difference in accuracy" in index
+    assert "filled otherwise by −0.0100 (simple_004_torch): 1 of 1 is shown to be a difference." in index
+    assert (
+        f"{max(FIVE) - min(FIVE):.4f} above the lowest in the median, and up to {max(FIVE) - min(FIVE):.4f}." in index
+    )
+    assert "speedrun" not in index
+    assert not (tmp_path / "speedrun.md").exists()
+    (not_changed,) = (line for line in index.splitlines() if line.startswith("- counterparts: "))
+    assert "nielsen_ch1_last" in not_changed
+    assert "simple_004_torch" not in not_changed
+    assert 'href="simple_004.html"' in page
+    assert ".md" not in page
+    assert "REPRODUCED" in (tmp_path / "simple_004.html").read_text()
+
+
+def test_an_index_without_a_verdict_has_no_heading_without_text(fake_store, tmp_path):
+    recorded(fake_store, "simple_004", FIVE, "trainer.max_epochs=1")
+    assert fake_store.harness.main("claims", "write", str(tmp_path), "simple_004", entry_point="digitlab") is None
+    headings = [line for line in (tmp_path / "index.md").read_text().splitlines() if line.startswith("## ")]
+    assert headings == ["## What changes of a recipe do", "## Not run yet"]

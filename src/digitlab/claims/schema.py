@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
+OURS = "digitlab"  # the document of a claim that is our own, and published nowhere
+
 
 def agree(printed: object, ours: object) -> str:
     """Say whether what is printed is what was counted."""
@@ -90,6 +92,10 @@ class Claim:
     def source(self) -> str:
         """The document, as a reader knows it: the tutorials' are numbers."""
         return f"tutorial {self.document}" if self.document.isdigit() else self.document
+
+    @property
+    def is_published(self) -> bool:
+        return self.document != OURS
 
     @property
     def is_best(self) -> bool:

@@ -34,7 +34,9 @@ class Claim(Keys):
         default="mean", description="what the accuracy is of so many runs: their mean, or the best of them"
     )
     loss: Annotated[float, Field(ge=0)] | None = Field(default=None, description="claimed on all test images")
-    parameters: Count | None = Field(default=None, description="of the network by the document: their sum as printed, or of its layers")
+    parameters: Count | None = Field(
+        default=None, description="of the network by the document: their sum as printed, or of its layers"
+    )
     seconds: Positive | None = Field(default=None, description="an epoch took then, as printed")
     unstated: Text = Field(default="", description="what the document leaves open of its recipe, and how it was filled")
     contradicted: Text = Field(

@@ -52,8 +52,9 @@ def write_claims(store: Store, folder: Path, texts: Iterable[str]) -> int:
         runs = claims_folder.merge(folder, _runs(store))
         if not runs:
             raise UserError("no claim has been run here; make claims runs the tutorials'")
-        found = _judged(runs, meant)
-        claims_folder.write(folder, runs, found, [read_claim(name) for name in meant])
+        published = [claim for claim in map(read_claim, meant) if claim.is_published]
+        found = _judged(runs, [claim.name for claim in published])
+        claims_folder.write(folder, runs, found, published)
     pages = count(sum(each.is_own for each in found), "page")
     indexes = f"{claims_folder.INDEX}, {claims_folder.SORTABLE}"
     console.say(f"written to {folder}: {indexes}, {pages}, and {count(len(runs), 'run')} of {claims_folder.RUNS}")
