@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from math import copysign
 
 OURS = "digitlab"  # the document of a claim that is our own, and published nowhere
 
@@ -124,6 +125,11 @@ class Claim:
     def rounding(self) -> float:
         """Half a unit of the last digit that the accuracy is given with."""
         return 10**-self._decimals / 2
+
+    def may_be(self, value: float) -> str:
+        """Say how far the accuracy, as it is rounded, may be towards `value`."""
+        nearest = (self.accuracy or 0.0) + copysign(self.rounding, value - (self.accuracy or 0.0))
+        return f"{self.accuracy:.{self._decimals}f} may be {nearest:.{self._decimals + 1}f}"
 
     @property
     def _decimals(self) -> int:

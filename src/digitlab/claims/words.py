@@ -40,7 +40,8 @@ RULE = (
     f"{MAYBE_BETTER} or {MAYBE_WORSE}: outside, but with p ≥ 0.05, so not proven. {DIVERGED}: every run predicts one "
     f"class for all images, as the printed accuracy and loss imply. {TOO_FEW}: fewer than {MIN_RUNS} runs. "
     "Reach it: runs with the claimed accuracy, as it is rounded, or more. Percentile: the claim's in our runs, equal "
-    "ones counted half. Failed: diverged, or no better than naming one class. Only the accuracy decides; the "
+    "ones counted half. Difference: ours minus the claim; for a best of several ours is the middle of the interval. "
+    "Failed: diverged, or no better than naming one class. Only the accuracy decides; the "
     "loss is for information. ± is the 95 % t-interval of the mean over seeds. Seconds are those of training passes (– "
     "where no run had its machine to itself)."
 )
