@@ -10,6 +10,7 @@ from test_claims import FIVE, rows_of
 from digitlab.config.check import check
 from digitlab.config.leaves import flatten
 from digitlab.config.names import groups
+from digitlab.report.claims_list import PAGES
 
 
 def recorded(store: FakeStore, claim: str, accuracies, *overrides: str, first: int = 0) -> dict[str, list[str]]:
@@ -49,8 +50,12 @@ def test_the_list_has_the_verdicts_of_the_report_and_claims_that_were_not_run(fa
     assert fake_store.report() is None
     told = {row["claim"]: row["verdict"] for row in rows_of(fake_store.folder) if not row["changes"]}
     assert {name: cells[name][5] for name in told} == told
-    assert cells["keras_io_convnet"][3:] == ["–"] * 4
-    assert f"{len(cells)} claims, 2 of them run here" in said
+    assert [cells[name][-1] for name in ("simple_004", "mlp_000", "keras_io_convnet")] == [
+        "here",
+        "here",
+        "docs/claims",
+    ]
+    assert f"{len(cells)} claims, 2 run here, {len(cells) - 2} in docs/claims alone." in " ".join(said.split())
 
 
 def test_claims_are_named_by_what_their_files_say_of_them(harness, capsys):
@@ -203,3 +208,16 @@ def test_an_index_without_a_verdict_has_no_heading_without_text(fake_store, tmp_
     assert fake_store.harness.main("claims", "write", str(tmp_path), "simple_004", entry_point="digitlab") is None
     headings = [line for line in (tmp_path / "index.md").read_text().splitlines() if line.startswith("## ")]
     assert headings == ["## What changes of a recipe do", "## Not run yet"]
+
+
+def test_the_list_of_a_fresh_clone_has_the_numbers_of_its_pages(harness, capsys):
+    assert harness.main("claims", "list", "tmf_final", "lisa_mlp", entry_point="digitlab") is None
+    said = capsys.readouterr().out
+    (run, not_run) = ([each.strip() for each in line.split("│")] for name in ("tmf_final", "lisa_mlp")
+                      for line in said.splitlines() if line.startswith(f"│ {name} "))  # fmt: skip
+    (row,) = (line for line in (PAGES / "index.md").read_text().splitlines() if line.startswith("| [tmf_final]"))
+    assert run[5:7] == [each.strip() for each in row.split("|")[5:7]]
+    assert run[9] == "docs/claims"
+    assert not_run[5:10] == ["–"] * 5
+    assert "0 run here, 1 in docs/claims alone" in " ".join(said.split())
+    assert not harness.folder.exists()
