@@ -5,7 +5,7 @@ import sys
 import click
 
 from digitlab import CONF
-from digitlab.cli_base import EXPERIMENT, Group, call, experiment
+from digitlab.cli_base import EXPERIMENT, Group, Whole, call, experiment
 from digitlab.cli_claims import claims
 from digitlab.cli_runs import COMMANDS
 from digitlab.platform.secrets import mask_screen
@@ -66,7 +66,7 @@ for command in (*COMMANDS, claims):
 
 
 @digitlab.command()
-@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Of this machine.")
+@click.option("--port", type=Whole(1, 65535), default=5000, show_default=True, help="Of this machine.")
 @click.option("--experiment", default=EXPERIMENT, show_default=True, help="MLflow experiment that is shown.")
 def ui(port: int, experiment: str) -> None:
     """Show the runs in MLflow's UI: say where, and serve it unless a server has it."""

@@ -39,6 +39,16 @@ class Group(click.Group):
         return list(self.commands)
 
 
+class Whole(click.IntRange):
+    """A whole number in a range, which a mistake is told."""
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            self.fail(f"{value!r} must be a whole number from {self.min} to {self.max}", param, ctx)
+
+
 def call(
     module: str,
     task: str,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from digitlab.cli_base import Group, call, experiment
+from digitlab.cli_base import Group, Whole, call, experiment
 
 texts = click.argument("texts", metavar="[TEXT]...", nargs=-1)
 
@@ -38,7 +38,7 @@ def write(folder: Path, texts: tuple[str, ...], experiment: str) -> None:
 
 @claims.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--seeds", type=click.IntRange(1, 1000), default=5, show_default=True, help="Runs of the recipe.")
+@click.option("--seeds", type=Whole(1, 1000), default=5, show_default=True, help="Runs of the recipe.")
 @click.option("--badge", metavar="FILE.svg", type=click.Path(path_type=Path), help="Write the verdict as a badge.")
 @experiment
 def check(file: Path, seeds: int, badge: Path | None, experiment: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from digitlab.cli_base import EXPERIMENT, call, experiment
+from digitlab.cli_base import EXPERIMENT, Whole, call, experiment
 
 
 def _complete(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
@@ -52,7 +52,7 @@ def compare(a: str, b: str, margin: float, experiment: str) -> None:
 @names_run("good")
 @names_run("bad")
 @click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--seeds", type=click.IntRange(2, 1000), default=5, show_default=True, help="Of a commit that differs.")
+@click.option("--seeds", type=Whole(2, 1000), default=5, show_default=True, help="Of a commit that differs.")
 @experiment
 def bisect(good: str, bad: str, settings: tuple[str, ...], seeds: int, experiment: str) -> None:
     """Find the commit between GOOD and BAD that changed the accuracy of what KEY=VALUE ... trains.
@@ -75,7 +75,7 @@ def explain(run: str, experiment: str) -> None:
 
 @click.command()
 @names_run("run")
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Another run of the same settings, with this seed.")
+@click.option("--seed", type=Whole(0, 2**32 - 1), help="Another run of the same settings, with this seed.")
 @click.option("--into", metavar="NAME", help="MLflow experiment that is to have the new run.")
 @click.option("--allow-targets", metavar="NAMES", help="Installed packages that it was built from.")
 @experiment
@@ -155,7 +155,7 @@ def export(run: str, form: str, int8: bool, output: Path | None, experiment: str
 @click.command()
 @click.argument("runs", nargs=-1, required=True, shell_complete=_complete)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen; 0.0.0.0 is every network.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
+@click.option("--port", type=Whole(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
 @experiment
 def serve(runs: tuple[str, ...], host: str, port: int, experiment: str) -> None:
     """Serve the models of RUNS: a page to draw on, and MLflow's protocol for programs, which the first one answers."""
@@ -168,13 +168,13 @@ def serve(runs: tuple[str, ...], host: str, port: int, experiment: str) -> None:
 @click.option("--serve", "is_served", is_flag=True, help="Show it as a page, which follows the store.")
 @click.option(
     "--again",
-    type=click.IntRange(0, 100),
+    type=Whole(0, 100),
     default=0,
     show_default=True,
     help="Runs, with seeds of its own, that the page makes of an entry when it is asked to.",
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen; 0.0.0.0 is every network.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8001, show_default=True, help="0 takes a free one.")
+@click.option("--port", type=Whole(0, 65535), default=8001, show_default=True, help="0 takes a free one.")
 @experiment
 def board(is_served: bool, again: int, host: str, port: int, experiment: str) -> None:
     """Rank what everybody has trained, by data set and by claim, with its ties."""

@@ -77,20 +77,60 @@ def test_a_file_that_is_no_claim_is_a_mistake_and_nothing_is_run(harness, tmp_pa
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("claim: null", "claim=null: must be a mapping; a claim's file says claim.document at least"),
-        ("seed: 0", "claim=null: must be a mapping; a claim's file says claim.document at least"),
-        ("claim: {accuracy: 0.9}", "claim.document: has no default; give it as claim.document=VALUE"),
-        ("defaults: [base/any, _self_]", "claim.document: has no default; give it as claim.document=VALUE"),
+        ("claim: null", "claim.document: must be given"),
+        ("seed: 0", "claim.document: must be given"),
+        ("", "claim.document: must be given"),
+        ("claim: {accuracy: 0.9}", "claim.document: must be given"),
+        ("defaults: [base/any, _self_]", "claim.document: must be given"),
+        ("claim: [1, 2]", "claim=[1, 2]: must be a mapping, such as claim: {document: NAME, accuracy: 0.98}"),
+        ("[1, 2]", "must be a mapping of keys, claim among them"),
+        ("only text", "claim.document: must be given"),
+        ("seed: 0\nclaim: {}\nseed: 1", "line 4: seed: is given twice"),
+        ("claim: {accuracy: [", "line 3, column 1: expected the node content, but found '<stream end>'"),
+        (
+            "defaults: [base/kearas]",
+            "defaults: base/kearas: not found; allowed: base/any, base/keras, base/nielsen, or a "
+            "claim of conf/claim; did you mean: base/keras",
+        ),
     ],
 )
 def test_a_file_that_says_nothing_of_a_claim_is_a_mistake(harness, tmp_path, capsys, text, words):
     file = tmp_path / "mine.yaml"
     file.write_text(f"# @package _global_\n{text}\n")
     code, said = check(harness, capsys, file)
-    assert (code, words in said, said.count("\n")) == (2, True, 1)
-    file.write_text("claim: {document: mine, accuracy: 0.9}\n")
+    assert (code, said.startswith(f"error: claims check: {file}: {words}"), said.count("\n")) == (2, True, 1)
+    assert not harness.folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("claim: {document: mine, accuracy: 0.9}", "its first line must be # @package _global_"),
+        ("# My blog.\n# @package _global_\nclaim: {document: mine}", "its first line must be # @package _global_"),
+        ("\n", "is empty; docs/your-claim.md has an example"),
+    ],
+)
+def test_a_file_that_hydra_would_take_for_another_thing_is_a_mistake(harness, tmp_path, capsys, text, words):
+    file = tmp_path / "mine.yml"
+    file.write_text(text)
+    assert check(harness, capsys, file) == (2, f"error: claims check: {file}: {words}\n")
+
+
+def test_a_claim_of_other_data_is_told_the_key_of_its_file(harness, tmp_path, capsys):
+    file = tmp_path / "mine.yaml"
+    file.write_text(BARE.replace("data: mnist5k, accuracy", "accuracy"))
     code, said = check(harness, capsys, file)
-    assert (code, "has # @package _global_ as its first line" in said, said.count("\n")) == (2, True, 1)
+    assert code == 2
+    assert f"{file}: claim.data=mnist: must be mnist5k, the data of the run; to train all the same, its file" in said
+
+
+def test_seeds_and_a_badge_are_checked_before_anything_is_run(harness, tmp_path, capsys):
+    file = tmp_path / "mine.yaml"
+    file.write_text(CLAIM.format(claimed="accuracy: 0.5"))
+    assert "'abc' must be a whole number from 1 to 1000" in check(harness, capsys, file, "--seeds", "abc")[1]
+    for badge, words in (("b.png", "must end in .svg"), ("/proc/b.svg", "")):
+        code, said = check(harness, capsys, file, "--badge", badge)
+        assert (code, said.startswith(f"error: claims check: --badge={badge}: {words}")) == (2, True)
     assert not harness.folder.exists()
 
 
@@ -130,6 +170,7 @@ def test_a_file_may_have_any_name_and_lie_anywhere(harness, tmp_path, monkeypatc
     "arguments",
     [
         ["mine.yaml", "--badge", "."],
+        ["mine.yaml", "--badge", "folder.svg"],
         ["nowhere.yaml"],
         ["."],
         [__file__],
@@ -139,6 +180,7 @@ def test_a_file_may_have_any_name_and_lie_anywhere(harness, tmp_path, monkeypatc
 def test_a_file_or_a_place_that_is_not_there_is_a_mistake(harness, tmp_path, monkeypatch, capsys, arguments):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text(CLAIM.format(claimed="accuracy: 0.5"))
+    (tmp_path / "folder.svg").mkdir()
     code, said = check(harness, capsys, *arguments)
     assert code == 2
     assert said.startswith("error: claims check: ")

@@ -130,18 +130,18 @@ def test_flags_and_facts_are_shown_with_the_verdicts(fake_store):
     fake_store.sweep("claims", *runs, overrides=runs)
     assert fake_store.report() is None
     page, tex = ((fake_store.folder / f"report.{kind}").read_text() for kind in ("md", "tex"))
-    for name, flags in (("double_3x3_001", "TU"), ("cnn_pool_000", "L"), ("simple_004", "")):
+    for name, flags in (("double_3x3_001", "TUL"), ("cnn_pool_000", "L"), ("simple_004", "")):
         for line, mark in ((page, " | "), (tex.replace(r"\_", "_"), " & ")):
             (row,) = (each for each in line.splitlines() if each.startswith((f"| {name}{mark}", f"{name}{mark}")))
             assert row.removeprefix("| ").split(mark)[2].strip() == flags
     assert "- double_3x3_001: T: its validation set was the test set; U: that its kernels" in page
     rows = {row["claim"]: row for row in rows_of(fake_store.folder)}
     assert [rows[name]["validated_on_test"] for name in ("double_3x3_001", "cnn_pool_000")] == ["True", "False"]
-    assert rows["cnn_pool_000"]["caveat"].startswith("the printed log begins at a training loss of 0.0181")
+    assert rows["cnn_pool_000"]["contradicted"].startswith("the printed log begins at a training loss of 0.0181")
     assert rows["double_3x3_001"]["unstated"].startswith("that its kernels are 3 x 3 follows")
     assert "1 of 3 diverged" in page
     assert (rows["single_5x5_001"]["mean_loss"], rows["single_5x5_001"]["diverged"]) == ("", "1")
-    assert "cnn_pool_000: 53,578 parameters printed, 53,577 counted: NOT the same." in page
+    assert "cnn_pool_000: 53,578 parameters by the document, 53,577 counted: NOT the same." in page
     assert (
         "000: cnn_wide has 5,314,058 parameters in print, 5,314,058 counted: the same; no accuracy is claimed" in page
     )

@@ -10,6 +10,7 @@ from test_claims import FIVE, rows_of
 from digitlab.config.check import check
 from digitlab.config.leaves import flatten
 from digitlab.config.names import groups
+from digitlab.report.claims_list import PAGES
 
 
 def recorded(store: FakeStore, claim: str, accuracies, *overrides: str, first: int = 0) -> dict[str, list[str]]:
@@ -49,8 +50,12 @@ def test_the_list_has_the_verdicts_of_the_report_and_claims_that_were_not_run(fa
     assert fake_store.report() is None
     told = {row["claim"]: row["verdict"] for row in rows_of(fake_store.folder) if not row["changes"]}
     assert {name: cells[name][5] for name in told} == told
-    assert cells["keras_io_convnet"][3:] == ["–"] * 4
-    assert f"{len(cells)} claims, 2 of them run here" in said
+    assert [cells[name][-1] for name in ("simple_004", "mlp_000", "keras_io_convnet")] == [
+        "here",
+        "here",
+        "docs/claims",
+    ]
+    assert f"{len(cells)} claims, 2 run here, {len(cells) - 2} in docs/claims alone." in " ".join(said.split())
 
 
 def test_claims_are_named_by_what_their_files_say_of_them(harness, capsys):
@@ -142,11 +147,14 @@ def test_pages_count_documents_give_intervals_and_name_training(fake_store, tmp_
         fake_store.harness.client.log_metric(run_id, "train/acc", 0.91, step=3)
     assert fake_store.harness.main("claims", "write", str(folder), entry_point="digitlab") is None
     index = (folder / "index.md").read_text()
-    assert "2 of 3 documents leave a part of a recipe unstated." in index
+    assert "1 of 3 documents: recipe partly unstated." in index  # kefth's is one, of two claims
+    assert "2 of 3 documents: contradicted by its own log, text or code." in index
     paired = stats.ttest_rel(changed, FIVE[:3])
     low, high = paired.confidence_interval()
     words = [f"{each:+.4f}".replace("-", "−") for each in (np.mean(changed) - np.mean(FIVE[:3]), low, high)]
-    assert f"{words[0]} in accuracy ({words[1]} to {words[2]}, n = 3)." in index
+    said = f"{words[0]} ({words[1]} to {words[2]}, n = 3)"
+    assert f"- kefth_mnist with trainer.max_epochs=1: {said}, none shown." in index
+    assert "0 of 1 change of a recipe show a difference" in index
     assert "| seed | training accuracy |" in (folder / "tf_fashion.md").read_text()
     assert "| seed | test accuracy |" in (folder / "kefth_mnist.md").read_text()
 
@@ -169,3 +177,47 @@ def test_a_folder_whose_runs_cannot_be_read_is_left_as_it_is(harness, tmp_path, 
     assert harness.main("claims", "write", str(tmp_path), "simple_004", entry_point="digitlab") == 2
     assert f"{tmp_path}: runs.jsonl: line 1 is no run of a claim" in capsys.readouterr().err
     assert [file.name for file in tmp_path.iterdir()] == ["runs.jsonl"]
+
+
+def test_the_index_says_what_changes_mean_and_what_was_not_run(fake_store, tmp_path):
+    """speedrun is our own, so it is in no index; the folds of mlm_mnist follow the seed, so its spread is no seed's."""
+    recorded(fake_store, "simple_004", FIVE)
+    recorded(fake_store, "simple_004", [each - 0.01 for each in FIVE], "counterpart=simple_004_torch")
+    recorded(fake_store, "mlm_mnist", (0.5, 0.99))
+    recorded(fake_store, "speedrun", FIVE)
+    assert fake_store.harness.main("claims", "write", str(tmp_path), entry_point="digitlab") is None
+    index, page = ((tmp_path / f"index.{kind}").read_text() for kind in ("md", "html"))
+    assert "- simple_004 with PyTorch's initial weights, epsilon and loss: −0.0100 (" in index
+    assert "1 of 1 change of a recipe shows a difference in accuracy" in index
+    assert "filled otherwise by −0.0100 (simple_004_torch): 1 of 1 is shown to be a difference." in index
+    assert (
+        f"{max(FIVE) - min(FIVE):.4f} above the lowest in the median, and up to {max(FIVE) - min(FIVE):.4f}." in index
+    )
+    assert "speedrun" not in index
+    assert not (tmp_path / "speedrun.md").exists()
+    (not_changed,) = (line for line in index.splitlines() if line.startswith("- counterparts: "))
+    assert "nielsen_ch1_last" in not_changed
+    assert "simple_004_torch" not in not_changed
+    assert 'href="simple_004.html"' in page
+    assert ".md" not in page
+    assert "REPRODUCED" in (tmp_path / "simple_004.html").read_text()
+
+
+def test_an_index_without_a_verdict_has_no_heading_without_text(fake_store, tmp_path):
+    recorded(fake_store, "simple_004", FIVE, "trainer.max_epochs=1")
+    assert fake_store.harness.main("claims", "write", str(tmp_path), "simple_004", entry_point="digitlab") is None
+    headings = [line for line in (tmp_path / "index.md").read_text().splitlines() if line.startswith("## ")]
+    assert headings == ["## What changes of a recipe do", "## Not run yet"]
+
+
+def test_the_list_of_a_fresh_clone_has_the_numbers_of_its_pages(harness, capsys):
+    assert harness.main("claims", "list", "tmf_final", "lisa_mlp", entry_point="digitlab") is None
+    said = capsys.readouterr().out
+    (run, not_run) = ([each.strip() for each in line.split("│")] for name in ("tmf_final", "lisa_mlp")
+                      for line in said.splitlines() if line.startswith(f"│ {name} "))  # fmt: skip
+    (row,) = (line for line in (PAGES / "index.md").read_text().splitlines() if line.startswith("| [tmf_final]"))
+    assert run[5:7] == [each.strip() for each in row.split("|")[5:7]]
+    assert run[9] == "docs/claims"
+    assert not_run[5:10] == ["–"] * 5
+    assert "0 run here, 1 in docs/claims alone" in " ".join(said.split())
+    assert not harness.folder.exists()

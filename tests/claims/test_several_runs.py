@@ -69,4 +69,15 @@ def test_an_interval_of_accuracies_ends_where_they_do():
     told = judged(outcome(claim(0.9659, runs=3, statistic="best"), [0.7671, 0.9650, 0.7788, 0.9652, 0.8707]))[1]
     assert "of ours lies in 0.7" in told
     assert " to 1.0000" in told
+    width = 2 * float(told.partition("that is, uncut at 0 and 1, ± ")[2].split(",")[0])
+    assert width > 1 - float(told.partition("lies in ")[2].split()[0])  # what decides is not what is shown
     assert "lies in 0.0000 to 1.0000" in judged(outcome(claim(0.5), [0.02, 0.98, 0.03, 0.97, 0.5]))[1]
+
+
+def test_the_difference_of_a_best_is_to_accuracies_that_there_are():
+    """Student's t puts the middle of the best of three above 1, though no run of ours reaches the claim."""
+    of = outcome(claim(0.9659, runs=3, statistic="best"), [0.7671, 0.9650, 0.7788, 0.9652, 0.8707])
+    judge([of])
+    low = float(of.verdict.reason.partition("lies in ")[2].split()[0])
+    assert of.verdict.middle > 1
+    assert of.excess == pytest.approx((low + 1) / 2 - 0.9659, abs=1e-4)

@@ -2,38 +2,36 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from statistics import mean, median
+from statistics import median
 
-import numpy as np
-
-from digitlab.claims import page, words
+from digitlab.claims import lessons, page, words
 from digitlab.claims.schema import Claim
 from digitlab.claims.verdict import Outcome
-from digitlab.documents import document, format
+from digitlab.documents import document
 from digitlab.documents.document import Document, Linked, Section, Table
-from digitlab.platform.text import count
 
 MINUTES = "min a run: the median by the clock, whatever else the machine did meanwhile."
 
 
-def index(outcomes: Sequence[Outcome], claims: Sequence[Claim]) -> Document:
-    """Return the index of `claims`: what their runs show together, and a row for each, linked to its page."""
+def index(outcomes: Sequence[Outcome], claims: Sequence[Claim], ending: str) -> Document:
+    """Return the index of `claims`: what their runs show together, and a row for each, linked to its page.
+
+    The names of the pages have this `ending`.
+    """
     own = {outcome.claim.name: outcome for outcome in outcomes if outcome.is_own and outcome.is_comparable}
     headings = ["claim", "of", "data", "claimed", "ours", "n", "verdict", "flags", "min a run"]
-    rows = [_row(claim, own[claim.name]) for claim in claims if claim.name in own]
-    waiting = [claim.name for claim in claims if claim.name not in own]
+    rows = [_row(own[claim.name], ending) for claim in claims if claim.name in own]
+    table = Table(headings, rows, "Published claims, run again", text_columns=3, is_sortable=True)
+    not_run = [claim.name for claim in claims if claim.name not in own]
+    not_changed = lessons.waiting(outcomes, [claim.name for claim in claims])
+    waiting = [
+        f"{what}: {', '.join(names)}" for what, names in (("claims", not_run), ("counterparts", not_changed)) if names
+    ]
     sections = [
-        Section("What they show", [_lessons(outcomes)]),
-        Section(
-            "Claims",
-            [
-                Table(headings, rows, "Published claims, run again", text_columns=3, is_sortable=True),
-                words.RULE,
-                page.FLAGGED,
-                MINUTES,
-            ],
-        ),
-        Section("Not run yet", [[", ".join(waiting)]] if waiting else []),
+        Section("What they show", lessons.together(list(own.values()))),
+        Section("What changes of a recipe do", lessons.of_changes(outcomes)),
+        Section("Claims", [table, words.RULE, page.FLAGGED, MINUTES] if rows else []),
+        Section("Not run yet", [waiting] if waiting else []),
     ]
     shown = [section for section in sections if section.blocks]
     return Document("Published claims, run again", words.conclusion(list(own.values())), shown, [], {})
@@ -64,8 +62,9 @@ def page_of(outcome: Outcome, outcomes: Sequence[Outcome]) -> Document:
     )
 
 
-def _row(claim: Claim, outcome: Outcome) -> list[str]:
-    return [Linked((claim.name, f"{claim.name}.md")), claim.source, claim.data, claim.claimed, words.accuracy(outcome),
+def _row(outcome: Outcome, ending: str) -> list[str]:
+    claim = outcome.claim
+    return [Linked((claim.name, claim.name + ending)), claim.source, claim.data, claim.claimed, words.accuracy(outcome),
             str(outcome.cell.n), outcome.verdict.word, page.flags(claim), f"{minutes(outcome):.1f}"]  # fmt: skip
 
 
@@ -85,39 +84,6 @@ def _run(run) -> list[str]:
 def _machines(outcome: Outcome) -> str:
     made_of = [tuple(run.settings.get(f"environment {key}", "?") for key in ("CPU", "torch")) for run in outcome.runs]
     return "; ".join(f"{cpu}, torch {torch}" for cpu, torch in dict.fromkeys(made_of))
-
-
-def _lessons(outcomes: Sequence[Outcome]) -> list[str]:
-    """Say how far picking an epoch by the test images, and changes of a recipe, move an accuracy."""
-    judged = [each for each in outcomes if each.is_own and each.is_comparable and not each.cell.failed]
-    picked = [mean(each.best_minus_last) for each in judged if each.claim.is_validated_on_test]
-    lines = []
-    if picked:
-        lines.append(
-            f"Taking the epoch with the best test accuracy adds {mean(picked):.4f} on average, and up to "
-            f"{max(picked):.4f}, to the last epoch's: {len(picked)} claims that validate on the test set."
-        )
-    spreads = [max(each.accuracies) - min(each.accuracies) for each in judged if len(each.accuracies) > 1]
-    if spreads:
-        lines.append(
-            f"Of runs that differ in nothing but the seed the highest is {np.median(spreads):.4f} above the lowest "
-            f"in the median, and up to {max(spreads):.4f}. Most documents have a single run."
-        )
-    unstated = [each for each in judged if each.claim.unstated]
-    if unstated:
-        of, all_of = (len({each.claim.document for each in group}) for group in (unstated, judged))
-        lines.append(
-            f"{of} of {count(all_of, 'document')} {'leave' if of > 1 else 'leaves'} a part of a recipe unstated."
-        )
-    lines += [
-        f"{each.claim.name}, {page.describe_changes(each)}: {format.signed(change.mean)} in accuracy "
-        f"({format.signed(change.low)} to {format.signed(change.high)}, n = {common})."
-        for each in outcomes
-        if not each.is_own
-        for common, change in [page.compare_with_own(each, outcomes)]
-        if change
-    ]
-    return lines
 
 
 def _curves(outcome: Outcome) -> list[document.Block]:

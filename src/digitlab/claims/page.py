@@ -15,7 +15,11 @@ from digitlab.documents import document, format, origin
 from digitlab.documents.document import Picture, Section, Table
 from digitlab.plots import report_figures
 
-FLAGS = {"T": "validated on the test set", "U": "recipe partly unstated", "L": "contradicted by its own log or text"}
+FLAGS = {
+    "T": "validated on the test set",
+    "U": "recipe partly unstated",
+    "L": "contradicted by its own log, text or code",
+}
 FLAGGED = (
     "Flags do not change a verdict. " + "; ".join(f"{letter}: {meaning}" for letter, meaning in FLAGS.items()) + "."
 )
@@ -74,8 +78,8 @@ def tables(outcomes: Sequence[Outcome]) -> list[Table]:
 def table(claimed: Sequence[Outcome]) -> Table:
     """Return a row for each claim."""
     headings = ["claim", "verdict", "flags", "claimed", "ours", "n", "reach it", "percentile", "difference",
-                "loss claimed", "loss ours", "parameters printed", "parameters ours", "s/epoch then",
-                "s/epoch now"]  # fmt: skip
+                "loss claimed", "loss ours", "parameters by the document", "parameters ours",
+                "s/epoch then", "s/epoch now"]  # fmt: skip
     rows = []
     for outcome in claimed:
         claim, cell = outcome.claim, outcome.cell
@@ -113,7 +117,8 @@ def csv(outcomes: Sequence[Outcome]) -> tuple[list[str], list[list[object]]]:
     headings = ["claim", "counterpart", "changes", "data", "verdict", "reason", "predicted_low", "predicted_high",
                 "resolution", "p_holm", "runs_needed", "claimed_acc", "n", "reached", "percentile", "mean_acc",
                 "accuracies", "claimed_loss", "mean_loss", "diverged", "collapsed", "epoch_s",
-                "less_claim", "low", "high", "common_seeds", "validated_on_test", "unstated", "caveat"]  # fmt: skip
+                "less_claim", "low", "high", "common_seeds", "validated_on_test", "unstated", "contradicted",
+                "otherwise", "caveat"]  # fmt: skip
     rows = []
     for outcome in outcomes:
         cell, claim, own, verdict = outcome.cell, outcome.claim, outcome.is_own, outcome.verdict
@@ -126,9 +131,13 @@ def csv(outcomes: Sequence[Outcome]) -> tuple[list[str], list[list[object]]]:
             " ".join(f"{run.accuracy:.4f}" for run in outcome.runs), claim.loss, round(cell.loss, 6), cell.diverged,
             cell.failed - cell.diverged, cell.epoch_s,
             *((round(value, 6) for value in change[:3]) if change else (None, None, None)), common,
-            *((claim.is_validated_on_test, claim.unstated, claim.caveat) if own else (None, None, None)),
+            *(_remarks(claim) if own else (None,) * 5),
         ])  # fmt: skip
     return headings, rows
+
+
+def _remarks(claim: Claim) -> tuple[bool, str, str, str, str]:
+    return claim.is_validated_on_test, claim.unstated, claim.contradicted, claim.otherwise, claim.caveat
 
 
 def _verdicts(claimed: Sequence[Outcome]) -> list[Table | str | list[str]]:
@@ -143,7 +152,7 @@ def flags(claim: Claim) -> str:
 def _flag_reasons(claim: Claim) -> tuple[str, str, str]:
     """Return the reason for each flag, "" where it is not raised."""
     on_test = "its validation set was the test set" if claim.is_validated_on_test else ""
-    return on_test, claim.unstated, claim.caveat
+    return on_test, claim.unstated, claim.contradicted
 
 
 def legend(claimed: Sequence[Outcome]) -> list[str | list[str]]:
@@ -203,7 +212,7 @@ def facts(outcomes: Sequence[Outcome], predictions: Predictions | None) -> list[
     for claim, counted in ((outcome.claim, outcome.cell.parameters) for outcome in outcomes):
         if claim.parameters and counted:
             same = agree(claim.parameters, counted)
-            lines.append(f"{claim.name}: {claim.parameters:,} parameters printed, {counted:,} counted: {same}.")
+            lines.append(f"{claim.name}: {claim.parameters:,} parameters by the document, {counted:,} counted: {same}.")
         if claim.layers:
             lines.append(f"{claim.name}: {claim.layers}")
     lines += [

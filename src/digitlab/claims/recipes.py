@@ -72,6 +72,13 @@ def _recipe(overrides: tuple[str, ...]) -> Recipe | None:
     return Recipe(choices["claim"], (choices.get("counterpart") or "") if changes else "", tuple(changes.items()))
 
 
+@cache
+def changes_of(counterpart: str) -> dict[str, str]:
+    """Return what a counterpart changes in its claim's recipe."""
+    recipe = _recipe((f"counterpart={counterpart}",))
+    return dict(recipe.changes) if recipe else {}
+
+
 def _settled(cfg: DictConfig) -> DictConfig:
     found = cfg.copy()
     OmegaConf.set_struct(found, False)

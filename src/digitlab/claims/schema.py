@@ -3,6 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from math import copysign
+
+OURS = "digitlab"  # the document of a claim that is our own, and published nowhere
 
 
 def agree(printed: object, ours: object) -> str:
@@ -73,9 +76,11 @@ class Claim:
     runs: int  # that the accuracy is made of
     statistic: str  # of them: "mean" or "best"
     loss: float | None
-    parameters: int | None  # as printed
+    parameters: int | None  # by the document: printed, or the sum over its layers
     seconds: float | None  # an epoch took
     unstated: str
+    contradicted: str
+    otherwise: str
     caveat: str
     tested_once: bool  # the document does, whatever our split
     diverges: bool  # the printed numbers are those of a network that names one class for everything
@@ -88,6 +93,10 @@ class Claim:
     def source(self) -> str:
         """The document, as a reader knows it: the tutorials' are numbers."""
         return f"tutorial {self.document}" if self.document.isdigit() else self.document
+
+    @property
+    def is_published(self) -> bool:
+        return self.document != OURS
 
     @property
     def is_best(self) -> bool:
@@ -116,6 +125,11 @@ class Claim:
     def rounding(self) -> float:
         """Half a unit of the last digit that the accuracy is given with."""
         return 10**-self._decimals / 2
+
+    def may_be(self, value: float) -> str:
+        """Say how far the accuracy, as it is rounded, may be towards `value`."""
+        nearest = (self.accuracy or 0.0) + copysign(self.rounding, value - (self.accuracy or 0.0))
+        return f"{self.accuracy:.{self._decimals}f} may be {nearest:.{self._decimals + 1}f}"
 
     @property
     def _decimals(self) -> int:

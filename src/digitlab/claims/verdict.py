@@ -101,12 +101,18 @@ class Outcome:
     def excess(self) -> float | None:
         """Our mean accuracy minus the claimed one; None where they cannot be compared.
 
-        Of a best of several runs the middle of where ours would lie, in place of the mean.
+        Of a best of several runs the middle of `range`, in place of the mean.
         """
         if self.claim.accuracy is None or not self.is_comparable or not self.accuracies:
             return None
-        ours = self.interval.middle if self.interval and self.claim.is_best else mean(self.accuracies)
+        ours = sum(self.range) / 2 if self.interval and self.claim.is_best else mean(self.accuracies)
         return ours - self.claim.accuracy
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """The ends of the prediction interval; an accuracy is from 0 to 1, whatever Student's t says."""
+        middle, half = (self.interval.middle, self.interval.half) if self.interval else (nan, nan)
+        return max(middle - half, 0), min(middle + half, 1)
 
     @property
     def reached(self) -> int | None:
@@ -223,12 +229,12 @@ def _decide(outcome: Outcome, p: float, p_holm: float) -> Verdict:
     claimed, images, cell = claim.accuracy or 0.0, outcome.images, outcome.cell
     resolution = max(1.96 * sqrt(claimed * (1 - claimed) / images), 1 / images)
     middle, half = (interval.middle, interval.half) if interval else (nan, nan)
+    low, high = outcome.range
     verdict = partial(Verdict, middle=middle, half=half, resolution=resolution, p_value=p_holm)
     reasons = [f"{cell.failed} of {cell.n} runs diverged or are at chance"] if cell.failed else []
     reasons += [f"one class predicted in {outcome.one_class} of {cell.n} runs"] if claim.diverges else []
     if interval:
         digits = max(4, ceil(log10(images)))
-        low, high = max(middle - half, 0), min(middle + half, 1)  # an accuracy, whatever Student's t says
         reasons.append(f"{claim.made_of} of ours lies in {low:.{digits}f} to {high:.{digits}f}")
     if p < ALPHA or (p < 1 and not cell.accuracies):
         excess = outcome.excess or mean(run.accuracy for run in outcome.runs) - claimed
@@ -241,12 +247,15 @@ def _decide(outcome: Outcome, p: float, p_holm: float) -> Verdict:
         return verdict(CANNOT_TELL, "; ".join(reasons))
     if claim.rounding > half:
         reasons[-1] += f", and the claim is rounded to ± {claim.rounding:g}"
+    elif not low <= claimed <= high:
+        reasons[-1] += f", and {claim.may_be(low)}"
     if half <= resolution:
         return verdict(REPRODUCED, reasons[0])
     needed = interval.runs_needed(resolution)
     digits = next((n for n in range(4, 16) if f"{half:.{n}f}" != f"{resolution:.{n}f}"), 16)  # that tell them apart
     width, least = f"{half:.{digits}f}", f"{resolution:.{digits}f}"
-    reasons.append(f"that is ± {width}, wider than the ± {least} of {images:,} {claim.images} images")
+    whole = "" if (low, high) == (middle - half, middle + half) else ", uncut at 0 and 1,"
+    reasons.append(f"that is{whole} ± {width}, wider than the ± {least} of {images:,} {claim.images} images")
     return verdict(CANNOT_TELL, "; ".join([*reasons, _say_needed(needed)]), needed=needed)
 
 

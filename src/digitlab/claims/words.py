@@ -40,7 +40,8 @@ RULE = (
     f"{MAYBE_BETTER} or {MAYBE_WORSE}: outside, but with p ≥ 0.05, so not proven. {DIVERGED}: every run predicts one "
     f"class for all images, as the printed accuracy and loss imply. {TOO_FEW}: fewer than {MIN_RUNS} runs. "
     "Reach it: runs with the claimed accuracy, as it is rounded, or more. Percentile: the claim's in our runs, equal "
-    "ones counted half. Failed: diverged, or no better than naming one class. Only the accuracy decides; the "
+    "ones counted half. Difference: ours minus the claim; for a best of several ours is the middle of the interval. "
+    "Failed: diverged, or no better than naming one class. Only the accuracy decides; the "
     "loss is for information. ± is the 95 % t-interval of the mean over seeds. Seconds are those of training passes (– "
     "where no run had its machine to itself)."
 )
@@ -61,14 +62,14 @@ def paragraph(outcome: Outcome) -> str:
     doubts = []
     if claim.is_validated_on_test and not claim.diverges:
         doubts.append("it validated on the test set, so an epoch picked by its log is picked on the test images")
-    if claim.caveat:
-        doubts.append(claim.caveat)
+    doubts += [each for each in (claim.contradicted, claim.caveat) if each]
     text = (
         f"{claim.name} (document {claim.document}, {claim.model} with {claim.optim}): {verdict.word}. "
         f"{READING[verdict.word]} ({verdict.reason}); our accuracy is {accuracy(outcome)} (n = {len(outcome.runs)})"
         f"{_reach(outcome)}."
     )
-    return f"{text} But {'; '.join(doubts)}." if doubts else text
+    text += f" But {'; '.join(doubts)}." if doubts else ""
+    return f"{text} Where ours differs: {claim.otherwise}." if claim.otherwise else text
 
 
 def accuracy(outcome: Outcome) -> str:

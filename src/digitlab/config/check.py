@@ -148,7 +148,8 @@ def check_claimed_data(cfg: DictConfig, name: str) -> None:
     claimed = cfg.claim.get("data", Claim.model_fields["data"].default) if cfg.get("claim") else name
     if claimed != name:
         raise UserError(
-            f"claim.data={claimed}: must be {name}, the data of the run; give claim.data={name} to train all the same"
+            f"claim.data={claimed}: must be {name}, the data of the run; to train all the same, its file has "
+            f"data: {name} under claim, or the command line claim.data={name}"
         )
 
 

@@ -34,10 +34,16 @@ class Claim(Keys):
         default="mean", description="what the accuracy is of so many runs: their mean, or the best of them"
     )
     loss: Annotated[float, Field(ge=0)] | None = Field(default=None, description="claimed on all test images")
-    parameters: Count | None = Field(default=None, description="of the network, where the document prints their sum")
+    parameters: Count | None = Field(
+        default=None, description="of the network by the document: their sum as printed, or of its layers"
+    )
     seconds: Positive | None = Field(default=None, description="an epoch took then, as printed")
-    unstated: Text = Field(default="", description="what the document leaves open, and how it was filled")
-    caveat: Text = Field(default="", description="what else speaks against taking the number as it stands")
+    unstated: Text = Field(default="", description="what the document leaves open of its recipe, and how it was filled")
+    contradicted: Text = Field(
+        default="", description="what its own log, text or code, or a table that quotes it, says against the number"
+    )
+    otherwise: Text = Field(default="", description="what the document states and this recipe does otherwise")
+    caveat: Text = Field(default="", description="what else a reader should know before taking the number as it stands")
     tested_once: bool = Field(
         default=False,
         description="true: the document reads the test images once, at the end; else data.split=test says that it "

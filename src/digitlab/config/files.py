@@ -24,9 +24,15 @@ def check_file(file: Path) -> None:
             raise UserError(f"{file}: has more than {DEEPEST} levels")
         root = yaml.compose(text, yaml.SafeLoader)
     except yaml.YAMLError as error:
-        raise UserError(f"{file}: {' '.join(str(error).split())}") from error
+        raise UserError(f"{file}: {_said(error)}") from error
     if root and _count(root, file, {}, ()) > MOST:
         raise UserError(f"{file}: has more than {MOST:,} values, with those that it refers to")
+
+
+def _said(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+    return where + " ".join(str(getattr(error, "problem", None) or error).split())
 
 
 def _is_deep(text: str) -> bool:
@@ -44,7 +50,18 @@ def _count(node: yaml.Node, file: Path, counted: dict[int, int], above: tuple[in
     if id(node) in above:
         raise UserError(f"{file}: line {node.start_mark.line + 1} refers to itself")
     if id(node) not in counted:
+        _check_keys(node, file)
         inside = [node for pair in node.value for node in pair] if isinstance(node, yaml.MappingNode) else node.value
         children = inside if isinstance(node, yaml.CollectionNode) else ()
         counted[id(node)] = 1 + sum(_count(child, file, counted, (*above, id(node))) for child in children)
     return counted[id(node)]
+
+
+def _check_keys(node: yaml.Node, file: Path) -> None:
+    """Raise UserError where a mapping has a key twice, of which readers of YAML take the last in silence."""
+    keys = [key for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
+    named: set[tuple[str, str]] = set()
+    for key in (each for each in keys if isinstance(each, yaml.ScalarNode)):
+        if (key.tag, key.value) in named:
+            raise UserError(f"{file}: line {key.start_mark.line + 1}: {key.value}: is given twice")
+        named.add((key.tag, key.value))

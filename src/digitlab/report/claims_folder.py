@@ -23,20 +23,28 @@ def merge(folder: Path, runs: Iterable[Followed]) -> list[Followed]:
 
 
 def write(folder: Path, runs: Sequence[Followed], outcomes: Sequence[Outcome], claims: Sequence[Claim]) -> None:
-    """Write the runs, the index of `claims` and the page of each that was run. Raises UserError where it cannot be."""
+    """Write the runs, the index of `claims` and the page of each that was run. Raises UserError where it cannot be.
+
+    A browser shows no Markdown, so index.html has pages of its own.
+    """
     with user_errors(str(folder)):
         (folder / "figures").mkdir(parents=True, exist_ok=True)
         # Whole or not at all: the runs of other machines are in no other place.
         write_whole(folder / RUNS, "".join(f"{to_line(each)}\n" for each in runs).encode())
-        listed = index.index(outcomes, claims)
-        _write(folder / INDEX, listed)
-        write_whole(folder / SORTABLE, to_html(listed.title, listed.lead, listed.sections).encode())
+        _write_markdown(folder / INDEX, index.index(outcomes, claims, ".md"))
+        _write_html(folder / SORTABLE, index.index(outcomes, claims, ".html"))
         for outcome in outcomes:
             if outcome.is_own and outcome.is_comparable:
-                _write(folder / f"{outcome.claim.name}.md", index.page_of(outcome, outcomes))
+                page = index.page_of(outcome, outcomes)
+                _write_markdown(folder / f"{outcome.claim.name}.md", page)
+                _write_html(folder / f"{outcome.claim.name}.html", page)
 
 
-def _write(file: Path, document: Document) -> None:
+def _write_html(file: Path, document: Document) -> None:
+    write_whole(file, to_html(document.title, document.lead, document.sections).encode())
+
+
+def _write_markdown(file: Path, document: Document) -> None:
     write_whole(file, to_markdown(document.title, document.lead, document.sections).encode())
     for picture in (block for section in document.sections for block in section.blocks if isinstance(block, Picture)):
         write_whole(file.parent / "figures" / picture.file, picture.content)

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cache, partial
 from pathlib import Path
 
-from digitlab import CONF
+from digitlab import CONF, REPOSITORY
 from digitlab.claims import index, words
 from digitlab.claims.followed import Followed
 from digitlab.claims.recipes import read_claim, recipe_of, recipes_of
@@ -22,15 +22,16 @@ from digitlab.report.runs import read_predictions, read_results
 from digitlab.tracking import queries
 from digitlab.tracking.store import Store
 
-HEADINGS = ["claim", "of", "data", "claimed", "ours", "n", "verdict", "min a run"]
+HEADINGS = ["claim", "of", "data", "claimed", "ours", "n", "verdict", "min a run", "run"]
+PAGES = REPOSITORY / "docs" / "claims"  # the pages that digitlab comes with, where it is used in its folder
 LONGEST = 44  # characters of a source
 
 
 def list_claims(store: Store, texts: Iterable[str], only_names: bool) -> int:
     """Print each claim that has one of `texts` in name, header, document or data; return the exit code.
 
-    Runs of this store count that followed a claim's recipe. Verdicts are corrected for the claims listed. Raises
-    UserError where no claim is meant.
+    Runs of this store count that followed a claim's recipe, and those of docs/claims where it has none. Verdicts are
+    corrected for the claims listed. Raises UserError where no claim is meant.
     """
     with configuration():
         meant = _meant(texts)
@@ -38,10 +39,18 @@ def list_claims(store: Store, texts: Iterable[str], only_names: bool) -> int:
             print(",".join(meant))
             return 0
         chosen = [read_claim(name) for name in meant]
-        found = _judged(list(_runs(store)), meant)
+        runs = list(_runs(store))
+        here = {each.recipe.claim for each in runs if not each.recipe.changes}
+        runs += [each for each in claims_folder.merge(PAGES, ()) if each.recipe.claim not in here]
+        found = _judged(runs, meant)
     own = {each.claim.name: each for each in sorted(found, key=lambda each: each.is_comparable) if each.is_own}
-    console.show_table(HEADINGS, [_row(each, own.get(each.name)) for each in chosen], text_columns=3)
-    console.say(f"{len(chosen)} claims, {len(own)} of them run here. One is run by: digitlab train claim=NAME")
+    rows = [[*_row(each, own.get(each.name)), _where(each.name, own, here)] for each in chosen]
+    console.show_table(HEADINGS, rows, text_columns=3)
+    alone = len(own.keys() - here)
+    console.say(
+        f"{count(len(chosen), 'claim')}, {len(own) - alone} run here, {alone} in docs/claims alone. One is run by: "
+        "digitlab train claim=NAME (after pip install .; else python -m digitlab, with PYTHONPATH=src)"
+    )
     return 0
 
 
@@ -52,8 +61,9 @@ def write_claims(store: Store, folder: Path, texts: Iterable[str]) -> int:
         runs = claims_folder.merge(folder, _runs(store))
         if not runs:
             raise UserError("no claim has been run here; make claims runs the tutorials'")
-        found = _judged(runs, meant)
-        claims_folder.write(folder, runs, found, [read_claim(name) for name in meant])
+        published = [claim for claim in map(read_claim, meant) if claim.is_published]
+        found = _judged(runs, [claim.name for claim in published])
+        claims_folder.write(folder, runs, found, published)
     pages = count(sum(each.is_own for each in found), "page")
     indexes = f"{claims_folder.INDEX}, {claims_folder.SORTABLE}"
     console.say(f"written to {folder}: {indexes}, {pages}, and {count(len(runs), 'run')} of {claims_folder.RUNS}")
@@ -90,6 +100,10 @@ def _row(claim: Claim, outcome: Outcome | None) -> list[str]:
         return [*row, "–", "–", "–", "–"]
     numbers = words.accuracy(outcome), str(outcome.cell.n), outcome.verdict.word, f"{index.minutes(outcome):.1f}"
     return [*row, *numbers]
+
+
+def _where(name: str, own: Collection[str], here: Collection[str]) -> str:
+    return "–" if name not in own else "here" if name in here else "docs/claims"
 
 
 def _runs(store: Store) -> Iterator[Followed]:
