@@ -166,7 +166,7 @@ def own(tmp_path):
     [
         ("claim: {document: mine, acuracy: 0.9}", "claim.acuracy: unknown key; allowed: claim.accuracy, "),
         ("claim: {document: mine, accuracy: 99 %}", "claim.accuracy=99 %: must be null or a number from 0 to 1"),
-        ("claim: {document: mine}", "claim.data=mnist: must be faces, the data of the run; give claim.data=faces to "),
+        ("claim: {document: mine}", "claim.data=mnist: must be faces, the data of the run; to train all the same, "),
     ],
 )
 def test_a_claim_file_is_checked_before_a_run_exists(harness, own, faces, content, words):

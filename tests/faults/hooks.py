@@ -176,7 +176,7 @@ def skip_pictures(change: Callable[[object, str, object], None] = setattr) -> No
     for name in ("samples", "curves", "confusion", "mistakes"):
         change(run_figures, name, lambda *_: None)
     change(run.Run, "log_figure", lambda *_: None)
-    change(run.Run, "log_model", lambda self, name, *_: setattr(self, "model", name))
+    change(run.Run, "log_model", lambda self, name, *_, **__: setattr(self, "model", name))
 
 
 def download_from_here() -> None:
