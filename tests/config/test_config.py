@@ -61,7 +61,11 @@ BASE = ("data=mnist5k", "trainer=smoke", "model=mlp")
         ),
         (["data.root="], "data.root=: must be a folder, or null for the repository's data/"),
         (["data.file="], "data.file=: must be the file of the images"),
-        (["monitr=val/acc"], ", averaging, metrics, monitor"),
+        (
+            ["monitr=val/acc"],
+            "monitr: unknown key; allowed: seed, loss, evaluate_on, early_stopping, rerun, vs, sweep, report, "
+            "tracking, model, optim, data, scheduler, trainer, averaging, metrics, monitor",
+        ),
         (["+trainer.max_epoch=3"], "trainer: max_epoch: unknown key; allowed: accelerator, "),
         (["+optim.momentum=0.9"], "optim: momentum: unknown key; allowed: lr, betas, "),
         (["+data.shuffled=true"], "data: shuffled: unknown key; allowed: source, root, "),

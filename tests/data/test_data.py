@@ -61,6 +61,16 @@ def test_a_stratified_split_keeps_class_proportions_and_depends_on_split_seed_on
     assert full(mnist, split="stratified", val_fraction=0.2, split_seed=7).digest != data.digest
 
 
+def test_a_class_that_a_part_lacks_is_named_with_what_helps():
+    with pytest.warns(UserWarning, match="mnist5k: there is no") as warned:
+        ImageData(sources.mnist5k, split="last", val_fraction=0.3).setup()
+    said = [str(each.message) for each in warned]
+    assert said == [
+        "mnist5k: there is no train image of classes 7, 8, 9; split=stratified may give it some",
+        "mnist5k: there is no val image of classes 0, 1, 2, 3, 4 and 2 more; split=stratified may give it some",
+    ]
+
+
 def test_sorted_images_without_a_test_set_are_split_stratified():
     data = embedded()
     assert data.sizes == {"train": 4_000, "val": 500, "test": 500}

@@ -50,15 +50,15 @@ class Splits:
         return content.hexdigest()[:32]
 
 
-def warn_of_absent(splits: Splits, drawn: Mapping[str, str]) -> None:
-    """Warn of the classes that one part has images of and another none; `drawn` has the key of each drawn part."""
+def warn_of_absent(splits: Splits, helps: Mapping[str, str]) -> None:
+    """Warn of the classes that one part has images of and another none; `helps` says what gives a part some."""
     present = {part: set(labels.unique().tolist()) for part, (_, labels) in splits.pairs.items()}
     for part, found in present.items():
         names = [splits.classes[label] for label in sorted(set().union(*present.values()) - found)]
         if names:
             more = f" and {len(names) - MOST_NAMED} more" if names[MOST_NAMED:] else ""
             listed = f"{'classes' if names[1:] else 'class'} {', '.join(names[:MOST_NAMED])}{more}"
-            hint = f"; more images of it or a higher {drawn[part]} may give it some" if part in drawn else ""
+            hint = f"; {helps[part]} may give it some" if part in helps else ""
             warnings.warn(f"{splits.name}: there is no {part} image of {listed}{hint}", stacklevel=2)
 
 
@@ -129,9 +129,19 @@ class Division:
             val = choose(pixels, held_out), labels[held_out]
         pairs = {"train": (choose(pixels, rest), labels[rest]), "val": val, "test": test}
         splits = Splits(images.name, images.classes, pairs)
-        drawn = {} if images.val is not None or split == "test" else {"val": "val_fraction"}
-        warn_of_absent(splits, drawn | ({"test": "test_fraction"} if images.test is None and not self.folds else {}))
+        warn_of_absent(splits, self._helps(images, split))
         return splits
+
+    def _helps(self, images: Images, split: str) -> dict[str, str]:
+        """Return, for each part that is drawn, what may give it images of a class that it has none of."""
+        helps: dict[str, str] = {}
+        if images.val is None and split in ("first", "last", "random"):
+            helps["train"] = helps["val"] = "split=stratified"
+        elif images.val is None and split == "stratified":
+            helps["val"] = "more images of it or a higher val_fraction"
+        if images.test is None and not self.folds:
+            helps["test"] = "more images of it or a higher test_fraction"
+        return helps
 
     def _check(self, images: Images) -> None:
         """Raise ValueError for a value that cannot be, or that nothing would read."""
