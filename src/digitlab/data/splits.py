@@ -139,9 +139,9 @@ class Division:
 
     def _helps(self, images: Images, split: str) -> dict[str, str]:
         """Return, for each part that is drawn, what may give it images of a class that it has none of."""
-        helps = {}
+        helps: dict[str, str] = {}
         if images.val is None and split in ("first", "last", "random"):
-            helps = dict.fromkeys(("train", "val"), "split=stratified")
+            helps["train"] = helps["val"] = "split=stratified"
         elif images.val is None and split == "stratified":
             helps["val"] = "more images of it or a higher val_fraction"
         if images.test is None and not self.folds:
