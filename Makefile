@@ -41,8 +41,8 @@ report: setup  ## say which differences in the latest sweep are real, in reports
 compare: setup  ## say what differs between two runs, and which is better (ARGS="latest best"; docs/report.md)
 	@PYTHONPATH=src $(BIN)/python -m digitlab compare $(ARGS)
 
-bench: setup  ## measure the speed side by side on this CPU (35 to 50 minutes; docs/performance.md)
-	@for script in step parts distributed pipeline startup cells plan memory report_2000 large_store serve; do PYTHONPATH=src $(BIN)/python benchmarks/$$script.py || exit 1; done
+bench: setup  ## measure the speed side by side on this CPU (about an hour; docs/performance.md)
+	@for script in step parts components distributed pipeline startup cells plan memory report_2000 large_store serve; do PYTHONPATH=src $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 bench-gpu: setup  ## measure what a GPU gives; "not measured" where there is none
 	@PYTHONPATH=src $(BIN)/python benchmarks/gpu.py
