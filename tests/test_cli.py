@@ -179,7 +179,6 @@ def test_every_way_names_a_run_alike_and_finds_it(harness, capsys, repository, m
     assert "1 cells: 1 done" in capsys.readouterr().out
 
 
-@pytest.mark.filterwarnings("ignore:.*there is no .* image of class")  # of sorted images the last or the first
 @pytest.mark.parametrize(
     "overrides",
     [

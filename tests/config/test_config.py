@@ -151,7 +151,7 @@ BASE = ("data=mnist5k", "trainer=smoke", "model=mlp")
             "seed='3': must be a whole number from 0 to 4294967295, and not text; of a variable ${oc.decode:",
         ),
         (["seed=${oc.env:NO_SUCH_VARIABLE}"], "seed: Environment variable 'NO_SUCH_VARIABLE' not found"),
-        (["claim=simple_004"], "claim.data=mnist: must be mnist5k, the data of the run; give claim.data=mnist5k to "),
+        (["claim=simple_004"], "claim.data=mnist: must be mnist5k, the data of the run; to train all the same, "),
     ],
 )
 def test_a_mistake_gets_one_line_and_leaves_nothing(harness, overrides, words, monkeypatch):

@@ -94,7 +94,6 @@ def test_a_key_typed_at_its_default_leaves_the_fingerprint(harness, override):
     assert prints[0] == prints[1]
 
 
-@pytest.mark.filterwarnings("ignore:.*there is no .* image of class")  # of sorted images the last or the first
 def test_what_a_recipe_says_at_its_default_stays_in_the_fingerprint(harness):
     """Or else the runs of these recipes that are done would be made again."""
     for claim, key in (("caffe_lenet", "data.mean"), ("nielsen_shallow", "data.shuffle")):

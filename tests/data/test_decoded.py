@@ -222,7 +222,6 @@ def test_an_unreadable_image_leaves_no_decoded_file(tmp_path):
     assert torch.equal(image_folder(root, size=9).train[0].cpu(), in_memory(root, size=9).train[0])
 
 
-@pytest.mark.filterwarnings("ignore:.*there is no .* image of class")  # of sorted images the last or the first
 def test_a_run_is_the_same_from_memory_and_from_disk(harness, tmp_path):
     root = write(tmp_path / "images")
     told = harness.compose("model=mlp", "data=image_folder", f"data.root={root}", "data.split=last")

@@ -71,7 +71,6 @@ def test_a_spent_budget_ends_it_and_a_claim_whose_run_fails_is_left_out(harness,
 
 
 @pytest.mark.table
-@pytest.mark.filterwarnings("ignore:.*there is no .* image of class")
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
