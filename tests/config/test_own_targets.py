@@ -129,6 +129,15 @@ def test_another_target_gets_what_is_typed_and_not_what_the_file_gave_its_own(ha
     assert {name for name in OmegaConf.select(cfg, key) if not name.startswith("_")} == kept
 
 
+def test_a_target_that_is_typed_names_the_run_and_not_the_file_that_it_replaces(harness):
+    harness.pictures = False
+    own = ("model._target_=own_parts.network", "optim._target_=torch.optim.SGD")
+    harness.train("data=mnist5k", *source("thirds"), *own, *SMALL)
+    (run,) = harness.runs()
+    assert (run.data.params["model"], run.data.params["optim"]) == ("network", "sgd")
+    assert run.info.run_name.startswith("network-sgd-s0-thirds")
+
+
 def test_a_loss_and_a_scheduler_may_be_given_by_their_target_alone(harness):
     harness.pictures = False
     own = ("loss._target_=torch.nn.CrossEntropyLoss", "scheduler._target_=torch.optim.lr_scheduler.ConstantLR")

@@ -30,8 +30,9 @@ def record(cfg: DictConfig, hydra: Any) -> None:
     choices, changes = hydra.runtime.choices, []
     overrides: Any = OmegaConf.to_container(hydra.overrides.task)
     chosen = {group: choices[group] for group in (*GROUPS, "claim", "counterpart") if choices.get(group)}
-    for group in GROUPS:  # one that was taken away and written anew has no choice
-        if chosen.get(group, "none") == "none" and cfg.get(group):
+    typed = typed_keys(overrides)
+    for group in GROUPS:  # one written anew has no choice, or that of a file whose target it has not
+        if cfg.get(group) and (chosen.get(group, "none") == "none" or f"{group}._target_" in typed):
             chosen[group] = str(cfg[group].get("_target_")).rpartition(".")[2].lower()
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
@@ -40,7 +41,7 @@ def record(cfg: DictConfig, hydra: Any) -> None:
             changes.append(value)
         elif key not in NAMED and not is_within(key, IRRELEVANT):
             changes.append(f"{key}={value}" if "=" in override else key)
-    write(cfg, chosen, changes, typed_keys(overrides))
+    write(cfg, chosen, changes, typed)
 
 
 def write(cfg: DictConfig, groups: dict[str, str], deviations: Iterable[str], typed: Iterable[str] = ()) -> None:
