@@ -1,6 +1,7 @@
 """`digitlab claims check FILE`: a claim of the user's own is run, judged, and made a badge of."""
 
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import pytest
 from conftest import rest_at_night
@@ -53,7 +54,7 @@ def test_a_claim_is_run_and_judged_wherever_its_file_is(harness, tmp_path, capsy
 @pytest.mark.parametrize(
     ("claimed", "words"),
     [
-        ("akuracy: 1.0", "claim.akuracy"),
+        ("akuracy: 1.0", "claim.akuracy: unknown key; allowed: claim.accuracy"),
         ("accuracy: 2.0", "claim.accuracy=2.0: must be"),
         ("accuracy: [", "mine.yaml"),
         ("loss: 0.1", "claims no accuracy, so there is nothing to judge"),
@@ -63,8 +64,11 @@ def test_a_claim_is_run_and_judged_wherever_its_file_is(harness, tmp_path, capsy
         ),
     ],
 )
-def test_a_file_that_is_no_claim_is_a_mistake_and_nothing_is_run(harness, tmp_path, capsys, claimed, words):
-    file = tmp_path / "mine.yaml"
+def test_a_file_that_is_no_claim_is_a_mistake_and_nothing_is_run(
+    harness, tmp_path, monkeypatch, capsys, claimed, words
+):
+    monkeypatch.chdir(tmp_path)  # of a long path the line would be cut
+    file = Path("mine.yaml")
     file.write_text(CLAIM.format(claimed=claimed))
     code, said = check(harness, capsys, file)
     assert code == 2
