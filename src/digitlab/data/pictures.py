@@ -46,6 +46,10 @@ class Seen(NamedTuple):
     is_turned: bool
     has_frames: bool
 
+    @property
+    def values(self) -> Range:
+        return Range(self.lowest, self.highest, self.is_whole)
+
 
 def read_pictures(
     files: Sequence[Path | BinaryIO],
@@ -101,7 +105,7 @@ def settle(
     Return whether they have colour, what is to be said, and how they were read: by `reading`, as far as it says.
     """
     height, width = whole.shape[1:3]
-    ranges = [Range(each.lowest, each.highest, each.is_whole) for each in seen if each.is_deep]
+    ranges = [each.values for each in seen if each.is_deep]
     shows = [(each.shows_on_white, each.shows_on_black) for each in seen if each.is_transparent]
     reading = Reading.of(ranges, shows).under(reading)
     remarks = list(dict.fromkeys(reading.scale(each).words for each in depth.together(ranges)))
@@ -111,8 +115,7 @@ def settle(
         remarks[-1] += f", of {len(others):,} the other, on which alone they show" if others else ""
     for row, each in enumerate(seen):
         if each.is_deep:
-            values = Range(each.lowest, each.highest, each.is_whole)
-            whole[row] = reading.scale(values).to_bytes(_read(files[row], (height, width)).pixels)[..., None]
+            whole[row] = reading.scale(each.values).to_bytes(_read(files[row], (height, width)).pixels)[..., None]
         elif each.is_transparent and reading.is_on_black(each.shows_on_white, each.shows_on_black):
             whole[row] = _read(files[row], (height, width)).on_black
     coloured, faint = sum(each.is_coloured for each in seen), sum(each.is_faint for each in seen)
